@@ -1,1 +1,27 @@
-//! Placeholder while the house is built.
+//! The bare-metal engine: what a machine is, what should happen to it, and who says so.
+//!
+//! Read in this order: [`resource`] (the objects people write), [`lifecycle`] and [`workflow`]
+//! (what may follow what), [`boot`] (what a machine that asks is told, and why), [`action`] (one
+//! step on a machine), [`wire`] (what the agent says to the server), [`store`] (where it is kept)
+//! and [`engine`] (what joins them).
+//!
+//! The crate starts no runtime, keeps no global state, prints nothing and never panics on input.
+
+pub mod action;
+pub mod boot;
+pub mod clock;
+pub mod event;
+pub mod inventory;
+pub mod lifecycle;
+pub mod mac;
+pub mod name;
+pub mod resource;
+pub mod secret;
+pub mod store;
+pub mod wire;
+pub mod workflow;
+
+pub use mac::Mac;
+
+/// Any error, boxed; used only as the source behind an error of ours.
+pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;

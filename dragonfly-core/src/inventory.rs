@@ -1,0 +1,268 @@
+//! What an agent saw of a machine. A field that could not be read is absent, never invented.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Mac;
+
+/// A quantity of memory or storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(pub u64);
+
+/// The speed of a link or of a memory module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MegabitsPerSecond(pub u64);
+
+/// Everything an agent saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Inventory {
+    /// SMBIOS type 1 and 2.
+    pub system: System,
+    /// Processors.
+    pub cpu: Cpu,
+    /// Memory, module by module.
+    pub memory: Memory,
+    /// Disks, not partitions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
+    /// Network cards.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<Nic>,
+    /// Graphics processors and every other PCI function worth a line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pci: Vec<PciDevice>,
+    /// The management controller, if one answers on this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bmc: Option<BmcSeen>,
+    /// `bios` or `uefi`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<FirmwareMode>,
+    /// TPM version: `1.2` or `2.0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<String>,
+    /// The hypervisor this machine runs under, `kvm`, `vmware`, ...; absent on bare metal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hypervisor: Option<String>,
+    /// Default routes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    /// The interface it booted from, by kernel name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_interface: Option<String>,
+}
+
+/// How the firmware boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FirmwareMode {
+    /// PC BIOS.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+/// Who made it and what it is called.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct System {
+    /// SMBIOS type 1 manufacturer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
+    /// SMBIOS type 1 product name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// SMBIOS type 1 serial number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// SMBIOS type 1 UUID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<uuid::Uuid>,
+    /// SMBIOS type 2 serial number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub board_serial: Option<String>,
+    /// SMBIOS type 0 vendor and version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bios: Option<String>,
+}
+
+/// Processors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Cpu {
+    /// As it names itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// `x86_64`, `aarch64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// Packages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<u32>,
+    /// Cores in all packages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cores: Option<u32>,
+    /// Threads in all cores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u32>,
+}
+
+/// Memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memory {
+    /// What the kernel can use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<Bytes>,
+    /// SMBIOS type 17, filled slots only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<MemoryModule>,
+}
+
+/// One memory module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryModule {
+    /// The slot: `DIMM 0`.
+    pub locator: String,
+    /// Its size.
+    pub size: Bytes,
+    /// Its configured speed in megatransfers a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed_mts: Option<u32>,
+    /// Who made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manufacturer: Option<String>,
+    /// Its part number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_number: Option<String>,
+    /// Its serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+}
+
+/// One disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Disk {
+    /// Kernel name: `sda`, `nvme0n1`.
+    pub name: String,
+    /// Its size.
+    pub size: Bytes,
+    /// Logical sector size in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sector: Option<u32>,
+    /// Its model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Its serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Its world wide name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    /// `nvme`, `sata`, `sas`, `virtio`, `usb`, `mmc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bus: Option<String>,
+    /// Whether it spins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotational: Option<bool>,
+    /// Whether it can be taken out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removable: Option<bool>,
+    /// Health: percentage of its life that is used up (NVMe).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wear_percent: Option<u8>,
+    /// Whether anything is on it: partition table, file system, RAID or LVM signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blank: Option<bool>,
+    /// What is on it, in words: `gpt`, `ext4`, `linux_raid_member`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<String>,
+}
+
+/// One network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Nic {
+    /// Kernel name: `eth0`.
+    pub name: String,
+    /// Its address.
+    pub mac: Mac,
+    /// Kernel driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Whether a carrier is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<bool>,
+    /// Its speed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<MegabitsPerSecond>,
+    /// Its addresses with prefix length: `192.168.77.100/24`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// What the switch says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lldp: Option<Lldp>,
+}
+
+/// The neighbour on a link (IEEE 802.1AB).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Lldp {
+    /// Chassis id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chassis: Option<String>,
+    /// Port id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// System name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+}
+
+/// One PCI function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PciDevice {
+    /// `0000:00:02.0`.
+    pub address: String,
+    /// Vendor and device id: `10de:2330`.
+    pub id: String,
+    /// Class code: `0302`.
+    pub class: String,
+    /// Kernel driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+}
+
+/// A management controller seen from inside.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BmcSeen {
+    /// How it is reached from inside: SMBIOS type 38: `KCS`, `SSIF`, ...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// IPMI version: `2.0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipmi_version: Option<String>,
+    /// Its LAN address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Its LAN hardware address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+}
+
+/// A default route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// Next hop.
+    pub via: IpAddr,
+    /// By this interface.
+    pub interface: String,
+}

@@ -1,0 +1,88 @@
+//! Template: an ordered list of actions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Kind, NoStatus, Resource, Spec};
+
+/// An ordered list of actions that turns a machine into something.
+pub type Template = Resource<TemplateSpec>;
+
+/// What a template does.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateSpec {
+    /// For a person, one line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Values that actions may use as `{{ values.name }}`; assign may override them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, ValueSource>,
+    /// The steps, in order.
+    pub actions: Vec<TemplateAction>,
+    /// How long the whole run may take, in seconds; four hours unless told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+}
+
+/// A value in line, or where it comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ValueSource {
+    /// `valueFrom: { secretRef: { name, key } }`
+    From {
+        /// Where the value is.
+        #[serde(rename = "valueFrom")]
+        value_from: ValueFrom,
+    },
+    /// The value itself.
+    Plain(String),
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ValueFrom {
+    /// One key of a Secret.
+    pub secret_ref: SecretKeyRef,
+}
+
+/// One key of a Secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateAction {
+    /// Unique in the template; for people and reports.
+    pub name: String,
+    /// Which action: `partition`, `image2disk`, `writefile`, ...
+    pub action: String,
+    /// Its parameters. Strings may hold `{{ ... }}`.
+    #[serde(default = "empty", skip_serializing_if = "is_empty")]
+    pub with: Value,
+    /// How long this step may take, in seconds; an hour unless told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+}
+
+fn empty() -> Value {
+    Value::Object(serde_json::Map::new())
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+impl Spec for TemplateSpec {
+    const KIND: Kind = Kind::TEMPLATE;
+    type Status = NoStatus;
+}

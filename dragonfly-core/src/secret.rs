@@ -1,0 +1,162 @@
+//! Values that must not be shown: sealed at rest, never printed.
+//!
+//! Sealing is XChaCha20-Poly1305 with a random 24-byte nonce; the additional data names the object
+//! and key, so that a sealed value cannot be moved to another place.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use serde::{Deserialize, Serialize, Serializer};
+use zeroize::Zeroizing;
+
+/// Text that does not print and is wiped from memory when dropped.
+///
+/// It reads from JSON but does not write to it: the few places that must send it say so with
+/// [`expose`].
+#[derive(Clone, Deserialize)]
+#[serde(from = "String")]
+pub struct SecretString(Zeroizing<String>);
+
+impl SecretString {
+    /// The text itself. Call it where the text leaves, nowhere earlier.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for SecretString {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl PartialEq for SecretString {
+    fn eq(&self, other: &Self) -> bool {
+        use subtle::ConstantTimeEq;
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+impl Eq for SecretString {}
+
+impl fmt::Debug for SecretString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// For `#[serde(serialize_with)]` on the few fields whose purpose is to carry a secret.
+pub fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.reveal())
+}
+
+/// A value that only the holder of the key can read: base64 of nonce and ciphertext.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sealed(String);
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[sealed]")
+    }
+}
+
+/// The key that seals one server's secrets: 32 bytes, kept in a file beside the data.
+#[derive(Clone)]
+pub struct SealingKey(Zeroizing<[u8; 32]>);
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[sealing key]")
+    }
+}
+
+/// Why a value cannot be sealed or opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The system gave no random numbers.
+    #[error("the system gives no random numbers")]
+    NoRandom,
+    /// It was sealed with another key, for another place, or was changed.
+    #[error("the value was sealed with another key or for another place, or it was changed")]
+    NotOurs,
+    /// The file is not 32 bytes long.
+    #[error("a sealing key is 32 bytes long")]
+    KeyLength,
+}
+
+impl SealingKey {
+    /// A new key from the system's random numbers.
+    pub fn generate() -> Result<Self, SealError> {
+        let mut key = Zeroizing::new([0u8; 32]);
+        getrandom::fill(key.as_mut()).map_err(|_| SealError::NoRandom)?;
+        Ok(Self(key))
+    }
+
+    /// The key that a file holds.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SealError> {
+        let key: [u8; 32] = bytes.try_into().map_err(|_| SealError::KeyLength)?;
+        Ok(Self(Zeroizing::new(key)))
+    }
+
+    /// What is to be written to a file of mode 0600.
+    pub fn to_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Seals a value for one place, as `Secret/bmc-1/password`.
+    pub fn seal(&self, place: &str, value: &SecretString) -> Result<Sealed, SealError> {
+        let mut nonce = [0u8; 24];
+        getrandom::fill(&mut nonce).map_err(|_| SealError::NoRandom)?;
+        let payload = Payload { msg: value.reveal().as_bytes(), aad: place.as_bytes() };
+        let text = self.cipher().encrypt(&XNonce::from(nonce), payload).map_err(|_| SealError::NotOurs)?;
+        Ok(Sealed(BASE64.encode([&nonce[..], &text].concat())))
+    }
+
+    /// Opens a value that was sealed for this place.
+    pub fn open(&self, place: &str, sealed: &Sealed) -> Result<SecretString, SealError> {
+        let bytes = BASE64.decode(&sealed.0).map_err(|_| SealError::NotOurs)?;
+        let (nonce, text) = bytes.split_first_chunk::<24>().ok_or(SealError::NotOurs)?;
+        let payload = Payload { msg: text, aad: place.as_bytes() };
+        let plain = self.cipher().decrypt(&XNonce::from(*nonce), payload).map_err(|_| SealError::NotOurs)?;
+        let plain = String::from_utf8(plain).map_err(|_| SealError::NotOurs)?;
+        Ok(plain.into())
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(&Key::from(*self.0))
+    }
+}
+
+/// A random token: 256 bits as 43 characters of URL-safe base64.
+pub fn random_token() -> Result<SecretString, SealError> {
+    let mut bytes = Zeroizing::new([0u8; 32]);
+    getrandom::fill(bytes.as_mut()).map_err(|_| SealError::NoRandom)?;
+    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_ref()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_only_in_its_place_with_its_key() {
+        let key = SealingKey::generate().unwrap();
+        let secret = SecretString::from("hunter2".to_owned());
+        let sealed = key.seal("Secret/a/password", &secret).unwrap();
+        assert_eq!(key.open("Secret/a/password", &sealed).unwrap(), secret);
+        assert_eq!(key.open("Secret/b/password", &sealed).unwrap_err(), SealError::NotOurs);
+        let other = SealingKey::generate().unwrap();
+        assert_eq!(other.open("Secret/a/password", &sealed).unwrap_err(), SealError::NotOurs);
+        assert!(key.open("x", &Sealed("AAAA".into())).is_err());
+    }
+
+    #[test]
+    fn does_not_print() {
+        let secret = SecretString::from("hunter2".to_owned());
+        assert_eq!(format!("{secret:?}"), "[secret]");
+    }
+}

@@ -1,0 +1,273 @@
+//! What the agent and the server say to each other, as JSON over TLS.
+//!
+//! Unknown fields are ignored on both sides. A message of a released version never changes its
+//! meaning: `tests/wire_v1.rs` holds golden files, and when one of them fails the file is right.
+//!
+//! ```text
+//! POST /dragonfly/v1/agent/hello   Authorization: Bearer <token>    Hello  -> Welcome
+//! POST /dragonfly/v1/agent/work    Authorization: Bearer <session>  Ask    -> Orders   (waits up to 30 s)
+//! POST /dragonfly/v1/agent/report  Authorization: Bearer <session>  Report -> Heard
+//! POST /dragonfly/v1/agent/log     Authorization: Bearer <session>  text, ?offset=N -> 204
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use url::Url;
+use uuid::Uuid;
+
+use crate::Mac;
+use crate::action::{Permit, Progress};
+use crate::clock::Timestamp;
+use crate::inventory::Inventory;
+use crate::resource::hardware::{Anchors, ExistingOs};
+use crate::secret::SecretString;
+use crate::workflow::StepEvent;
+
+/// The oldest protocol that this code speaks.
+pub const MIN: u32 = 1;
+/// The newest protocol that this code speaks.
+pub const CURRENT: u32 = 1;
+
+/// The protocols one side speaks, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// Oldest.
+    pub min: u32,
+    /// Newest.
+    pub max: u32,
+}
+
+impl Versions {
+    /// What this code speaks.
+    pub const OURS: Self = Self { min: MIN, max: CURRENT };
+
+    /// The newest that both speak.
+    pub fn pick(self, other: Self) -> Option<u32> {
+        let best = self.max.min(other.max);
+        (best >= self.min && best >= other.min).then_some(best)
+    }
+}
+
+/// `/dragonfly/identity.json` in the agent's RAM disk: read once, then unlinked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// Where the server speaks TLS: `https://192.168.77.1:3000`.
+    pub server: Url,
+    /// SHA-256 of the server's public key (SubjectPublicKeyInfo), 64 hex digits. Nothing else is trusted.
+    pub pin: String,
+    /// Opens one session; ten minutes.
+    #[serde(serialize_with = "crate::secret::expose")]
+    pub token: SecretString,
+    /// The card that the machine booted from.
+    pub mac: Mac,
+    /// The server's time when it was made.
+    pub time: Timestamp,
+}
+
+/// The agent says what machine it runs on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    /// The protocols the agent speaks.
+    pub protocol: Versions,
+    /// The agent's version.
+    pub agent: String,
+    /// One per boot: `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: Uuid,
+    /// The card that the machine booted from.
+    pub mac: Mac,
+    /// What tells it from other machines; placeholders included, the server judges.
+    pub anchors: Anchors,
+    /// What the agent saw.
+    pub inventory: Inventory,
+    /// An operating system on its disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub existing_os: Option<ExistingOs>,
+    /// Seconds from the kernel's start to this message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uptime_seconds: Option<f64>,
+}
+
+/// The server says who the machine is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Welcome {
+    /// The protocol to speak from here on.
+    pub protocol: u32,
+    /// The machine's name.
+    pub machine: String,
+    /// The same with capitals.
+    pub display_name: String,
+    /// Opens everything else in this session.
+    #[serde(serialize_with = "crate::secret::expose")]
+    pub session: SecretString,
+    /// The server's time.
+    pub time: Timestamp,
+    /// How often the agent is to be heard, in seconds.
+    pub heartbeat_seconds: u32,
+}
+
+/// The agent asks for work; also its sign of life.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ask {
+    /// How long the server may wait for something to do, in seconds; 30 at most.
+    #[serde(default)]
+    pub wait_seconds: u32,
+}
+
+/// What the agent is to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "order")]
+#[non_exhaustive]
+pub enum Orders {
+    /// Ask again.
+    Wait {
+        /// Why there is nothing to do, for the console.
+        reason: String,
+    },
+    /// Run this.
+    Execute(Box<Work>),
+    /// Boot the machine's own disk; nothing on it is to change.
+    BootLocal {
+        /// Why, for the console.
+        reason: String,
+    },
+    /// Leave through firmware and ask again from there.
+    Reboot {
+        /// Why, for the console.
+        reason: String,
+    },
+}
+
+/// One attempt of one workflow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Work {
+    /// Its name.
+    pub workflow: String,
+    /// Its attempt, from 1.
+    pub attempt: u32,
+    /// What may be destroyed.
+    pub permit: Permit,
+    /// Every step, rendered for this machine.
+    pub steps: Vec<WorkStep>,
+}
+
+/// One step of an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkStep {
+    /// As in the template.
+    pub name: String,
+    /// Which action.
+    pub action: String,
+    /// Its parameters. May hold secrets: never logged, never written to a disk that is not the target.
+    pub with: Value,
+    /// How long it may take, in seconds.
+    pub timeout_seconds: u64,
+    /// It was done in an earlier attempt: verify, and skip it if it still holds.
+    #[serde(default)]
+    pub done_before: bool,
+}
+
+/// The agent says how far it has come. `(workflow, attempt, step, generation)` names the try.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Which workflow.
+    pub workflow: String,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Under which authorisation.
+    pub generation: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: ReportKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "report")]
+#[non_exhaustive]
+pub enum ReportKind {
+    /// The agent has planned every step and begins. Nothing is destroyed before this is acknowledged.
+    Began,
+    /// Something about one step.
+    Step {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// What.
+        event: StepEvent,
+        /// How much is done.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        progress: Option<Progress>,
+        /// Why it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
+    /// The steps do not make a plan; nothing has been done.
+    Refused {
+        /// Why.
+        failure: Failure,
+    },
+    /// Every step is done up to the one that leaves. The agent leaves only when this is acknowledged.
+    HandOver,
+}
+
+/// An error that travels: read after a crash, by another version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// What failed and what to do, for a person.
+    pub message: String,
+    /// The causes, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+}
+
+impl Failure {
+    /// An error and its causes.
+    pub fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(error.source(), |e| e.source()).map(ToString::to_string).collect();
+        Self { message: error.to_string(), causes }
+    }
+
+    /// A failure without a cause behind it.
+    pub fn message(message: impl Into<String>) -> Self {
+        Self { message: message.into(), causes: Vec::new() }
+    }
+}
+
+/// The server has made the report durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "heard")]
+#[non_exhaustive]
+pub enum Heard {
+    /// Go on.
+    GoOn,
+    /// Stop: called off, or no longer authorised.
+    Stop {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An error answer: RFC 9457 problem+json, as far as an agent reads it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    /// HTTP status.
+    pub status: u16,
+    /// One line.
+    pub title: String,
+    /// What happened and what to do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Whatever else the server says.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, Value>,
+}
