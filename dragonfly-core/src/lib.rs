@@ -10,6 +10,7 @@
 pub mod action;
 pub mod boot;
 pub mod clock;
+pub mod engine;
 pub mod event;
 pub mod inventory;
 pub mod lifecycle;

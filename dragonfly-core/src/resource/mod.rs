@@ -39,7 +39,7 @@ pub const API_VERSION: &str = "dragonfly.computer/v1";
 pub const MAX_OBJECT_BYTES: usize = 512 * 1024;
 
 /// A family of objects: one redb table, one Kubernetes custom resource.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kind {
     /// As in a manifest's `kind`: `Hardware`.
     pub name: &'static str,
@@ -73,27 +73,6 @@ impl Kind {
     }
 }
 
-impl PartialEq for Kind {
-    fn eq(&self, other: &Self) -> bool {
-        self.plural == other.plural
-    }
-}
-impl Eq for Kind {}
-impl PartialOrd for Kind {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Kind {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.plural.cmp(other.plural)
-    }
-}
-impl std::hash::Hash for Kind {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.plural.hash(state);
-    }
-}
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)

@@ -28,7 +28,7 @@ pub struct TemplateSpec {
 }
 
 /// A value in line, or where it comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ValueSource {
     /// `valueFrom: { secretRef: { name, key } }`
@@ -39,6 +39,44 @@ pub enum ValueSource {
     },
     /// The value itself.
     Plain(String),
+}
+
+// By hand, not `untagged`: an error then names the field inside, not "no variant matched".
+impl<'de> Deserialize<'de> for ValueSource {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = ValueSource;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("text, a number, true, false or `valueFrom`")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<ValueSource, E> {
+                Ok(ValueSource::Plain(text.to_owned()))
+            }
+            fn visit_bool<E>(self, b: bool) -> Result<ValueSource, E> {
+                Ok(ValueSource::Plain(b.to_string()))
+            }
+            fn visit_i64<E>(self, n: i64) -> Result<ValueSource, E> {
+                Ok(ValueSource::Plain(n.to_string()))
+            }
+            fn visit_u64<E>(self, n: u64) -> Result<ValueSource, E> {
+                Ok(ValueSource::Plain(n.to_string()))
+            }
+            fn visit_f64<E>(self, n: f64) -> Result<ValueSource, E> {
+                Ok(ValueSource::Plain(n.to_string()))
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<ValueSource, A::Error> {
+                #[derive(Deserialize)]
+                struct From {
+                    #[serde(rename = "valueFrom")]
+                    value_from: ValueFrom,
+                }
+                let From { value_from } = From::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+                Ok(ValueSource::From { value_from })
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 /// Where a value comes from.

@@ -1,0 +1,234 @@
+//! Who is this machine? Several anchors, none of which is trusted alone when it is a placeholder
+//! or stands on two machines.
+
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
+use crate::Mac;
+use crate::resource::hardware::Anchors;
+
+/// Serial numbers and products that boards leave the factory with, in lower case.
+const PLACEHOLDERS: [&str; 16] = [
+    "to be filled by o.e.m.",
+    "to be filled by oem",
+    "default string",
+    "system serial number",
+    "system product name",
+    "chassis serial number",
+    "serial number",
+    "not specified",
+    "not applicable",
+    "not available",
+    "unknown",
+    "none",
+    "n/a",
+    "o.e.m.",
+    "oem",
+    "invalid",
+];
+
+/// SMBIOS UUIDs that many boards share.
+const SHARED_UUIDS: [Uuid; 3] = [
+    Uuid::from_u128(0x0300_0200_0400_0500_0006_0007_0008_0009),
+    Uuid::from_u128(0x0002_0003_0004_0005_0006_0007_0008_0009),
+    Uuid::from_u128(0x1234_5678_1234_1234_1234_1234_5678_90ab),
+];
+
+/// The anchors that can tell a machine from others: placeholders are taken out.
+pub fn clean(anchors: &Anchors) -> Anchors {
+    let mut macs: Vec<Mac> = anchors.macs.iter().copied().filter(|mac| mac.is_unicast()).collect();
+    macs.sort_unstable();
+    macs.dedup();
+    macs.truncate(64);
+    let text =
+        |value: &Option<String>| value.as_deref().map(str::trim).filter(|v| !is_placeholder(v)).map(|v| clip(v, 128));
+    Anchors {
+        macs,
+        smbios_uuid: anchors.smbios_uuid.filter(|uuid| !is_shared_uuid(uuid)),
+        serial: text(&anchors.serial),
+        product: text(&anchors.product),
+    }
+}
+
+fn clip(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}
+
+fn is_placeholder(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let mut letters = lower.chars().filter(|c| c.is_alphanumeric());
+    let first = letters.next();
+    // Empty, only punctuation, one character repeated (`000000`, `xxxx`), or counting up from 0 or 1.
+    let Some(first) = first else { return true };
+    letters.all(|c| c == first) && lower.len() > 1
+        || PLACEHOLDERS.contains(&lower.as_str())
+        || (lower.len() >= 4 && ("0123456789".starts_with(&lower) || "1234567890".starts_with(&lower)))
+}
+
+fn is_shared_uuid(uuid: &Uuid) -> bool {
+    let bytes = uuid.as_bytes();
+    bytes.iter().all(|b| *b == bytes[0]) || SHARED_UUIDS.contains(uuid)
+}
+
+/// What is known of a machine that may be the one that asks.
+#[derive(Debug, Clone)]
+pub struct Known<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Addresses that a person or an earlier hello gave it.
+    pub macs: Vec<Mac>,
+    /// What it said of itself last; `None` when its agent never reported.
+    pub anchors: Option<&'a Anchors>,
+}
+
+/// Which machine asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    /// One that nobody has seen.
+    New,
+    /// This one.
+    Known(String),
+    /// The anchors name different machines, or one machine with contradicting anchors. No merge.
+    Conflict {
+        /// The machines named.
+        machines: Vec<String>,
+        /// What contradicts what.
+        why: String,
+    },
+}
+
+/// Finds the machine that these anchors belong to. `anchors` must be [`clean`] already.
+pub fn find(anchors: &Anchors, known: &[Known<'_>]) -> Match {
+    let by_mac: BTreeSet<&str> =
+        known.iter().filter(|k| k.macs.iter().any(|mac| anchors.macs.contains(mac))).map(|k| k.name).collect();
+    // A serial number is unique within a product only.
+    let same_serial = |other: &Anchors| {
+        anchors.serial.is_some() && anchors.serial == other.serial && anchors.product == other.product
+    };
+    let same_uuid = |other: &Anchors| anchors.smbios_uuid.is_some() && anchors.smbios_uuid == other.smbios_uuid;
+    let mut by_board: BTreeSet<&str> = BTreeSet::new();
+    for (this, test) in [
+        (anchors.serial.is_some(), &same_serial as &dyn Fn(&Anchors) -> bool),
+        (anchors.smbios_uuid.is_some(), &same_uuid),
+    ] {
+        let found: Vec<&str> = known.iter().filter(|k| k.anchors.is_some_and(test)).map(|k| k.name).collect();
+        // An anchor seen on two machines tells nothing.
+        if this && let [one] = found[..] {
+            by_board.insert(one);
+        }
+    }
+    let named: Vec<&str> = by_mac.union(&by_board).copied().collect();
+    match named[..] {
+        [] => Match::New,
+        [name] => {
+            let machine = known.iter().find(|k| k.name == name);
+            let Some(old) = machine.and_then(|k| k.anchors) else { return Match::Known(name.to_owned()) };
+            match contradiction(anchors, old, by_mac.contains(name)) {
+                None => Match::Known(name.to_owned()),
+                Some(why) => Match::Conflict { machines: vec![name.to_owned()], why },
+            }
+        }
+        _ => Match::Conflict {
+            machines: named.iter().map(|n| (*n).to_owned()).collect(),
+            why: format!("its network cards and its board belong to different machines: {}", named.join(", ")),
+        },
+    }
+}
+
+/// What speaks against two sets of anchors being one machine. One anchor may have changed (a board or a
+/// card was replaced); when everything on the board is another's, the card was moved.
+fn contradiction(new: &Anchors, old: &Anchors, by_mac: bool) -> Option<String> {
+    let differs = |a: &Option<String>, b: &Option<String>| matches!((a, b), (Some(a), Some(b)) if a != b);
+    let serial = differs(&new.serial, &old.serial);
+    let uuid = matches!((&new.smbios_uuid, &old.smbios_uuid), (Some(a), Some(b)) if a != b);
+    let shared_cards = new.macs.iter().filter(|mac| old.macs.contains(mac)).count();
+    let all_cards = shared_cards > 0 && shared_cards == old.macs.len() && old.macs.len() > 1;
+    if serial && uuid && !all_cards {
+        return Some(
+            "its network card is known, but serial number and SMBIOS UUID are another board's: was a card moved or an address cloned?"
+                .to_owned(),
+        );
+    }
+    if !by_mac && shared_cards == 0 && (serial || uuid) {
+        return Some("serial number and SMBIOS UUID do not belong together as before".to_owned());
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anchors(macs: &[u8], uuid: u128, serial: &str) -> Anchors {
+        clean(&Anchors {
+            macs: macs.iter().map(|n| Mac::new([2, 0, 0, 0, 0, *n])).collect(),
+            smbios_uuid: (uuid != 0).then(|| Uuid::from_u128(uuid)),
+            serial: Some(serial.to_owned()),
+            product: Some("R1".to_owned()),
+        })
+    }
+
+    fn known<'a>(name: &'a str, anchors: &'a Anchors) -> Known<'a> {
+        Known { name, macs: anchors.macs.clone(), anchors: Some(anchors) }
+    }
+
+    #[test]
+    fn placeholders_are_no_anchors() {
+        for serial in
+            ["", " ", "0000000", "To Be Filled By O.E.M.", "Default string", "xxxxxx", "123456789", "N/A", "........"]
+        {
+            assert_eq!(anchors(&[1], 0, serial).serial, None, "{serial}");
+        }
+        assert_eq!(anchors(&[1], 0, "SN-0001").serial.as_deref(), Some("SN-0001"));
+        for uuid in [u128::MAX, 0x0300_0200_0400_0500_0006_0007_0008_0009, 0x1111_1111_1111_1111_1111_1111_1111_1111] {
+            assert_eq!(anchors(&[1], uuid, "").smbios_uuid, None, "{uuid:x}");
+        }
+        assert_eq!(
+            clean(&Anchors { macs: vec![Mac::new([0; 6]), Mac::new([0xff; 6])], ..Anchors::default() }).macs,
+            []
+        );
+    }
+
+    #[test]
+    fn who_is_who() {
+        let a = anchors(&[1, 2], 0xa1, "SN-A");
+        let b = anchors(&[3, 4], 0xb1, "SN-B");
+        let fleet = [known("a", &a), known("b", &b)];
+        let is = |name: &str| Match::Known(name.to_owned());
+        // (cards, uuid, serial) -> who
+        assert_eq!(find(&anchors(&[9], 0xc1, "SN-C"), &fleet), Match::New);
+        assert_eq!(find(&a, &fleet), is("a"), "itself");
+        assert_eq!(find(&anchors(&[9], 0xa1, "SN-A"), &fleet), is("a"), "all cards replaced");
+        assert_eq!(find(&anchors(&[1, 2], 0xa2, "SN-A2"), &fleet), is("a"), "board replaced, all cards kept");
+        assert_eq!(find(&anchors(&[1], 0xa2, "SN-A"), &fleet), is("a"), "one anchor changed");
+        assert!(
+            matches!(find(&anchors(&[1, 9], 0xc1, "SN-C"), &fleet), Match::Conflict { .. }),
+            "one card moved into another chassis"
+        );
+        assert!(
+            matches!(find(&anchors(&[1, 3], 0xa1, "SN-A"), &fleet), Match::Conflict { .. }),
+            "cards of two machines"
+        );
+        assert!(
+            matches!(find(&anchors(&[3], 0xa1, "SN-A"), &fleet), Match::Conflict { .. }),
+            "board of one, card of another"
+        );
+        assert!(matches!(find(&anchors(&[9], 0xa1, "SN-B"), &fleet), Match::Conflict { .. }), "two boards at once");
+    }
+
+    #[test]
+    fn an_anchor_on_two_machines_never_merges() {
+        let a = anchors(&[1], 0x77, "SN-S");
+        let b = anchors(&[2], 0x77, "SN-S");
+        let fleet = [known("a", &a), known("b", &b)];
+        assert_eq!(find(&anchors(&[3], 0x77, "SN-S"), &fleet), Match::New);
+        assert_eq!(find(&anchors(&[2], 0x77, "SN-S"), &fleet), Match::Known("b".into()));
+    }
+
+    #[test]
+    fn a_machine_written_down_before_it_was_seen_is_found_by_its_card() {
+        let planned = Known { name: "p", macs: vec![Mac::new([2, 0, 0, 0, 0, 7])], anchors: None };
+        assert_eq!(find(&anchors(&[7], 0x99, "SN-X"), &[planned]), Match::Known("p".into()));
+    }
+}
