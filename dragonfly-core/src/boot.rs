@@ -4,7 +4,7 @@
 //! happened is learned from the agent's hello.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,8 @@ pub struct BootRequest {
     pub arch: Option<Arch>,
     /// The address it asks from, when it has one.
     pub from: Option<IpAddr>,
+    /// Our own address that it asked, when it asked by TCP: where it reaches this server.
+    pub to: Option<SocketAddr>,
     /// DHCP option 97 or iPXE's `${uuid}`.
     pub smbios_uuid: Option<Uuid>,
 }
@@ -57,7 +59,7 @@ pub struct BootRequest {
 impl BootRequest {
     /// A request of which only the card is known.
     pub fn from_mac(mac: Mac) -> Self {
-        Self { mac, firmware: None, arch: None, from: None, smbios_uuid: None }
+        Self { mac, firmware: None, arch: None, from: None, to: None, smbios_uuid: None }
     }
 }
 

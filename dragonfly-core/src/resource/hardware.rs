@@ -127,12 +127,29 @@ pub struct HardwareStatus {
     /// Counts authorisations, so that an old one never comes back.
     #[serde(skip_serializing_if = "super::is_zero")]
     pub authorisation_generation: u64,
+    /// The agent's session that speaks for it, or the last one that did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionInfo>,
     /// Where its agent asked from last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
     /// When anything was last heard from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
+}
+
+/// Which boot of which agent speaks for a machine. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionInfo {
+    /// Its public id.
+    pub id: Uuid,
+    /// The agent's boot.
+    pub boot_id: Uuid,
+    /// When the token that opened it was made: no token as old as this one opens another.
+    pub token_time: Timestamp,
+    /// When it was opened.
+    pub opened_at: Timestamp,
 }
 
 /// What tells one machine from another. A placeholder is left out before it gets here.
