@@ -4,6 +4,11 @@
 //! what a redb file and a Kubernetes API server have in common. Each promise is a named test in
 //! `testing::store`.
 
+pub mod ext;
+mod feed;
+pub mod memory;
+mod rules;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +18,9 @@ use futures_core::stream::BoxStream;
 
 use crate::Source;
 use crate::resource::{DecodeError, Kind, Record};
+
+pub use ext::StoreExt;
+pub use memory::MemoryStore;
 
 /// What a store call gives.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -37,6 +45,13 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} `{}`", self.kind, self.name)
     }
+}
+
+/// A `resourceVersion` as a number, when it is one. Later writes have higher numbers in the stores
+/// here, and in Kubernetes, which lets clients compare them since 1.35. For caches; everybody else
+/// compares versions for equality only.
+pub fn order(version: &str) -> Option<u64> {
+    version.parse().ok()
 }
 
 /// The half of an object that a write changes. The other half stays as it is.
