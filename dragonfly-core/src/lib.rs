@@ -9,6 +9,7 @@
 
 pub mod action;
 pub mod boot;
+pub mod cache;
 pub mod clock;
 pub mod engine;
 pub mod event;
@@ -19,6 +20,8 @@ pub mod name;
 pub mod resource;
 pub mod secret;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod wire;
 pub mod workflow;
 

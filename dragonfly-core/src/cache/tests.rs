@@ -1,0 +1,172 @@
+use serde_json::json;
+
+use super::*;
+use crate::resource::hardware::Anchors;
+use crate::store::{MemoryStore, StoreError, StoreExt};
+
+const MOST: Duration = Duration::from_secs(5);
+
+fn mac(n: u8) -> Mac {
+    Mac::new([2, 0, 0, 0, 0, n])
+}
+
+fn machine(name: &str, macs: &[u8]) -> Hardware {
+    let spec = HardwareSpec {
+        display_name: name.to_uppercase(),
+        macs: macs.iter().map(|n| mac(*n)).collect(),
+        ..HardwareSpec::default()
+    };
+    Resource::new(name, spec)
+}
+
+fn at(mut machine: Hardware, version: &str) -> Record {
+    machine.metadata.resource_version = version.to_owned();
+    Record::from(&machine)
+}
+
+fn told(cache: &Cache, event: WatchEvent) -> Vec<(Key, String)> {
+    cache.change(|state| state.take(Kind::HARDWARE, event))
+}
+
+fn applied(machine: &Hardware, version: &str) -> WatchEvent {
+    WatchEvent::Applied(Box::new(at(machine.clone(), version)))
+}
+
+fn deleted(machine: &Hardware, version: &str) -> WatchEvent {
+    WatchEvent::Deleted(Box::new(at(machine.clone(), version)))
+}
+
+fn held(cache: &Cache, name: &str) -> Option<String> {
+    cache.get::<HardwareSpec>(name).map(|m| m.metadata.resource_version.clone())
+}
+
+#[tokio::test]
+async fn follows_a_store_and_finds_machines_by_every_address() {
+    let store = Arc::new(MemoryStore::default());
+    let a = store.create(&machine("a", &[1, 2])).await.unwrap();
+    let cache = Cache::new();
+    assert!(!cache.ready());
+    let follow = cache.follow(store.clone());
+    let test = async {
+        cache.wait_ready().await;
+        assert_eq!(cache.by_mac(mac(2)).one().unwrap().name(), "a");
+        assert_eq!(cache.machine("A").one().unwrap().name(), "a");
+        let seen = store
+            .update_status("a", |m: &mut Hardware| {
+                m.status.anchors = Some(Anchors { macs: vec![mac(7)], ..Anchors::default() });
+                Ok::<_, StoreError>(())
+            })
+            .await
+            .unwrap();
+        let key = Key::new(Kind::HARDWARE, "a");
+        assert!(cache.wait_for(&key, &seen.metadata.resource_version, MOST).await);
+        assert_eq!(cache.by_mac(mac(7)).one().unwrap().name(), "a");
+        assert!(!cache.wait_for(&key, "999", Duration::from_millis(1)).await, "nobody wrote that");
+
+        let b = store.create(&machine("b", &[7])).await.unwrap();
+        assert!(cache.wait_for(&Key::new(Kind::HARDWARE, "b"), &b.metadata.resource_version, MOST).await);
+        assert_eq!(cache.by_mac(mac(7)), Owner::Several(vec!["a".into(), "b".into()]));
+        assert_eq!(cache.contested_macs(), [(mac(7), vec!["a".into(), "b".into()])]);
+
+        store.remove(&seen).await.unwrap();
+        let mut changes = cache.changes();
+        while cache.get::<HardwareSpec>("a").is_some() {
+            changes.changed().await.unwrap();
+        }
+        assert_eq!(cache.by_mac(mac(7)).one().unwrap().name(), "b");
+        assert_eq!(cache.by_mac(mac(1)), Owner::Nobody);
+        assert_eq!(cache.machine("A"), Owner::Nobody);
+        assert_eq!(a.name(), "a");
+    };
+    tokio::select! {
+        () = follow => panic!("the store is open"),
+        done = tokio::time::timeout(MOST, test) => done.unwrap(),
+    }
+}
+
+#[test]
+fn an_object_never_goes_back() {
+    let cache = Cache::new();
+    let a = machine("a", &[1]);
+    told(&cache, WatchEvent::Snapshot(vec![at(a.clone(), "9")]));
+    // (what comes, version held afterwards)
+    cache.applied_record(&at(a.clone(), "12")).unwrap();
+    assert_eq!(held(&cache, "a").as_deref(), Some("12"), "an own write is seen at once");
+    told(&cache, applied(&a, "10"));
+    assert_eq!(held(&cache, "a").as_deref(), Some("12"), "the watch is behind");
+    told(&cache, WatchEvent::Snapshot(vec![at(a.clone(), "11")]));
+    assert_eq!(held(&cache, "a").as_deref(), Some("12"), "a snapshot from before the write");
+    told(&cache, applied(&a, "12"));
+    told(&cache, applied(&a, "100"));
+    assert_eq!(held(&cache, "a").as_deref(), Some("100"), "compared as numbers");
+    cache.applied_record(&at(a, "99")).unwrap();
+    assert_eq!(held(&cache, "a").as_deref(), Some("100"), "told late");
+}
+
+#[test]
+fn what_is_deleted_does_not_come_back() {
+    let cache = Cache::new();
+    let (a, key) = (machine("a", &[1]), Key::new(Kind::HARDWARE, "a"));
+    told(&cache, WatchEvent::Snapshot(vec![at(a.clone(), "1")]));
+    cache.applied_record(&at(a.clone(), "3")).unwrap();
+    cache.removed(&key, "3");
+    told(&cache, applied(&a, "2"));
+    told(&cache, applied(&a, "3"));
+    assert_eq!(held(&cache, "a"), None, "the watch tells of it from before its deletion");
+    told(&cache, deleted(&a, "4"));
+    cache.applied_record(&at(a.clone(), "3")).unwrap();
+    assert_eq!(held(&cache, "a"), None, "the write that came before is told after");
+    cache.applied_record(&at(a.clone(), "5")).unwrap();
+    assert_eq!(held(&cache, "a").as_deref(), Some("5"), "made again");
+    cache.removed(&key, "3");
+    assert_eq!(held(&cache, "a").as_deref(), Some("5"), "an old deletion");
+    told(&cache, deleted(&a, "6"));
+    assert_eq!(held(&cache, "a"), None);
+}
+
+#[test]
+fn a_snapshot_without_an_own_write_leaves_it_in_doubt() {
+    let cache = Cache::new();
+    let (a, key) = (machine("a", &[1]), Key::new(Kind::HARDWARE, "a"));
+    cache.applied_record(&at(a.clone(), "5")).unwrap();
+    let doubtful = told(&cache, WatchEvent::Snapshot(Vec::new()));
+    assert_eq!(doubtful, [(key.clone(), "5".to_owned())]);
+    assert_eq!(held(&cache, "a").as_deref(), Some("5"), "kept until the store has answered");
+    cache.change(|state| state.settle(&key, "4", None));
+    assert_eq!(held(&cache, "a").as_deref(), Some("5"), "an answer about another version");
+    cache.change(|state| state.settle(&key, "5", None));
+    assert_eq!(held(&cache, "a"), None);
+    // What the watch has told is gone when a snapshot lacks it.
+    told(&cache, applied(&a, "7"));
+    assert!(told(&cache, WatchEvent::Snapshot(Vec::new())).is_empty());
+    assert_eq!(held(&cache, "a"), None);
+}
+
+#[test]
+fn without_numbers_the_watch_is_right() {
+    let cache = Cache::new();
+    let a = machine("a", &[1]);
+    told(&cache, WatchEvent::Snapshot(vec![at(a.clone(), "xyz")]));
+    cache.applied_record(&at(a.clone(), "abc")).unwrap();
+    assert_eq!(held(&cache, "a").as_deref(), Some("xyz"));
+    told(&cache, applied(&a, "abc"));
+    assert_eq!(held(&cache, "a").as_deref(), Some("abc"));
+}
+
+#[test]
+fn an_object_that_cannot_be_read_is_named_and_in_nobodys_way() {
+    let cache = Cache::new();
+    let a = machine("a", &[1]);
+    let mut bad = at(a.clone(), "2");
+    bad.spec = json!({"macs": ["not an address"]});
+    told(&cache, WatchEvent::Snapshot(vec![at(a.clone(), "1"), at(machine("b", &[2]), "1")]));
+    told(&cache, WatchEvent::Applied(Box::new(bad)));
+    assert_eq!(cache.by_mac(mac(1)), Owner::Nobody);
+    assert_eq!(cache.by_mac(mac(2)).one().unwrap().name(), "b");
+    let unreadable = cache.unreadable();
+    assert_eq!(unreadable[0].0, Key::new(Kind::HARDWARE, "a"));
+    assert!(unreadable[0].1.contains("spec.macs[0]"), "{unreadable:?}");
+    told(&cache, applied(&a, "3"));
+    assert!(cache.unreadable().is_empty());
+    assert_eq!(cache.by_mac(mac(1)).one().unwrap().name(), "a");
+}
