@@ -1,9 +1,359 @@
 //! The engine: what joins resources, store, boot decision and agents. The only writer of `status`.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use dragonfly_core::engine::Engine;
+//! use dragonfly_core::secret::SealingKey;
+//! use dragonfly_core::store::memory::MemoryStore;
+//! # #[derive(Debug)] struct Anything;
+//! # impl dragonfly_core::action::TemplateChecker for Anything {
+//! #     fn check(&self, _: &dragonfly_core::resource::TemplateSpec) -> Vec<dragonfly_core::action::Problem> { Vec::new() }
+//! # }
+//! let store = Arc::new(MemoryStore::new(Arc::new(dragonfly_core::clock::SystemClock)));
+//! let engine = Engine::builder(store, SealingKey::generate()?, Arc::new(Anything)).build().await?;
+//! engine.apply("{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {name: a}}", "me").await?;
+//! # Ok(()) }
+//! ```
 
 pub mod anchors;
+mod boot;
 pub mod error;
+mod hello;
+mod logs;
+mod operate;
 pub mod render;
+mod report;
+mod resources;
 pub mod sessions;
 pub mod settle;
-#[allow(dead_code)]
+mod sweep;
 mod token;
+mod why;
+mod work;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use url::Url;
+
+use crate::action::{Progress, TemplateChecker};
+use crate::boot::Discovery;
+use crate::cache::{Cache, Cached};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::event::{Events, NewEvent};
+use crate::resource::{Kind, Network, NetworkSpec, Record, Resource};
+use crate::secret::SealingKey;
+use crate::store::ext::StoreExt;
+use crate::store::{Selector, Store};
+
+pub use error::EngineError;
+pub use operate::{AssignRequest, ReimageRequest};
+pub use resources::{Applied, Change};
+pub use why::Why;
+
+/// What a call on the engine gives.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// How the engine behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What is done with machines that nobody has seen.
+    pub discovery: Discovery,
+    /// Where machines reach this server; `None` takes the address that they asked.
+    pub server_url: Option<Url>,
+    /// SHA-256 of the server's public key, 64 hex digits: goes into every identity.
+    pub server_pin: String,
+    /// How many attempts a workflow makes by itself.
+    pub attempts: u32,
+    /// How long an authorisation lasts.
+    pub authorisation_life: Duration,
+    /// A machine whose agent is silent for this long while it runs a workflow has failed.
+    pub agent_deadline: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            discovery: Discovery::Local,
+            server_url: None,
+            server_pin: String::new(),
+            attempts: 3,
+            authorisation_life: Duration::from_secs(24 * 3600),
+            agent_deadline: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+/// Makes links to this server's own images, as `/images/debian.raw.zst`, that a machine can fetch.
+pub trait ImageLinks: fmt::Debug + Send + Sync + 'static {
+    /// The whole URL, with whatever proves that it may be fetched.
+    fn link(&self, server: &Url, path: &str) -> String;
+}
+
+/// Links without proof: for an image directory that is open to all.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenLinks;
+
+impl ImageLinks for OpenLinks {
+    fn link(&self, server: &Url, path: &str) -> String {
+        server.join(path).map_or_else(|_| path.to_owned(), Into::into)
+    }
+}
+
+/// The engine. A clone is the same engine.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn Store>,
+    cache: Cache,
+    clock: Arc<dyn Clock>,
+    events: Events,
+    key: SealingKey,
+    tokens: token::Signer,
+    session_keys: token::Signer,
+    settings: Settings,
+    checker: Arc<dyn TemplateChecker>,
+    images: Arc<dyn ImageLinks>,
+    logs: Option<PathBuf>,
+    sessions: sessions::Sessions,
+    /// Progress of steps at work: told live, made durable only with the step's end.
+    progress: Mutex<HashMap<String, (u32, usize, Progress)>>,
+    /// Which machine asks from which address: files are fetched without naming the machine.
+    seen_at: Mutex<HashMap<IpAddr, String>>,
+    /// One writer per machine at a time, in this process.
+    locks: Vec<tokio::sync::Mutex<()>>,
+    networks: watch::Sender<Vec<Network>>,
+}
+
+/// What an engine is built from. The required things are arguments of [`Engine::builder`].
+#[derive(Debug)]
+pub struct EngineBuilder {
+    store: Arc<dyn Store>,
+    key: SealingKey,
+    checker: Arc<dyn TemplateChecker>,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    images: Arc<dyn ImageLinks>,
+    logs: Option<PathBuf>,
+}
+
+impl EngineBuilder {
+    /// Another clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Other settings.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Other links to images.
+    #[must_use]
+    pub fn images(mut self, images: Arc<dyn ImageLinks>) -> Self {
+        self.images = images;
+        self
+    }
+
+    /// Keep agents' logs in this directory, 8 MiB an attempt.
+    #[must_use]
+    pub fn logs(mut self, directory: PathBuf) -> Self {
+        self.logs = Some(directory);
+        self
+    }
+
+    /// Reads what is stored and stands ready. Nothing runs until [`Engine::run`] does.
+    pub async fn build(self) -> Result<Engine> {
+        let Self { store, key, checker, clock, settings, images, logs } = self;
+        let cache = Cache::new();
+        for kind in Kind::ALL {
+            for record in store.list(kind, &Selector::all(), 0, None).await?.items {
+                note(&cache, &record);
+            }
+        }
+        let inner = Inner {
+            tokens: token::Signer::new(&key, "dragonfly boot token v1"),
+            session_keys: token::Signer::new(&key, "dragonfly session v1"),
+            store,
+            cache,
+            clock,
+            events: Events::default(),
+            key,
+            settings,
+            checker,
+            images,
+            logs,
+            sessions: sessions::Sessions::default(),
+            progress: Mutex::default(),
+            seen_at: Mutex::default(),
+            locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),
+            networks: watch::Sender::new(Vec::new()),
+        };
+        let engine = Engine { inner: Arc::new(inner) };
+        engine.refresh_networks();
+        engine.sweep().await?;
+        Ok(engine)
+    }
+}
+
+impl Engine {
+    /// An engine over this store. `key` seals secrets and signs proofs; `checker` judges templates.
+    pub fn builder(store: Arc<dyn Store>, key: SealingKey, checker: Arc<dyn TemplateChecker>) -> EngineBuilder {
+        EngineBuilder {
+            store,
+            key,
+            checker,
+            clock: Arc::new(SystemClock),
+            settings: Settings::default(),
+            images: Arc::new(OpenLinks),
+            logs: None,
+        }
+    }
+
+    /// What just happened, for whoever listens.
+    pub fn events(&self) -> &Events {
+        &self.inner.events
+    }
+
+    /// The settings it was built with.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// The in-memory view of everything stored.
+    pub fn cache(&self) -> &Cache {
+        &self.inner.cache
+    }
+
+    /// The networks on which boot services are to answer, as they are now and whenever they change.
+    pub fn networks(&self) -> watch::Receiver<Vec<Network>> {
+        self.inner.networks.subscribe()
+    }
+
+    /// The engine's clock.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    fn refresh_networks(&self) {
+        let networks: Vec<Network> = self.inner.cache.all::<NetworkSpec>().iter().map(|n| Network::clone(n)).collect();
+        self.inner.networks.send_if_modified(|old| {
+            let changed = *old != networks;
+            if changed {
+                *old = networks;
+            }
+            changed
+        });
+    }
+
+    fn tell(&self, kind: &'static str, machine: &str, workflow: Option<&str>, message: impl Into<String>) {
+        self.tell_with(kind, machine, workflow, message, serde_json::Value::Null);
+    }
+
+    fn tell_with(
+        &self,
+        kind: &'static str,
+        machine: &str,
+        workflow: Option<&str>,
+        message: impl Into<String>,
+        data: serde_json::Value,
+    ) {
+        let message = message.into();
+        tracing::info!(kind, machine, workflow, "{message}");
+        let event = NewEvent {
+            kind,
+            machine: (!machine.is_empty()).then(|| machine.to_owned()),
+            workflow: workflow.map(str::to_owned),
+            message,
+            data,
+        };
+        self.inner.events.publish(self.now(), event);
+    }
+
+    /// Held while a machine's objects are changed.
+    async fn lock(&self, machine: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        machine.hash(&mut hasher);
+        let locks = &self.inner.locks;
+        // The list is never empty and the index is below its length.
+        let index = (hasher.finish() % locks.len() as u64) as usize;
+        locks[index].lock().await
+    }
+
+    /// Reads, changes and writes one status; again when somebody else wrote meanwhile. `change` may
+    /// run more than once and may refuse.
+    async fn change_status<S: Cached, T: Send>(
+        &self,
+        name: &str,
+        mut change: impl FnMut(&mut Resource<S>) -> Result<T> + Send,
+    ) -> Result<(Resource<S>, T)> {
+        let mut out = None;
+        let changed: Resource<S> = self
+            .inner
+            .store
+            .update_status(name, |object| {
+                out = Some(change(object)?);
+                Ok::<(), EngineError>(())
+            })
+            .await?;
+        self.inner.cache.applied(&changed);
+        match out {
+            Some(out) => Ok((changed, out)),
+            // `update_status` calls the closure before it returns an object.
+            None => Err(EngineError::Illegal { why: "the store did not apply a change".to_owned() }),
+        }
+    }
+
+    /// As [`change_status`](Self::change_status), for a spec.
+    async fn change_spec<S: Cached>(
+        &self,
+        name: &str,
+        change: impl FnMut(&mut Resource<S>) -> Result<()> + Send,
+    ) -> Result<Resource<S>> {
+        let changed: Resource<S> = self.inner.store.update_spec(name, change).await?;
+        self.inner.cache.applied(&changed);
+        Ok(changed)
+    }
+
+    async fn create<S: Cached>(&self, object: &Resource<S>) -> Result<Resource<S>> {
+        let created = self.inner.store.create(object).await?;
+        self.inner.cache.applied(&created);
+        Ok(created)
+    }
+
+    fn remember_address(&self, from: Option<IpAddr>, machine: &str) {
+        let Some(from) = from else { return };
+        let mut seen = self.inner.seen_at.lock().unwrap_or_else(PoisonError::into_inner);
+        // Bounded: strangers choose their addresses.
+        if seen.len() >= 65_536 && !seen.contains_key(&from) {
+            seen.clear();
+        }
+        seen.insert(from, machine.to_owned());
+    }
+
+    fn machine_at(&self, from: IpAddr) -> Option<String> {
+        self.inner.seen_at.lock().unwrap_or_else(PoisonError::into_inner).get(&from).cloned()
+    }
+}
+
+/// Puts a stored object into the view. One that cannot be read stays out of it and is told.
+fn note(cache: &Cache, record: &Record) {
+    if let Err(error) = cache.applied_record(record) {
+        tracing::error!(error = &error as &dyn std::error::Error, "an object is left out");
+    }
+}

@@ -1,0 +1,221 @@
+//! Boot requests: facts from memory, the policy, an identity for the agent about to start.
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::sessions::TokenClaims;
+use super::{Engine, Result};
+use crate::boot::{self, BootError, BootObserver, BootProvider, BootRequest, Decision, Facts, Fate, Sighting};
+use crate::cache::Owner;
+use crate::clock::Timestamp;
+use crate::resource::{ConditionStatus, Hardware, Workflow, condition, set_condition};
+use crate::wire::Identity;
+use crate::{Mac, name};
+
+/// The condition that a machine found with a foreign operating system carries.
+pub(super) const ADOPTED: &str = "Adopted";
+/// The condition that two machines claim to be this one.
+pub(super) const CONFLICT: &str = "IdentityConflict";
+/// The condition that the installed system shows a sign of life.
+pub(super) const BOOTED: &str = "Booted";
+
+impl Engine {
+    /// What this machine would boot now, and why.
+    pub fn decision(&self, request: &BootRequest) -> Decision {
+        match self.inner.cache.by_mac(request.mac) {
+            Owner::Nobody => {
+                let facts = Facts { discovery: self.inner.settings.discovery, ..unknown() };
+                answer(boot::decide(&facts), None)
+            }
+            Owner::One(machine) => self.decision_for(&machine),
+            Owner::Several(names) => {
+                let facts = Facts {
+                    conflict: Some(format!("{} belongs to {}", request.mac, names.join(" and "))),
+                    ..unknown()
+                };
+                answer(boot::decide(&facts), None)
+            }
+        }
+    }
+
+    /// What this machine would boot now, and why.
+    pub fn decision_for(&self, machine: &Hardware) -> Decision {
+        answer(boot::decide(&self.facts(machine)), Some(machine))
+    }
+
+    fn facts(&self, machine: &Hardware) -> Facts {
+        let status = &machine.status;
+        let holds = |kind: &str| condition(&status.conditions, kind).filter(|c| c.status == ConditionStatus::True);
+        let (authorised, unauthorised) = match self.authorised(machine, self.now()) {
+            Ok(workflow) => (Some(workflow.name().to_owned()), None),
+            Err(why) => (None, Some(why)),
+        };
+        Facts {
+            phase: status.phase,
+            adopted: holds(ADOPTED).is_some() && self.inner.settings.discovery == boot::Discovery::Local,
+            hold: machine.spec.hold.clone(),
+            conflict: holds(CONFLICT).map(|c| c.message.clone()),
+            chain: machine.spec.chain.clone(),
+            authorised,
+            unauthorised,
+            discovery: self.inner.settings.discovery,
+        }
+    }
+
+    /// The workflow that may destroy what is on this machine's disks now, or why none may.
+    pub(super) fn authorised(
+        &self,
+        machine: &Hardware,
+        now: Timestamp,
+    ) -> std::result::Result<std::sync::Arc<Workflow>, String> {
+        use crate::workflow::RunState;
+        let Some(authorisation) = &machine.status.authorisation else {
+            return Err("no assign or reimage stands behind this".to_owned());
+        };
+        if now >= authorisation.expires_at {
+            return Err(format!("the authorisation expired at {}", authorisation.expires_at));
+        }
+        let Some(workflow) = self.inner.cache.get::<crate::resource::WorkflowSpec>(&authorisation.workflow) else {
+            return Err(format!("workflow {} is gone", authorisation.workflow));
+        };
+        if workflow.metadata.uid != Some(authorisation.workflow_uid) {
+            return Err(format!("workflow {} is not the one that was authorised", authorisation.workflow));
+        }
+        if workflow.spec.hardware != machine.name() {
+            return Err(format!("workflow {} is for another machine", authorisation.workflow));
+        }
+        if workflow.status.authorisation_generation != authorisation.generation {
+            return Err(format!("workflow {} belongs to another authorisation", authorisation.workflow));
+        }
+        match workflow.status.state {
+            RunState::Pending | RunState::Running => Ok(workflow),
+            state => Err(format!("workflow {} is {state:?}", authorisation.workflow)),
+        }
+    }
+
+    /// Whether an address lies in a network whose machines may get a boot token.
+    fn provisions(&self, from: Option<std::net::IpAddr>) -> bool {
+        let Some(std::net::IpAddr::V4(from)) = from else { return false };
+        self.inner.networks.borrow().iter().any(|n| n.spec.provisioning && n.spec.subnet.contains(&from))
+    }
+
+    /// Whether two addresses lie in one network whose machines may get a boot token.
+    pub(super) fn same_network(&self, a: std::net::IpAddr, b: std::net::IpAddr) -> bool {
+        let (std::net::IpAddr::V4(a), std::net::IpAddr::V4(b)) = (a, b) else { return a == b };
+        a == b
+            || self
+                .inner
+                .networks
+                .borrow()
+                .iter()
+                .any(|n| n.spec.provisioning && n.spec.subnet.contains(&a) && n.spec.subnet.contains(&b))
+    }
+
+    fn mint(&self, request: &BootRequest) -> Option<Identity> {
+        if !matches!(self.decision(request).fate, Fate::Discover | Fate::Image { .. }) {
+            return None;
+        }
+        if !self.provisions(request.from) {
+            let from = request.from.map(|a| a.to_string()).unwrap_or_default();
+            self.tell(
+                "identity.refused",
+                "",
+                None,
+                format!("{} asked from {from}, which is in no provisioning network", request.mac),
+            );
+            return None;
+        }
+        let server =
+            self.inner.settings.server_url.clone().or_else(|| format!("https://{}", request.to?).parse().ok())?;
+        let made_at = self.now();
+        let claims = TokenClaims { mac: request.mac, from: request.from, server: server.clone(), made_at };
+        let token = self.inner.tokens.sign(&claims);
+        Some(Identity { server, pin: self.inner.settings.server_pin.clone(), token, mac: request.mac, time: made_at })
+    }
+
+    /// The name that a machine of this card has or would get.
+    pub(super) fn name_of(&self, mac: Mac) -> String {
+        match self.inner.cache.by_mac(mac) {
+            Owner::One(machine) => machine.name().to_owned(),
+            Owner::Nobody | Owner::Several(_) => name::memorable(mac).to_lowercase(),
+        }
+    }
+}
+
+fn unknown() -> Facts {
+    Facts {
+        phase: None,
+        adopted: false,
+        hold: None,
+        conflict: None,
+        chain: None,
+        authorised: None,
+        unauthorised: None,
+        discovery: boot::Discovery::Off,
+    }
+}
+
+fn answer((fate, reason): (Fate, String), machine: Option<&Hardware>) -> Decision {
+    let reserved = machine.and_then(|m| m.spec.dhcp.as_ref());
+    Decision {
+        fate,
+        reason,
+        machine: machine.map(|m| m.name().to_owned()),
+        address: reserved.and_then(|d| match d.address {
+            std::net::IpAddr::V4(address) => Some(address),
+            std::net::IpAddr::V6(_) => None,
+        }),
+        hostname: reserved.and_then(|d| d.hostname.clone()),
+        console: machine.and_then(|m| m.spec.console.clone()),
+    }
+}
+
+#[async_trait]
+impl BootProvider for Engine {
+    async fn decide(&self, request: &BootRequest) -> std::result::Result<Decision, BootError> {
+        Ok(self.decision(request))
+    }
+
+    async fn identity(&self, request: &BootRequest) -> std::result::Result<Option<Identity>, BootError> {
+        Ok(self.mint(request))
+    }
+}
+
+impl BootObserver for Engine {
+    fn saw(&self, sighting: Sighting) {
+        let machine = match (sighting.mac, sighting.from) {
+            (Some(mac), from) => {
+                let name = self.name_of(mac);
+                self.remember_address(from, &name);
+                name
+            }
+            (None, Some(from)) => self.machine_at(from).unwrap_or_default(),
+            (None, None) => String::new(),
+        };
+        let data = json!({ "mac": sighting.mac, "from": sighting.from });
+        self.tell_with(sighting.what, &machine, None, sighting.detail, data);
+    }
+}
+
+impl Engine {
+    /// Notes that the installed system of a machine showed a sign of life.
+    pub async fn booted(&self, machine: &str, evidence: &str) -> Result<()> {
+        let now = self.now();
+        let _guard = self.lock(machine).await;
+        let (_, news) = self
+            .change_status::<crate::resource::HardwareSpec, _>(machine, |m| {
+                let ready = m.status.phase == Some(crate::lifecycle::Phase::Ready);
+                let known = condition(&m.status.conditions, BOOTED).is_some_and(|c| c.status == ConditionStatus::True);
+                if ready && !known {
+                    set_condition(&mut m.status.conditions, BOOTED, ConditionStatus::True, "SignOfLife", evidence, now);
+                }
+                m.status.last_seen = Some(now);
+                Ok(ready && !known)
+            })
+            .await?;
+        if news {
+            self.tell("machine.booted", machine, None, format!("the installed system is up: {evidence}"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,279 @@
+//! An agent says hello: which machine is it, and may this agent speak for it?
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::anchors::{self, Known, Match};
+use super::boot::{ADOPTED, CONFLICT};
+use super::sessions::{HEARTBEAT, SESSION_LIFE, SessionClaims, TOKEN_LIFE, TokenClaims};
+use super::{Engine, EngineError, Result};
+use crate::lifecycle::{self, Phase, PhaseEvent};
+use crate::name;
+use crate::resource::hardware::{Anchors, ExistingOs, SessionInfo};
+use crate::resource::{ConditionStatus, Hardware, HardwareSpec, condition, set_condition};
+use crate::store::StoreError;
+use crate::wire::{Hello, Versions, Welcome};
+
+impl Engine {
+    /// An agent shows its boot token and says what machine it runs on.
+    ///
+    /// # Errors
+    /// `Unauthenticated` when the token is not ours, is ten minutes old, or asks from elsewhere;
+    /// `Forbidden` when it has opened a session already; `Busy` when another agent speaks for this
+    /// machine or its identity is in conflict; `Protocol` when no version is shared.
+    pub async fn hello(&self, token: &str, hello: Hello, from: IpAddr) -> Result<Welcome> {
+        let now = self.now();
+        let claims: TokenClaims = self
+            .inner
+            .tokens
+            .open(token)
+            .ok_or(EngineError::Unauthenticated { why: "this is not a boot token of this server" })?;
+        if now.since(claims.made_at) > TOKEN_LIFE {
+            return Err(EngineError::Unauthenticated { why: "the boot token is older than ten minutes; boot again" });
+        }
+        if claims.mac != hello.mac {
+            return Err(EngineError::Unauthenticated { why: "the boot token was made for another network card" });
+        }
+        // The agent's DHCP client may have been given another address than its firmware was.
+        if claims.from.is_some_and(|asked| !self.same_network(asked, from)) {
+            return Err(EngineError::Unauthenticated { why: "the boot token was given to another address" });
+        }
+        let protocol = Versions::OURS
+            .pick(hello.protocol)
+            .ok_or(EngineError::Protocol { min: hello.protocol.min, max: hello.protocol.max })?;
+        let anchors = {
+            let mut said = hello.anchors.clone();
+            // The card that booted is an anchor, whatever the list says.
+            said.macs.push(hello.mac);
+            anchors::clean(&said)
+        };
+        let machine = match self.recognise(&anchors) {
+            Match::New => self.discover(&hello, &anchors).await?,
+            Match::Known(name) => name,
+            Match::Conflict { machines, why } => return Err(self.conflict(&hello, &machines, &why).await),
+        };
+        let _guard = self.lock(&machine).await;
+        let session = Uuid::now_v7();
+        if let Some(live) = self.inner.sessions.live(&machine, now) {
+            let same_boot = self
+                .inner
+                .cache
+                .get::<HardwareSpec>(&machine)
+                .and_then(|m| m.status.session.clone())
+                .is_some_and(|s| s.boot_id == hello.boot_id && s.id == live);
+            if !same_boot {
+                self.tell(
+                    "identity.refused",
+                    &machine,
+                    None,
+                    format!("a second agent asked from {from} while another speaks for this machine"),
+                );
+                return Err(EngineError::Busy {
+                    why: format!("another agent speaks for {machine}; it must be silent for 30 s before another may"),
+                });
+            }
+        }
+        let adopt = self.inner.settings.discovery == crate::boot::Discovery::Local;
+        let (object, (first, used, session)) = self
+            .change_status::<HardwareSpec, _>(&machine, |m| {
+                if m.status.session.as_ref().is_some_and(|s| s.token_time >= claims.made_at) {
+                    return Ok((false, true, session));
+                }
+                // The same boot of the same agent, which lost its session key, is the same session: what it
+                // runs goes on.
+                let again = m.status.session.as_ref().filter(|s| s.boot_id == hello.boot_id).map(|s| s.id);
+                let session = again.unwrap_or(session);
+                let first = m.status.phase.is_none();
+                if matches!(m.status.phase, None | Some(Phase::Registered)) {
+                    m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Registered)?);
+                    if first {
+                        m.status.phase_since = Some(now);
+                    }
+                    note_existing(m, hello.existing_os.as_ref(), adopt, now);
+                }
+                m.status.anchors = Some(merged(m.status.anchors.as_ref(), &anchors));
+                m.status.inventory = Some(hello.inventory.clone());
+                m.status.address = Some(from);
+                m.status.last_seen = Some(now);
+                m.status.session = Some(SessionInfo {
+                    id: session,
+                    boot_id: hello.boot_id,
+                    token_time: claims.made_at,
+                    opened_at: now,
+                });
+                Ok((first, false, session))
+            })
+            .await?;
+        if used {
+            self.tell("identity.refused", &machine, None, format!("a boot token was used a second time, from {from}"));
+            return Err(EngineError::Forbidden { why: "this boot token has been used; boot again".to_owned() });
+        }
+        self.inner.sessions.heard(&machine, session, now);
+        self.remember_address(Some(from), &machine);
+        let words = object.status.message.clone();
+        if first {
+            self.tell("machine.registered", &machine, None, format!("registered from {from}. {words}"));
+        } else {
+            self.tell("machine.hello", &machine, None, format!("its agent is up, at {from}"));
+        }
+        let claims = SessionClaims {
+            machine: machine.clone(),
+            machine_uid: object.metadata.uid.unwrap_or_default(),
+            id: session,
+            server: claims.server,
+            opened_at: now,
+        };
+        Ok(Welcome {
+            protocol,
+            display_name: if object.spec.display_name.is_empty() {
+                machine.clone()
+            } else {
+                object.spec.display_name.clone()
+            },
+            machine,
+            session: self.inner.session_keys.sign(&claims),
+            time: now,
+            heartbeat_seconds: HEARTBEAT.as_secs() as u32,
+        })
+    }
+
+    fn recognise(&self, anchors: &Anchors) -> Match {
+        let machines = self.inner.cache.all::<HardwareSpec>();
+        let known: Vec<Known<'_>> = machines
+            .iter()
+            .map(|m| {
+                let said = m.status.anchors.as_ref();
+                let mut macs = m.spec.macs.clone();
+                macs.extend(said.into_iter().flat_map(|a| a.macs.iter().copied()));
+                Known { name: m.name(), macs, anchors: said }
+            })
+            .collect();
+        anchors::find(anchors, &known)
+    }
+
+    /// Writes down a machine that nobody has seen, under its memorable name.
+    async fn discover(&self, hello: &Hello, anchors: &Anchors) -> Result<String> {
+        let display_name = name::memorable(hello.mac);
+        let mut macs = vec![hello.mac];
+        macs.extend(anchors.macs.iter().copied().filter(|mac| *mac != hello.mac));
+        for number in 1..100 {
+            let suffix = if number == 1 { String::new() } else { format!("-{number}") };
+            let spec = HardwareSpec {
+                display_name: format!("{display_name}{suffix}"),
+                macs: macs.clone(),
+                ..HardwareSpec::default()
+            };
+            match self.create(&Hardware::new(format!("{}{suffix}", display_name.to_lowercase()), spec)).await {
+                Ok(created) => return Ok(created.name().to_owned()),
+                Err(EngineError::Store(StoreError::AlreadyExists { key })) => {
+                    // Two hellos of one machine at once: the first wrote it down.
+                    let ours = self
+                        .inner
+                        .cache
+                        .get::<HardwareSpec>(&key.name)
+                        .is_some_and(|m| m.spec.macs.contains(&hello.mac));
+                    if ours {
+                        return Ok(key.name);
+                    }
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Err(EngineError::Busy { why: format!("a hundred machines are called {display_name}") })
+    }
+
+    async fn conflict(&self, hello: &Hello, machines: &[String], why: &str) -> EngineError {
+        let now = self.now();
+        for name in machines {
+            // Only the machine whose card asks is held: the others have done nothing.
+            let marked = self
+                .change_status::<HardwareSpec, _>(name, |m| {
+                    let its_card = m.spec.macs.contains(&hello.mac)
+                        || m.status.anchors.as_ref().is_some_and(|a| a.macs.contains(&hello.mac));
+                    if its_card {
+                        set_condition(
+                            &mut m.status.conditions,
+                            CONFLICT,
+                            ConditionStatus::True,
+                            "AnchorsDisagree",
+                            why,
+                            now,
+                        );
+                    }
+                    Ok(())
+                })
+                .await;
+            if let Err(error) = marked {
+                tracing::warn!(machine = %name, %error, "an identity conflict could not be written down");
+            }
+            self.tell("identity.conflict", name, None, format!("{} says it is this machine, but {why}", hello.mac));
+        }
+        EngineError::Busy { why: format!("identity in conflict: {why}; an operator must settle it") }
+    }
+
+    /// The machine that a session key speaks for.
+    pub(super) fn session(&self, key: &str) -> Result<(SessionClaims, std::sync::Arc<Hardware>)> {
+        let now = self.now();
+        let claims: SessionClaims = self
+            .inner
+            .session_keys
+            .open(key)
+            .ok_or(EngineError::Unauthenticated { why: "this is not a session key of this server" })?;
+        if now.since(claims.opened_at) > SESSION_LIFE {
+            return Err(EngineError::Unauthenticated { why: "the session is older than a week; boot again" });
+        }
+        let gone = EngineError::Unauthenticated { why: "the machine of this session has been deleted" };
+        let machine = self.inner.cache.get::<HardwareSpec>(&claims.machine).ok_or(gone)?;
+        if machine.metadata.uid != Some(claims.machine_uid) {
+            return Err(EngineError::Unauthenticated { why: "the machine of this session has been deleted" });
+        }
+        if machine.status.session.as_ref().map(|s| s.id) != Some(claims.id) {
+            return Err(EngineError::Unauthenticated { why: "a later agent speaks for this machine" });
+        }
+        self.inner.sessions.heard(&claims.machine, claims.id, now);
+        Ok((claims, machine))
+    }
+
+    /// The name of the machine that a session key speaks for.
+    ///
+    /// # Errors
+    /// `Unauthenticated` when it is no session key, has ended, or another agent has taken over.
+    pub fn session_machine(&self, key: &str) -> Result<String> {
+        self.session(key).map(|(claims, _)| claims.machine)
+    }
+}
+
+/// What a machine had and has: a card that was taken out stays known, so that it is not taken for a
+/// new machine elsewhere without a question.
+fn merged(old: Option<&Anchors>, new: &Anchors) -> Anchors {
+    let mut all = new.clone();
+    if let Some(old) = old {
+        all.smbios_uuid = all.smbios_uuid.or(old.smbios_uuid);
+        all.serial = all.serial.or_else(|| old.serial.clone());
+        all.product = all.product.or_else(|| old.product.clone());
+    }
+    all
+}
+
+fn note_existing(m: &mut Hardware, found: Option<&ExistingOs>, adopt: bool, now: crate::clock::Timestamp) {
+    m.status.existing_os = found.cloned();
+    match found {
+        Some(os) => {
+            let words = format!("{} found on {} by its {}", os.name, os.disk, os.evidence);
+            set_condition(&mut m.status.conditions, ADOPTED, ConditionStatus::True, "ForeignSystemFound", &words, now);
+            m.status.message = if adopt {
+                format!("adopted: {words}; it boots from its disk, unchanged")
+            } else {
+                format!("{words}; waiting for an assignment")
+            };
+        }
+        None => {
+            if condition(&m.status.conditions, ADOPTED).is_some() {
+                let words = "no operating system was found this time";
+                set_condition(&mut m.status.conditions, ADOPTED, ConditionStatus::False, "NoSystemFound", words, now);
+            }
+            "waiting for an assignment".clone_into(&mut m.status.message);
+        }
+    }
+}

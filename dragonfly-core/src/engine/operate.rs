@@ -1,0 +1,379 @@
+//! What operators ask for: assign, reimage, retry, abort, protect, hold, release.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use super::boot::{ADOPTED, CONFLICT};
+use super::{Engine, EngineError, Result};
+use crate::lifecycle::{self, Phase, PhaseEvent};
+use crate::resource::hardware::{Authorisation, Overwrite};
+use crate::resource::template::ValueSource;
+use crate::resource::workflow::StepStatus;
+use crate::resource::{
+    ConditionStatus, Hardware, HardwareSpec, Template, TemplateSpec, Workflow, WorkflowSpec, condition, set_condition,
+};
+use crate::workflow::{self, RunEvent};
+
+/// Install this on that machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignRequest {
+    /// The template's name.
+    pub template: String,
+    /// Values for it; each overrides the template's own.
+    #[serde(default)]
+    pub values: BTreeMap<String, ValueSource>,
+    /// Which disks that carry data may be overwritten; none unless told.
+    #[serde(default)]
+    pub overwrite: Overwrite,
+}
+
+/// Install anew, whatever is on the disks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReimageRequest {
+    /// The template's name; the one that was installed last unless told.
+    #[serde(default)]
+    pub template: Option<String>,
+    /// Values for it.
+    #[serde(default)]
+    pub values: BTreeMap<String, ValueSource>,
+    /// Which disks may be overwritten; all that the template names unless told.
+    #[serde(default)]
+    pub overwrite: Option<Overwrite>,
+}
+
+impl Engine {
+    /// Authorises one run of a template on a machine. The machine takes it up when its agent next
+    /// asks.
+    ///
+    /// # Errors
+    /// `NotFound`; `Protected`; `Illegal` while another workflow runs; `Invalid` when the template
+    /// makes no plan on this machine; `WouldDestroy` when an operating system was found on it and
+    /// nothing says that it may go.
+    pub async fn assign(&self, machine: &str, request: AssignRequest, by: &str) -> Result<Workflow> {
+        let name = self.resolve(machine)?;
+        let object = self.machine(&name)?;
+        if object.status.phase == Some(Phase::Ready) {
+            let installed = object.status.installed.as_deref().unwrap_or("something");
+            return Err(EngineError::Illegal {
+                why: format!("{name} is Ready with {installed}; to install it anew, ask for reimage"),
+            });
+        }
+        self.authorise(&name, request, by).await
+    }
+
+    /// Authorises one run on a machine that has been installed already.
+    ///
+    /// # Errors
+    /// As [`assign`](Self::assign).
+    pub async fn reimage(&self, machine: &str, request: ReimageRequest, by: &str) -> Result<Workflow> {
+        let name = self.resolve(machine)?;
+        let object = self.machine(&name)?;
+        let template = request.template.or_else(|| object.status.installed.clone()).ok_or_else(|| {
+            EngineError::Illegal { why: format!("nothing was installed on {name} from here; say which template") }
+        })?;
+        let overwrite = request.overwrite.unwrap_or(Overwrite::All);
+        self.authorise(&name, AssignRequest { template, values: request.values, overwrite }, by).await
+    }
+
+    async fn authorise(&self, name: &str, request: AssignRequest, by: &str) -> Result<Workflow> {
+        let _guard = self.lock(name).await;
+        let machine = self.machine(name)?;
+        if machine.spec.protected {
+            return Err(EngineError::Protected { machine: name.to_owned() });
+        }
+        if let Some(why) = &machine.spec.hold {
+            return Err(EngineError::Illegal { why: format!("{name} is held: {why}; release it first") });
+        }
+        if let Some(conflict) =
+            condition(&machine.status.conditions, CONFLICT).filter(|c| c.status == ConditionStatus::True)
+        {
+            return Err(EngineError::Illegal {
+                why: format!("the identity of {name} is in conflict: {}; release it first", conflict.message),
+            });
+        }
+        lifecycle::next(machine.status.phase, PhaseEvent::Assigned).map_err(|_| EngineError::Illegal {
+            why: match machine.status.phase {
+                Some(Phase::Assigned | Phase::Provisioning) => {
+                    format!("{name} has a workflow under way; abort it first, or wait")
+                }
+                _ => format!("{name} is held; release it first"),
+            },
+        })?;
+        let template: std::sync::Arc<Template> = self
+            .inner
+            .cache
+            .get::<TemplateSpec>(&request.template)
+            .ok_or_else(|| EngineError::NotFound { what: format!("Template `{}`", request.template) })?;
+        let problems = self.problems_on(&machine, &template.spec, &request.values);
+        if !problems.is_empty() {
+            return Err(EngineError::Invalid(problems));
+        }
+        let foreign = condition(&machine.status.conditions, ADOPTED).filter(|c| c.status == ConditionStatus::True);
+        if let (Some(found), Overwrite::Blank) = (foreign, &request.overwrite) {
+            return Err(EngineError::WouldDestroy { machine: name.to_owned(), what: found.message.clone() });
+        }
+        let now = self.now();
+        let ulid = Ulid::from_parts(now.unix_millis().max(0) as u64, random_80()?);
+        let steps = template
+            .spec
+            .actions
+            .iter()
+            .map(|a| StepStatus { name: a.name.clone(), action: a.action.clone(), ..StepStatus::default() })
+            .collect();
+        let run = Workflow::new(
+            format!("{name}-{}", ulid.to_string().to_lowercase()),
+            WorkflowSpec {
+                hardware: name.to_owned(),
+                template: request.template.clone(),
+                content: template.spec.clone(),
+                values: request.values,
+            },
+        );
+        let generation = machine.status.authorisation_generation + 1;
+        // 1. The workflow. A stop from here to 3 leaves an orphan, which the sweep takes away.
+        let run = self.create(&run).await?;
+        // 2. Its first state.
+        let steps: Vec<StepStatus> = steps;
+        let (run, ()) = self
+            .change_status::<WorkflowSpec, _>(run.name(), |w| {
+                w.status.attempt = 1;
+                w.status.authorisation_generation = generation;
+                w.status.steps.clone_from(&steps);
+                "waits for the machine".clone_into(&mut w.status.message);
+                Ok(())
+            })
+            .await?;
+        let uid = run.metadata.uid.unwrap_or_default();
+        let expires_at = now.plus(self.inner.settings.authorisation_life);
+        // 3. The machine: the commit point.
+        self.change_status::<HardwareSpec, _>(name, |m| {
+            m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Assigned)?);
+            m.status.phase_since = Some(now);
+            m.status.workflow = Some(run.name().to_owned());
+            m.status.authorisation_generation = generation;
+            m.status.message =
+                format!("{} is assigned; it begins when the machine boots from the network", request.template);
+            m.status.authorisation = Some(Authorisation {
+                workflow: run.name().to_owned(),
+                workflow_uid: uid,
+                generation,
+                granted_at: now,
+                expires_at,
+                granted_by: by.to_owned(),
+                overwrite: request.overwrite.clone(),
+                used_at: None,
+            });
+            Ok(())
+        })
+        .await?;
+        let words = format!("{by} assigned {} to it", request.template);
+        self.tell("workflow.assigned", name, Some(run.name()), words);
+        Ok(run)
+    }
+
+    /// Runs a failed workflow again, as a new attempt under the same authorisation: steps that were done
+    /// are verified and skipped if they still hold.
+    ///
+    /// # Errors
+    /// `Illegal` when nothing has failed or the authorisation has expired.
+    pub async fn retry(&self, machine: &str, by: &str) -> Result<Workflow> {
+        let name = self.resolve(machine)?;
+        let _guard = self.lock(&name).await;
+        let now = self.now();
+        let object = self.machine(&name)?;
+        if object.spec.protected {
+            return Err(EngineError::Protected { machine: name });
+        }
+        if object.status.phase != Some(Phase::Error) {
+            return Err(EngineError::Illegal {
+                why: format!("{name} has no failed workflow to retry: it is {}", phase_word(&object)),
+            });
+        }
+        let authorisation =
+            object.status.authorisation.as_ref().ok_or_else(|| EngineError::Illegal {
+                why: format!("the authorisation of {name} is gone; assign anew"),
+            })?;
+        if now >= authorisation.expires_at {
+            return Err(EngineError::Illegal {
+                why: format!("the authorisation of {name} expired at {}; assign anew", authorisation.expires_at),
+            });
+        }
+        let run = authorisation.workflow.clone();
+        let (run, ()) = self
+            .change_status::<WorkflowSpec, _>(&run, |w| {
+                w.status.state = workflow::next(w.status.state, RunEvent::Retried)?;
+                w.status.attempt += 1;
+                w.status.session = None;
+                w.status.ended_at = None;
+                w.status.message = format!("{by} asked for another attempt");
+                Ok(())
+            })
+            .await?;
+        self.change_status::<HardwareSpec, _>(&name, |m| {
+            m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Retried)?);
+            m.status.phase_since = Some(now);
+            m.status.message = format!("attempt {} of {} waits for the machine", run.status.attempt, run.spec.template);
+            Ok(())
+        })
+        .await?;
+        self.tell(
+            "workflow.retried",
+            &name,
+            Some(run.name()),
+            format!("{by} asked for attempt {}", run.status.attempt),
+        );
+        Ok(run)
+    }
+
+    /// Calls the workflow of a machine off. What it has written stays as it is.
+    ///
+    /// # Errors
+    /// `Illegal` when none is under way.
+    pub async fn abort(&self, machine: &str, by: &str) -> Result<()> {
+        let name = self.resolve(machine)?;
+        let _guard = self.lock(&name).await;
+        let now = self.now();
+        let object = self.machine(&name)?;
+        let under_way = matches!(object.status.phase, Some(Phase::Assigned | Phase::Provisioning | Phase::Error));
+        let run = object.status.workflow.clone().filter(|_| under_way);
+        let Some(run) = run else {
+            return Err(EngineError::Illegal {
+                why: format!("{name} has no workflow under way: it is {}", phase_word(&object)),
+            });
+        };
+        // The machine first: without its authorisation the workflow is inert.
+        self.change_status::<HardwareSpec, _>(&name, |m| {
+            let begun = m.status.authorisation.as_ref().is_some_and(|a| a.used_at.is_some());
+            m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Aborted)?);
+            m.status.phase_since = Some(now);
+            m.status.authorisation = None;
+            m.status.message = format!("{by} called {run} off");
+            if begun {
+                let words = "a workflow had begun: what was on its disks may be gone";
+                set_condition(&mut m.status.conditions, ADOPTED, ConditionStatus::False, "WorkflowBegun", words, now);
+            }
+            Ok(())
+        })
+        .await?;
+        self.abort_run(&run, &format!("called off by {by}")).await?;
+        self.tell("workflow.aborted", &name, Some(&run), format!("{by} called it off"));
+        Ok(())
+    }
+
+    pub(super) async fn abort_run(&self, run: &str, why: &str) -> Result<()> {
+        let now = self.now();
+        self.change_status::<WorkflowSpec, _>(run, |w| {
+            if !w.status.state.is_final() {
+                w.status.state = workflow::next(w.status.state, RunEvent::Aborted)?;
+                w.status.ended_at = Some(now);
+                why.clone_into(&mut w.status.message);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Protects a machine from assign and reimage, or takes the protection back.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn protect(&self, machine: &str, on: bool, by: &str) -> Result<()> {
+        let name = self.resolve(machine)?;
+        let _guard = self.lock(&name).await;
+        self.change_spec::<HardwareSpec>(&name, |m| {
+            m.spec.protected = on;
+            Ok(())
+        })
+        .await?;
+        let word = if on { "protected it" } else { "took its protection back" };
+        self.tell("machine.protected", &name, None, format!("{by} {word}"));
+        Ok(())
+    }
+
+    /// Holds a machine: it boots from its disk and nothing is done to it until it is released.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn hold(&self, machine: &str, why: &str, by: &str) -> Result<()> {
+        let name = self.resolve(machine)?;
+        let _guard = self.lock(&name).await;
+        self.change_spec::<HardwareSpec>(&name, |m| {
+            m.spec.hold = Some(why.to_owned());
+            Ok(())
+        })
+        .await?;
+        self.tell("machine.held", &name, None, format!("{by} holds it: {why}"));
+        Ok(())
+    }
+
+    /// Releases a machine: from a person's hold, and from an identity conflict that a person has settled.
+    ///
+    /// # Errors
+    /// `Illegal` when nothing holds it.
+    pub async fn release(&self, machine: &str, by: &str) -> Result<()> {
+        let name = self.resolve(machine)?;
+        let _guard = self.lock(&name).await;
+        let now = self.now();
+        let object = self.machine(&name)?;
+        let conflict =
+            condition(&object.status.conditions, CONFLICT).is_some_and(|c| c.status == ConditionStatus::True);
+        let held = object.status.phase == Some(Phase::Held);
+        if object.spec.hold.is_none() && !conflict && !held {
+            return Err(EngineError::Illegal { why: format!("nothing holds {name}") });
+        }
+        if object.spec.hold.is_some() {
+            self.change_spec::<HardwareSpec>(&name, |m| {
+                m.spec.hold = None;
+                Ok(())
+            })
+            .await?;
+        }
+        self.change_status::<HardwareSpec, _>(&name, |m| {
+            if conflict {
+                let words = format!("settled by {by}: the next agent that asks is believed");
+                set_condition(&mut m.status.conditions, CONFLICT, ConditionStatus::False, "Settled", &words, now);
+                // What was known of it is what was in doubt.
+                if let Some(anchors) = &mut m.status.anchors {
+                    anchors.serial = None;
+                    anchors.smbios_uuid = None;
+                }
+            }
+            if held {
+                m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Released)?);
+                m.status.phase_since = Some(now);
+                m.status.authorisation = None;
+            }
+            Ok(())
+        })
+        .await?;
+        self.tell("machine.released", &name, None, format!("{by} released it"));
+        Ok(())
+    }
+
+    pub(super) fn machine(&self, name: &str) -> Result<std::sync::Arc<Hardware>> {
+        self.inner
+            .cache
+            .get::<HardwareSpec>(name)
+            .ok_or_else(|| EngineError::NotFound { what: format!("machine `{name}`") })
+    }
+
+    /// Whether a run is under way on a machine.
+    pub(super) fn busy(machine: &Hardware) -> bool {
+        matches!(machine.status.phase, Some(Phase::Assigned | Phase::Provisioning))
+    }
+}
+
+fn phase_word(machine: &Hardware) -> String {
+    machine.status.phase.map_or_else(|| "not seen yet".to_owned(), |p| p.to_string())
+}
+
+fn random_80() -> Result<u128> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes[6..]).map_err(|_| crate::secret::SealError::NoRandom)?;
+    Ok(u128::from_be_bytes(bytes))
+}

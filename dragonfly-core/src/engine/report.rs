@@ -1,0 +1,349 @@
+//! What agents report. Reports may come twice, late or out of order, or from an agent that no
+//! longer speaks for the machine: none of these changes anything.
+
+use serde_json::json;
+
+use super::boot::{ADOPTED, BOOTED};
+use super::{Engine, Result};
+use crate::action::Progress;
+use crate::lifecycle::{self, Phase, PhaseEvent};
+use crate::resource::workflow::{AttemptFailure, StepStatus};
+use crate::resource::{ConditionStatus, HardwareSpec, Workflow, WorkflowSpec, set_condition};
+use crate::wire::{Failure, Heard, Report, ReportKind};
+use crate::workflow::{self, RunEvent, RunState, StepChange, StepEvent, StepState};
+
+/// Whether a failed run tries again by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// While attempts are left and the cause is a new one.
+    Maybe,
+    /// Only when somebody asks.
+    Never,
+}
+
+impl Engine {
+    /// An agent says how far it has come. The answer is given when what it said is durable.
+    ///
+    /// # Errors
+    /// `Unauthenticated` when the session has ended.
+    pub async fn report(&self, session: &str, report: Report) -> Result<Heard> {
+        let (claims, machine) = self.session(session)?;
+        let name = machine.name().to_owned();
+        let _guard = self.lock(&name).await;
+        let stop = |reason: &str| Ok(Heard::Stop { reason: reason.to_owned() });
+        // Read again under the lock.
+        let Some(machine) = self.inner.cache.get::<HardwareSpec>(&name) else { return stop("the machine was deleted") };
+        let handed_over = machine.status.phase == Some(Phase::Ready)
+            && machine.status.workflow.as_deref() == Some(report.workflow.as_str());
+        if handed_over && report.what == ReportKind::HandOver {
+            // The acknowledgement was lost on its way: it stays true.
+            return Ok(Heard::GoOn);
+        }
+        let authorised = machine
+            .status
+            .authorisation
+            .as_ref()
+            .is_some_and(|a| a.workflow == report.workflow && a.generation == report.generation);
+        if !authorised {
+            return stop("this workflow is no longer authorised for this machine");
+        }
+        let Some(run) = self.inner.cache.get::<WorkflowSpec>(&report.workflow) else {
+            return stop("the workflow was deleted");
+        };
+        let me = claims.id.to_string();
+        if let ReportKind::Began = report.what {
+            return self.began(&name, &run, &report, &me).await;
+        }
+        if report.attempt != run.status.attempt {
+            return stop("this attempt has been overtaken");
+        }
+        if let ReportKind::Refused { failure } = report.what {
+            self.fail_run(&name, &report.workflow, None, failure, Again::Never).await?;
+            return Ok(Heard::GoOn);
+        }
+        if run.status.state != RunState::Running {
+            return stop(&format!("the workflow is {:?}", run.status.state));
+        }
+        if run.status.session.as_deref() != Some(me.as_str()) {
+            return stop("another agent runs this workflow");
+        }
+        match report.what {
+            ReportKind::Step { index, event, progress, failure } => {
+                self.step(&name, &report.workflow, index, event, progress, failure).await
+            }
+            ReportKind::HandOver => self.hand_over(&name, &run).await,
+            ReportKind::Began | ReportKind::Refused { .. } => Ok(Heard::GoOn),
+        }
+    }
+
+    async fn began(&self, machine: &str, run: &Workflow, report: &Report, session: &str) -> Result<Heard> {
+        let now = self.now();
+        let again = run.status.state == RunState::Running && run.status.session.as_deref() == Some(session);
+        if again && report.attempt == run.status.attempt {
+            return Ok(Heard::GoOn);
+        }
+        let taken_over = run.status.state == RunState::Running;
+        let expected = if taken_over { run.status.attempt + 1 } else { run.status.attempt };
+        if report.attempt != expected || again {
+            return Ok(Heard::Stop { reason: format!("attempt {expected} is the one to run") });
+        }
+        workflow::next(run.status.state, RunEvent::Began)?;
+        // The machine first: from here on the authorisation counts as used.
+        self.change_status::<HardwareSpec, _>(machine, |m| {
+            m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Began)?);
+            m.status.phase_since = Some(now);
+            m.status.last_seen = Some(now);
+            m.status.message = format!("running {}, attempt {expected}", run.spec.template);
+            if let Some(authorisation) = &mut m.status.authorisation {
+                authorisation.used_at.get_or_insert(now);
+            }
+            Ok(())
+        })
+        .await?;
+        self.change_status::<WorkflowSpec, _>(run.name(), |w| {
+            if taken_over {
+                let step = running(w).map(|s| s.name.clone());
+                let failure = Failure::message("the machine left in the middle of this attempt");
+                w.status.failures.push(AttemptFailure { attempt: w.status.attempt, step, failure });
+            }
+            w.status.state = workflow::next(w.status.state, RunEvent::Began)?;
+            w.status.attempt = expected;
+            w.status.session = Some(session.to_owned());
+            w.status.started_at.get_or_insert(now);
+            w.status.message.clear();
+            Ok(())
+        })
+        .await?;
+        let words = format!("{} begins, attempt {expected}", run.spec.template);
+        self.tell("workflow.began", machine, Some(run.name()), words);
+        Ok(Heard::GoOn)
+    }
+
+    async fn step(
+        &self,
+        machine: &str,
+        run: &str,
+        index: usize,
+        event: StepEvent,
+        progress: Option<Progress>,
+        failure: Option<Failure>,
+    ) -> Result<Heard> {
+        let now = self.now();
+        let Some(current) = self.inner.cache.get::<WorkflowSpec>(run) else {
+            return Ok(Heard::Stop { reason: "the workflow was deleted".to_owned() });
+        };
+        let Some(step) = current.status.steps.get(index) else {
+            return Ok(Heard::Stop { reason: format!("there is no step {index}") });
+        };
+        let attempt = current.status.attempt;
+        // What an earlier attempt left behind is pending in this one.
+        let state = if step.attempt == attempt { step.state } else { StepState::Pending };
+        let StepChange::To(to) = workflow::step(state, event) else { return Ok(Heard::GoOn) };
+        if event == StepEvent::Progressed && state == StepState::Running {
+            if let Some(progress) = progress {
+                self.note_progress(machine, run, attempt, index, &step.name, progress);
+            }
+            return Ok(Heard::GoOn);
+        }
+        if event == StepEvent::Failed {
+            let failure = failure.unwrap_or_else(|| Failure::message("the agent did not say why"));
+            self.fail_run(machine, run, Some(index), failure, Again::Maybe).await?;
+            return Ok(Heard::GoOn);
+        }
+        let last = self.take_progress(run, index);
+        self.change_status::<WorkflowSpec, _>(run, |w| {
+            let tail = self.log_tail(machine, w.name(), attempt);
+            if let Some(step) = w.status.steps.get_mut(index) {
+                if step.attempt != attempt {
+                    *step = StepStatus {
+                        name: step.name.clone(),
+                        action: step.action.clone(),
+                        attempt,
+                        ..Default::default()
+                    };
+                }
+                step.state = to;
+                step.started_at.get_or_insert(now);
+                if to != StepState::Running {
+                    step.ended_at = Some(now);
+                    step.progress = last.or(progress).or(step.progress);
+                    if let Some(tail) = tail {
+                        w.status.log_tail = tail;
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        let (kind, word) = match to {
+            StepState::Succeeded => ("step.succeeded", "is done"),
+            StepState::Skipped => ("step.skipped", "was done before and still holds"),
+            _ => ("step.began", "begins"),
+        };
+        let data = json!({ "index": index, "step": step.name, "action": step.action, "attempt": attempt });
+        self.tell_with(kind, machine, Some(run), format!("{} {word}", step.name), data);
+        Ok(Heard::GoOn)
+    }
+
+    fn note_progress(&self, machine: &str, run: &str, attempt: u32, index: usize, step: &str, progress: Progress) {
+        let mut all = self.inner.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.insert(run.to_owned(), (attempt, index, progress));
+        drop(all);
+        let data = json!({ "index": index, "step": step, "progress": progress, "attempt": attempt });
+        let words = match progress.total {
+            Some(total) if total > 0 => format!("{step}: {} %", progress.done.min(total) * 100 / total),
+            _ => format!("{step}: {}", progress.done),
+        };
+        self.tell_with("step.progress", machine, Some(run), words, data);
+    }
+
+    fn take_progress(&self, run: &str, index: usize) -> Option<Progress> {
+        let mut all = self.inner.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.remove(run).filter(|(_, at, _)| *at == index).map(|(_, _, progress)| progress)
+    }
+
+    /// How much of the step at work is done: attempt, index, progress.
+    pub fn progress(&self, run: &str) -> Option<(u32, usize, Progress)> {
+        self.inner.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(run).copied()
+    }
+
+    async fn hand_over(&self, machine: &str, run: &Workflow) -> Result<Heard> {
+        let undone =
+            run.status.steps.iter().find(|s| {
+                s.attempt != run.status.attempt || !matches!(s.state, StepState::Succeeded | StepState::Skipped)
+            });
+        if let Some(step) = undone {
+            return Ok(Heard::Stop { reason: format!("step `{}` has not been reported as done", step.name) });
+        }
+        let now = self.now();
+        // The machine first: once it is Ready it boots from its disk, whatever happens to us next.
+        self.change_status::<HardwareSpec, _>(machine, |m| {
+            m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::HandedOver)?);
+            m.status.phase_since = Some(now);
+            m.status.last_seen = Some(now);
+            m.status.authorisation = None;
+            m.status.installed = Some(run.spec.template.clone());
+            m.status.message = format!("{} is installed", run.spec.template);
+            let conditions = &mut m.status.conditions;
+            set_condition(
+                conditions,
+                BOOTED,
+                ConditionStatus::Unknown,
+                "HandedOver",
+                "the installed system has not been heard yet",
+                now,
+            );
+            set_condition(
+                conditions,
+                ADOPTED,
+                ConditionStatus::False,
+                "Installed",
+                "what runs on it was installed from here",
+                now,
+            );
+            Ok(())
+        })
+        .await?;
+        self.succeed_run(machine, run.name()).await?;
+        self.inner.sessions.forget(machine);
+        self.tell(
+            "machine.ready",
+            machine,
+            Some(run.name()),
+            format!("{} is installed; it boots from its disk now", run.spec.template),
+        );
+        Ok(Heard::GoOn)
+    }
+
+    pub(super) async fn succeed_run(&self, machine: &str, run: &str) -> Result<()> {
+        let now = self.now();
+        self.change_status::<WorkflowSpec, _>(run, |w| {
+            w.status.state = workflow::next(w.status.state, RunEvent::Completed)?;
+            w.status.ended_at = Some(now);
+            "every step is done and the machine was handed over".clone_into(&mut w.status.message);
+            if let Some(tail) = self.log_tail(machine, w.name(), w.status.attempt) {
+                w.status.log_tail = tail;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Writes a failure down on the workflow, then on its machine; tries again if it may.
+    pub(super) async fn fail_run(
+        &self,
+        machine: &str,
+        run: &str,
+        step: Option<usize>,
+        failure: Failure,
+        again: Again,
+    ) -> Result<()> {
+        let now = self.now();
+        let most = self.inner.settings.attempts;
+        self.take_progress(run, usize::MAX);
+        let words = match failure.causes.first() {
+            Some(cause) => format!("{}: {cause}", failure.message),
+            None => failure.message.clone(),
+        };
+        let (object, retry) = self
+            .change_status::<WorkflowSpec, _>(run, |w| {
+                let attempt = w.status.attempt;
+                let name = step.and_then(|i| w.status.steps.get(i)).map(|s| s.name.clone());
+                // The same cause twice: a third try would only cost time.
+                let same =
+                    w.status.failures.last().is_some_and(|f| f.failure.message == failure.message && f.step == name);
+                w.status.failures.push(AttemptFailure { attempt, step: name, failure: failure.clone() });
+                if let Some(at_work) = step.and_then(|i| w.status.steps.get_mut(i)) {
+                    at_work.state = StepState::Failed;
+                    at_work.attempt = attempt;
+                    at_work.started_at.get_or_insert(now);
+                    at_work.ended_at = Some(now);
+                    at_work.failure = Some(failure.clone());
+                }
+                w.status.state = workflow::next(w.status.state, RunEvent::Failed)?;
+                let retry = again == Again::Maybe && !same && attempt < most;
+                w.status.message = if retry {
+                    format!("attempt {attempt} failed: {words}")
+                } else if same && again == Again::Maybe {
+                    format!("failed twice with the same cause: {words}")
+                } else {
+                    format!("failed: {words}")
+                };
+                if let Some(tail) = self.log_tail(machine, w.name(), attempt) {
+                    w.status.log_tail = tail;
+                }
+                if retry {
+                    w.status.state = workflow::next(w.status.state, RunEvent::Retried)?;
+                    w.status.attempt += 1;
+                    w.status.session = None;
+                } else {
+                    w.status.ended_at = Some(now);
+                }
+                Ok(retry)
+            })
+            .await?;
+        let step = step.and_then(|i| object.status.steps.get(i)).map_or("", |s| s.name.as_str());
+        let data = json!({ "step": step, "failure": failure, "retry": retry });
+        self.tell_with("workflow.failed", machine, Some(run), object.status.message.clone(), data);
+        self.change_status::<HardwareSpec, _>(machine, |m| {
+            let failed = lifecycle::next(m.status.phase, PhaseEvent::Failed)?;
+            m.status.phase = Some(if retry { lifecycle::next(Some(failed), PhaseEvent::Retried)? } else { failed });
+            m.status.phase_since = Some(now);
+            m.status.message.clone_from(&object.status.message);
+            Ok(())
+        })
+        .await?;
+        if retry {
+            let words = format!("attempt {} of {most} begins by itself", object.status.attempt);
+            self.tell("workflow.retried", machine, Some(run), words);
+        } else {
+            self.tell("machine.error", machine, Some(run), object.status.message.clone());
+        }
+        Ok(())
+    }
+}
+
+fn running(w: &Workflow) -> Option<&StepStatus> {
+    w.status.steps.iter().find(|s| s.state == StepState::Running && s.attempt == w.status.attempt)
+}

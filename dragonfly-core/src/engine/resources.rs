@@ -1,0 +1,329 @@
+//! Objects as people read and write them.
+
+use futures_core::stream::BoxStream;
+use futures_util::StreamExt;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Engine, EngineError, Result};
+use crate::action::Problem;
+use crate::resource::manifest::{self, Manifest, ManifestError, ManifestProblem};
+use crate::resource::{HardwareSpec, Kind, Record, SecretSpec, TemplateSpec, WorkflowSpec};
+use crate::store::{Key, Page, Part, Selector, StoreError, WatchEvent, When};
+
+/// What `apply` did with one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// It was not there.
+    Created,
+    /// It was there and is now different.
+    Configured,
+    /// It was there, just so.
+    Unchanged,
+}
+
+/// One object that `apply` looked at.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// As it now is.
+    pub record: Record,
+    /// What was done.
+    pub change: Change,
+}
+
+/// What a sealed value is bound to, so that it cannot be moved elsewhere.
+pub(super) fn sealing_place(secret: &str, key: &str) -> String {
+    format!("Secret/{secret}/{key}")
+}
+
+impl Engine {
+    /// One object. A Secret's values are never in it, only their names.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn get(&self, kind: Kind, name: &str) -> Result<Record> {
+        let key = Key::new(kind, name);
+        let found = self.inner.store.get(&key).await?;
+        found.map(|r| self.shown(r)).ok_or_else(|| EngineError::NotFound { what: key.to_string() })
+    }
+
+    /// Objects of one kind, ordered by name; `limit` 0 is all.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn list(&self, kind: Kind, selector: &Selector, limit: usize, from: Option<&str>) -> Result<Page> {
+        let page = self.inner.store.list(kind, selector, limit, from).await?;
+        Ok(Page { items: page.items.into_iter().map(|r| self.shown(r)).collect(), more: page.more })
+    }
+
+    /// Everything of one kind, then every change.
+    pub fn watch(&self, kind: Kind, from: Option<String>) -> BoxStream<'static, Result<WatchEvent>> {
+        let engine = self.clone();
+        self.inner
+            .store
+            .watch(kind, from)
+            .map(move |event| {
+                Ok(match event? {
+                    WatchEvent::Snapshot(all) => {
+                        WatchEvent::Snapshot(all.into_iter().map(|r| engine.shown(r)).collect())
+                    }
+                    WatchEvent::Applied(one) => WatchEvent::Applied(Box::new(engine.shown(*one))),
+                    WatchEvent::Deleted(one) => WatchEvent::Deleted(Box::new(engine.shown(*one))),
+                })
+            })
+            .boxed()
+    }
+
+    /// Creates or changes every object of a text. All of it is checked before any of it is written.
+    ///
+    /// # Errors
+    /// `Manifest` with every problem, its path and line.
+    pub async fn apply(&self, text: &str, by: &str) -> Result<Vec<Applied>> {
+        let manifests = manifest::parse(text)?;
+        let problems: Vec<ManifestProblem> = manifests
+            .iter()
+            .flat_map(|m| {
+                self.problems_in(&m.record).into_iter().map(|Problem { path, problem }| ManifestProblem {
+                    line: m.line_of(&path),
+                    path,
+                    problem,
+                })
+            })
+            .collect();
+        if !problems.is_empty() {
+            return Err(ManifestError { problems }.into());
+        }
+        let mut applied = Vec::with_capacity(manifests.len());
+        for Manifest { record, .. } in manifests {
+            applied.push(self.apply_one(record, by).await?);
+        }
+        Ok(applied)
+    }
+
+    /// Creates one object.
+    ///
+    /// # Errors
+    /// `Manifest`; `Store(AlreadyExists)`.
+    pub async fn create_object(&self, object: Value, by: &str) -> Result<Record> {
+        let record = self.checked(object)?;
+        let record = self.sealed(record)?;
+        let created = self.inner.store.put(record, Part::Spec, When::Absent).await?;
+        self.noted(&created, Change::Created, by);
+        Ok(self.shown(created))
+    }
+
+    /// Replaces the spec of one object. With `metadata.resourceVersion` it must still have that version.
+    ///
+    /// # Errors
+    /// `Manifest`; `NotFound`; `Store(Conflict)`.
+    pub async fn replace_object(&self, object: Value, by: &str) -> Result<Record> {
+        let record = self.checked(object)?;
+        let key = Key::new(record.kind, record.metadata.name.clone());
+        if self.inner.store.get(&key).await?.is_none() {
+            return Err(EngineError::NotFound { what: key.to_string() });
+        }
+        Ok(self.apply_one(record, by).await?.record)
+    }
+
+    /// Deletes one object.
+    ///
+    /// # Errors
+    /// `NotFound`; `Illegal` for a machine or workflow that is at work.
+    pub async fn delete(&self, kind: Kind, name: &str, by: &str) -> Result<()> {
+        let key = Key::new(kind, name);
+        let _guard = self.lock(name).await;
+        for _ in 0..16 {
+            let found = self.inner.store.get(&key).await?;
+            let record = found.ok_or_else(|| EngineError::NotFound { what: key.to_string() })?;
+            self.may_delete(&record)?;
+            match self.inner.store.delete(&key, &record.metadata.resource_version).await {
+                Ok(()) => {
+                    self.inner.cache.removed(&key, &record.metadata.resource_version);
+                    self.refresh_networks();
+                    let machine = if kind == Kind::HARDWARE { name } else { "" };
+                    self.tell("object.deleted", machine, None, format!("{by} deleted {key}"));
+                    return Ok(());
+                }
+                Err(StoreError::Conflict { .. }) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(StoreError::Conflict { key }.into())
+    }
+
+    fn may_delete(&self, record: &Record) -> Result<()> {
+        let name = &record.metadata.name;
+        if record.kind == Kind::HARDWARE {
+            let machine = record.decode::<HardwareSpec>()?;
+            if machine.spec.protected {
+                return Err(EngineError::Protected { machine: name.clone() });
+            }
+            if Self::busy(&machine) {
+                return Err(EngineError::Illegal { why: format!("{name} has a workflow under way; abort it first") });
+            }
+        }
+        if record.kind == Kind::WORKFLOW {
+            let run = record.decode::<WorkflowSpec>()?;
+            let machine = self.inner.cache.get::<HardwareSpec>(&run.spec.hardware);
+            let authorised = machine.is_some_and(|m| {
+                m.status.authorisation.as_ref().is_some_and(|a| Some(a.workflow_uid) == run.metadata.uid)
+            });
+            if authorised {
+                let why = format!("{name} is what {} is to run; abort it first", run.spec.hardware);
+                return Err(EngineError::Illegal { why });
+            }
+        }
+        Ok(())
+    }
+
+    fn checked(&self, object: Value) -> Result<Record> {
+        let record = manifest::from_json(object)?;
+        let problems = self.problems_in(&record);
+        if problems.is_empty() { Ok(record) } else { Err(EngineError::Invalid(problems)) }
+    }
+
+    /// What is wrong with an object beyond its shape.
+    fn problems_in(&self, record: &Record) -> Vec<Problem> {
+        match record.kind {
+            Kind::TEMPLATE => match record.decode::<TemplateSpec>() {
+                Ok(template) => self
+                    .inner
+                    .checker
+                    .check(&template.spec)
+                    .into_iter()
+                    .map(|p| Problem { path: format!("spec.{}", p.path), problem: p.problem })
+                    .collect(),
+                Err(error) => vec![Problem { path: error.path.clone(), problem: error.to_string() }],
+            },
+            Kind::HARDWARE => match record.decode::<HardwareSpec>() {
+                Ok(machine) => self.cards_taken(&machine),
+                Err(error) => vec![Problem { path: error.path.clone(), problem: error.to_string() }],
+            },
+            _ => Vec::new(),
+        }
+    }
+
+    fn cards_taken(&self, machine: &crate::resource::Hardware) -> Vec<Problem> {
+        use crate::cache::Owner;
+        let mut problems = Vec::new();
+        for (index, mac) in machine.spec.macs.iter().enumerate() {
+            let other = match self.inner.cache.by_mac(*mac) {
+                Owner::One(other) if other.name() != machine.name() => other.name().to_owned(),
+                Owner::Several(names) => names.join(" and "),
+                Owner::One(_) | Owner::Nobody => continue,
+            };
+            problems.push(Problem {
+                path: format!("spec.macs[{index}]"),
+                problem: format!("{mac} belongs to {other} already"),
+            });
+        }
+        problems
+    }
+
+    async fn apply_one(&self, record: Record, by: &str) -> Result<Applied> {
+        let key = Key::new(record.kind, record.metadata.name.clone());
+        let _guard = self.lock(&key.name).await;
+        let wanted_version = record.metadata.resource_version.clone();
+        let sealed = self.sealed(record.clone())?;
+        for _ in 0..16 {
+            let Some(old) = self.inner.store.get(&key).await? else {
+                match self.inner.store.put(sealed.clone(), Part::Spec, When::Absent).await {
+                    Ok(created) => {
+                        self.noted(&created, Change::Created, by);
+                        return Ok(Applied { record: self.shown(created), change: Change::Created });
+                    }
+                    Err(StoreError::AlreadyExists { .. }) => continue,
+                    Err(other) => return Err(other.into()),
+                }
+            };
+            if !wanted_version.is_empty() && wanted_version != old.metadata.resource_version {
+                return Err(StoreError::Conflict { key }.into());
+            }
+            if self.same(&old, &record) {
+                return Ok(Applied { record: self.shown(old), change: Change::Unchanged });
+            }
+            let mut new = sealed.clone();
+            // Some fields are given once: a machine's name with capitals stays when a manifest leaves it out.
+            if let (Kind::HARDWARE, Some(name), Some(spec)) =
+                (record.kind, old.spec.get("displayName"), new.spec.as_object_mut())
+            {
+                spec.entry("displayName").or_insert_with(|| name.clone());
+            }
+            match self.inner.store.put(new, Part::Spec, When::Unchanged(old.metadata.resource_version)).await {
+                Ok(changed) => {
+                    self.noted(&changed, Change::Configured, by);
+                    return Ok(Applied { record: self.shown(changed), change: Change::Configured });
+                }
+                Err(StoreError::Conflict { .. }) if wanted_version.is_empty() => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(StoreError::Conflict { key }.into())
+    }
+
+    fn noted(&self, record: &Record, change: Change, by: &str) {
+        super::note(&self.inner.cache, record);
+        self.refresh_networks();
+        let name = &record.metadata.name;
+        let machine = if record.kind == Kind::HARDWARE { name.as_str() } else { "" };
+        let word = if change == Change::Created { "created" } else { "changed" };
+        self.tell("object.applied", machine, None, format!("{by} {word} {} `{name}`", record.kind));
+    }
+
+    fn same(&self, old: &Record, new: &Record) -> bool {
+        if old.metadata.labels != new.metadata.labels || old.metadata.annotations != new.metadata.annotations {
+            return false;
+        }
+        if old.kind != Kind::SECRET {
+            let mut old_spec = old.spec.clone();
+            if let (Some(old), Some(new)) = (old_spec.as_object_mut(), new.spec.as_object())
+                && !new.contains_key("displayName")
+            {
+                old.remove("displayName");
+            }
+            return old_spec == new.spec;
+        }
+        let (Ok(old), Ok(new)) = (old.decode::<SecretSpec>(), new.decode::<SecretSpec>()) else { return false };
+        old.spec.sealed.len() == new.spec.data.len()
+            && new.spec.data.iter().all(|(key, value)| {
+                let place = sealing_place(old.name(), key);
+                old.spec.sealed.get(key).is_some_and(|s| self.inner.key.open(&place, s).is_ok_and(|v| v == *value))
+            })
+    }
+
+    /// A Secret as it is stored; anything else as it is.
+    fn sealed(&self, mut record: Record) -> Result<Record> {
+        if record.kind == Kind::SECRET {
+            let secret = record.decode::<SecretSpec>()?;
+            let mut sealed = SecretSpec::default();
+            for (key, value) in &secret.spec.data {
+                let place = sealing_place(secret.name(), key);
+                sealed.sealed.insert(key.clone(), self.inner.key.seal(&place, value)?);
+            }
+            record.spec = serde_json::to_value(&sealed).unwrap_or_default();
+        }
+        Ok(record)
+    }
+
+    /// An object as it may be read: a Secret shows the names of its values; a workflow shows progress.
+    fn shown(&self, mut record: Record) -> Record {
+        if record.kind == Kind::SECRET {
+            let keys: Vec<String> = record
+                .spec
+                .get("sealed")
+                .and_then(Value::as_object)
+                .map(|s| s.keys().cloned().collect())
+                .unwrap_or_default();
+            record.spec = json!({ "keys": keys });
+        }
+        if record.kind == Kind::WORKFLOW
+            && let Some((_, index, progress)) = self.progress(&record.metadata.name)
+            && let Some(step) = record.status.pointer_mut(&format!("/steps/{index}"))
+            && let Some(step) = step.as_object_mut()
+        {
+            step.insert("progress".to_owned(), serde_json::to_value(progress).unwrap_or_default());
+        }
+        record
+    }
+}

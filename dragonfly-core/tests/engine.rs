@@ -1,0 +1,501 @@
+//! One machine's life through the engine, on the memory store: what agents and operators see.
+
+#![cfg(feature = "testing")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dragonfly_core::Mac;
+use dragonfly_core::action::{Problem, Progress, TemplateChecker, Unit};
+use dragonfly_core::boot::{BootProvider, BootRequest};
+use dragonfly_core::clock::Timestamp;
+use dragonfly_core::engine::{AssignRequest, Engine, EngineError, ReimageRequest, Settings};
+use dragonfly_core::inventory::Inventory;
+use dragonfly_core::lifecycle::Phase;
+use dragonfly_core::resource::hardware::{Anchors, ExistingOs, Overwrite};
+use dragonfly_core::resource::{Kind, TemplateSpec, WorkflowSpec};
+use dragonfly_core::secret::SealingKey;
+use dragonfly_core::store::Store;
+use dragonfly_core::store::memory::MemoryStore;
+use dragonfly_core::testing::ManualClock;
+use dragonfly_core::wire::{Ask, Failure, Heard, Hello, Orders, Report, ReportKind, Versions, Welcome, Work};
+use dragonfly_core::workflow::{RunState, StepEvent};
+
+/// Knows three actions by name; enough for the engine, which never looks inside.
+#[derive(Debug)]
+struct Names;
+
+impl TemplateChecker for Names {
+    fn check(&self, template: &TemplateSpec) -> Vec<Problem> {
+        let known = ["image2disk", "writefile", "reboot"];
+        let wrong = template.actions.iter().enumerate().filter(|(_, a)| !known.contains(&a.action.as_str()));
+        wrong
+            .map(|(i, a)| Problem {
+                path: format!("actions[{i}].action"),
+                problem: format!("no action is called `{}`", a.action),
+            })
+            .collect()
+    }
+}
+
+struct Site {
+    engine: Engine,
+    store: Arc<dyn Store>,
+    key: SealingKey,
+    clock: Arc<ManualClock>,
+}
+
+const SETUP: &str = "
+apiVersion: dragonfly.computer/v1
+kind: Network
+metadata: { name: rack }
+spec: { interface: eth0, dhcp: full, subnet: 10.0.0.0/24, pool: { start: 10.0.0.10, end: 10.0.0.99 } }
+---
+apiVersion: dragonfly.computer/v1
+kind: Secret
+metadata: { name: root }
+spec: { data: { password: correct-horse } }
+---
+apiVersion: dragonfly.computer/v1
+kind: Template
+metadata: { name: debian }
+spec:
+  values:
+    role: db
+    password: { valueFrom: { secretRef: { name: root, key: password } } }
+  actions:
+    - { name: image, action: image2disk, with: { url: /images/debian.raw, sha256: aa } }
+    - { name: hostname, action: writefile, with: { content: '{{ machine.name }} {{ values.role }} {{ values.password }}' } }
+    - { name: leave, action: reboot }
+";
+
+fn server() -> SocketAddr {
+    "10.0.0.1:3000".parse().unwrap()
+}
+
+fn mac(n: u8) -> Mac {
+    Mac::new([0x52, 0x54, 0, 0xab, 0xcd, n])
+}
+
+fn address(n: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, n])
+}
+
+impl Site {
+    async fn new() -> Self {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000)));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock) as _));
+        let site = Self {
+            engine: Self::open(&store, &clock, None).await.0,
+            store,
+            key: SealingKey::generate().unwrap(),
+            clock,
+        };
+        let site = site.restarted().await;
+        site.engine.apply(SETUP, "test").await.unwrap();
+        site
+    }
+
+    async fn open(store: &Arc<dyn Store>, clock: &Arc<ManualClock>, key: Option<SealingKey>) -> (Engine,) {
+        let key = key.unwrap_or_else(|| SealingKey::generate().unwrap());
+        let clock: Arc<ManualClock> = Arc::clone(clock);
+        let engine = Engine::builder(Arc::clone(store), key, Arc::new(Names))
+            .clock(clock)
+            .settings(Settings { server_pin: "ab".repeat(32), ..Settings::default() })
+            .build()
+            .await
+            .unwrap();
+        (engine,)
+    }
+
+    /// The same store and key under a new engine: everything in memory is gone.
+    async fn restarted(self) -> Self {
+        let engine = Self::open(&self.store, &self.clock, Some(self.key.clone())).await.0;
+        Self { engine, ..self }
+    }
+
+    fn fate(&self, n: u8) -> String {
+        self.engine.decision(&BootRequest::from_mac(mac(n))).fate.word().to_owned()
+    }
+
+    fn phase(&self, n: u8) -> Option<Phase> {
+        let name = self.engine.resolve(&mac(n).to_string()).ok()?;
+        self.engine.machines().iter().find(|m| m.name() == name)?.status.phase
+    }
+
+    fn run(&self, name: &str) -> Arc<dragonfly_core::resource::Workflow> {
+        self.engine.cache().get::<WorkflowSpec>(name).unwrap()
+    }
+
+    async fn token(&self, n: u8) -> Option<String> {
+        let request = BootRequest { from: Some(address(n)), to: Some(server()), ..BootRequest::from_mac(mac(n)) };
+        self.engine.identity(&request).await.unwrap().map(|i| i.token.reveal().to_owned())
+    }
+
+    async fn boot(&self, n: u8) -> Agent<'_> {
+        // Tokens are told apart by their time.
+        self.clock.advance(Duration::from_secs(40));
+        let token = self.token(n).await.expect("an identity");
+        let welcome = self.engine.hello(&token, hello(n), address(n)).await.unwrap();
+        Agent { site: self, key: welcome.session.reveal().to_owned(), welcome }
+    }
+}
+
+fn hello(n: u8) -> Hello {
+    Hello {
+        protocol: Versions::OURS,
+        agent: "test".into(),
+        boot_id: uuid::Uuid::new_v4(),
+        mac: mac(n),
+        anchors: Anchors {
+            macs: vec![mac(n)],
+            serial: Some(format!("SN-{n:04}X")),
+            product: Some("P".into()),
+            ..Anchors::default()
+        },
+        inventory: Inventory::default(),
+        existing_os: None,
+        uptime_seconds: None,
+    }
+}
+
+struct Agent<'a> {
+    site: &'a Site,
+    key: String,
+    welcome: Welcome,
+}
+
+impl Agent<'_> {
+    async fn orders(&self) -> Orders {
+        self.site.engine.work(&self.key, Ask { wait_seconds: 0 }).await.unwrap()
+    }
+
+    async fn work(&self) -> Work {
+        match self.orders().await {
+            Orders::Execute(work) => *work,
+            other => panic!("expected work, got {other:?}"),
+        }
+    }
+
+    async fn say(&self, work: &Work, what: ReportKind) -> Heard {
+        let report =
+            Report { workflow: work.workflow.clone(), attempt: work.attempt, generation: work.permit.generation, what };
+        self.site.engine.report(&self.key, report).await.unwrap()
+    }
+
+    async fn step(&self, work: &Work, index: usize, event: StepEvent) -> Heard {
+        let failure = (event == StepEvent::Failed).then(|| Failure::message(format!("disk {index} is on fire")));
+        self.say(work, ReportKind::Step { index, event, progress: None, failure }).await
+    }
+
+    async fn finish(&self, work: &Work) {
+        assert_eq!(self.say(work, ReportKind::Began).await, Heard::GoOn);
+        for index in 0..work.steps.len() {
+            assert_eq!(self.step(work, index, StepEvent::Began).await, Heard::GoOn);
+            assert_eq!(self.step(work, index, StepEvent::Succeeded).await, Heard::GoOn);
+        }
+        assert_eq!(self.say(work, ReportKind::HandOver).await, Heard::GoOn);
+    }
+}
+
+fn assign() -> AssignRequest {
+    AssignRequest { template: "debian".into(), ..AssignRequest::default() }
+}
+
+#[tokio::test]
+async fn from_power_on_to_ready() {
+    let site = Site::new().await;
+    assert_eq!(site.fate(1), "discover", "nobody has seen it");
+    let agent = site.boot(1).await;
+    assert_eq!(agent.welcome.machine, "censusablequalityparent");
+    assert_eq!(agent.welcome.display_name, "CensusAbleQualityParent");
+    assert_eq!(site.phase(1), Some(Phase::Registered));
+    assert!(matches!(agent.orders().await, Orders::Wait { .. }));
+
+    let run = site.engine.assign("CensusAbleQualityParent", assign(), "me").await.unwrap();
+    assert_eq!(site.fate(1), "image");
+    let work = agent.work().await;
+    assert_eq!(work.workflow, run.name());
+    assert_eq!(work.steps[0].with["url"], "https://10.0.0.1:3000/images/debian.raw");
+    assert_eq!(work.steps[1].with["content"], "censusablequalityparent db correct-horse");
+    agent.finish(&work).await;
+
+    assert_eq!(site.phase(1), Some(Phase::Ready));
+    assert_eq!(site.run(run.name()).status.state, RunState::Succeeded);
+    for _ in 0..10 {
+        assert_eq!(site.fate(1), "local");
+        assert_eq!(site.token(1).await, None, "a Ready machine gets no identity");
+    }
+    assert_eq!(agent.say(&work, ReportKind::HandOver).await, Heard::GoOn, "a lost acknowledgement is given again");
+    assert!(matches!(
+        site.engine.assign("censusablequalityparent", assign(), "me").await,
+        Err(EngineError::Illegal { .. })
+    ));
+
+    let again = site.engine.reimage("52:54:00:ab:cd:01", ReimageRequest::default(), "me").await.unwrap();
+    assert_eq!(site.fate(1), "image");
+    let second = site.boot(1).await;
+    let work = second.work().await;
+    assert_eq!((work.workflow.as_str(), work.permit.generation), (again.name(), 2));
+    assert_eq!(work.permit.overwrite, Overwrite::All);
+    assert!(matches!(
+        agent.site.engine.work(&agent.key, Ask::default()).await,
+        Err(EngineError::Unauthenticated { .. })
+    ));
+}
+
+#[tokio::test]
+async fn secrets_do_not_come_back() {
+    let site = Site::new().await;
+    let shown = site.engine.get(Kind::SECRET, "root").await.unwrap().to_json().to_string();
+    assert!(shown.contains("password") && !shown.contains("correct-horse") && !shown.contains("sealed"), "{shown}");
+    let stored = site.store.get(&dragonfly_core::store::Key::new(Kind::SECRET, "root")).await.unwrap().unwrap();
+    assert!(!stored.to_json().to_string().contains("correct-horse"));
+    let agent = site.boot(1).await;
+    site.engine.assign(&agent.welcome.machine, assign(), "me").await.unwrap();
+    let work = agent.work().await;
+    for record in site.engine.list(Kind::WORKFLOW, &Default::default(), 0, None).await.unwrap().items {
+        assert!(!record.to_json().to_string().contains("correct-horse"));
+    }
+    drop(work);
+    let unchanged = site.engine.apply(SETUP, "me").await.unwrap();
+    assert!(unchanged.iter().all(|a| a.change == dragonfly_core::engine::Change::Unchanged), "{unchanged:?}");
+}
+
+#[tokio::test]
+async fn a_token_opens_one_session_for_ten_minutes_from_its_network() {
+    let site = Site::new().await;
+    let outside =
+        BootRequest { from: Some("192.0.2.1".parse().unwrap()), to: Some(server()), ..BootRequest::from_mac(mac(1)) };
+    assert!(site.engine.identity(&outside).await.unwrap().is_none(), "no provisioning network");
+    let token = site.token(1).await.unwrap();
+    let from = |a: &str| a.parse::<IpAddr>().unwrap();
+    let engine = &site.engine;
+    let hear = |token: String, h: Hello, a: IpAddr| async move { engine.hello(&token, h, a).await };
+    assert!(matches!(hear(token.clone(), hello(1), from("192.0.2.1")).await, Err(EngineError::Unauthenticated { .. })));
+    assert!(matches!(hear(token.clone(), hello(2), address(1)).await, Err(EngineError::Unauthenticated { .. })));
+    assert!(matches!(hear(format!("{token}x"), hello(1), address(1)).await, Err(EngineError::Unauthenticated { .. })));
+    assert!(matches!(
+        hear(token.clone(), Hello { protocol: Versions { min: 9, max: 9 }, ..hello(1) }, address(1)).await,
+        Err(EngineError::Protocol { .. })
+    ));
+    hear(token.clone(), hello(1), address(1)).await.unwrap();
+    site.clock.advance(Duration::from_secs(60));
+    assert!(matches!(hear(token.clone(), hello(1), address(1)).await, Err(EngineError::Forbidden { .. })), "used");
+    let old = site.token(2).await.unwrap();
+    site.clock.advance(Duration::from_secs(601));
+    assert!(matches!(hear(old, hello(2), address(2)).await, Err(EngineError::Unauthenticated { .. })), "too old");
+}
+
+#[tokio::test]
+async fn a_used_token_stays_used_after_a_restart() {
+    let site = Site::new().await;
+    let token = site.token(1).await.unwrap();
+    site.engine.hello(&token, hello(1), address(1)).await.unwrap();
+    let site = site.restarted().await;
+    assert!(matches!(site.engine.hello(&token, hello(1), address(1)).await, Err(EngineError::Forbidden { .. })));
+}
+
+#[tokio::test]
+async fn a_second_agent_is_refused_while_the_first_is_heard() {
+    let site = Site::new().await;
+    let first = site.boot(1).await;
+    first.orders().await;
+    site.clock.advance(Duration::from_secs(5));
+    let token = site.token(1).await.unwrap();
+    assert!(matches!(site.engine.hello(&token, hello(1), address(1)).await, Err(EngineError::Busy { .. })));
+    site.clock.advance(Duration::from_secs(31));
+    let token = site.token(1).await.unwrap();
+    site.engine.hello(&token, hello(1), address(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_survives_a_restart_of_the_server() {
+    let site = Site::new().await;
+    let agent = site.boot(1).await;
+    site.engine.assign(&agent.welcome.machine, assign(), "me").await.unwrap();
+    let work = agent.work().await;
+    agent.say(&work, ReportKind::Began).await;
+    agent.step(&work, 0, StepEvent::Began).await;
+    let (key, welcome) = (agent.key.clone(), agent.welcome.clone());
+    let site = site.restarted().await;
+    let agent = Agent { site: &site, key, welcome };
+    let progress = Some(Progress { done: 1, total: Some(2), unit: Unit::Bytes });
+    let going_on = ReportKind::Step { index: 0, event: StepEvent::Progressed, progress, failure: None };
+    assert_eq!(agent.say(&work, going_on).await, Heard::GoOn);
+    for (index, event) in [(0, StepEvent::Succeeded), (1, StepEvent::Succeeded), (2, StepEvent::Succeeded)] {
+        assert_eq!(agent.step(&work, index, event).await, Heard::GoOn);
+    }
+    assert_eq!(agent.say(&work, ReportKind::HandOver).await, Heard::GoOn);
+    assert_eq!(site.phase(1), Some(Phase::Ready));
+}
+
+#[tokio::test]
+async fn a_failure_is_tried_again_but_not_the_same_one_twice() {
+    let site = Site::new().await;
+    let agent = site.boot(1).await;
+    let run = site.engine.assign(&agent.welcome.machine, assign(), "me").await.unwrap();
+    let first = agent.work().await;
+    agent.say(&first, ReportKind::Began).await;
+    agent.step(&first, 0, StepEvent::Succeeded).await;
+    agent.step(&first, 1, StepEvent::Failed).await;
+    assert_eq!(site.phase(1), Some(Phase::Assigned), "it tries again by itself");
+    assert!(matches!(agent.step(&first, 1, StepEvent::Succeeded).await, Heard::Stop { .. }), "a late report");
+    let second = agent.work().await;
+    assert_eq!(second.attempt, 2);
+    assert!(second.steps[0].done_before && !second.steps[1].done_before);
+    agent.say(&second, ReportKind::Began).await;
+    agent.step(&second, 0, StepEvent::Skipped).await;
+    agent.step(&second, 1, StepEvent::Failed).await;
+    assert_eq!(site.phase(1), Some(Phase::Error), "the same cause twice");
+    assert_eq!(site.fate(1), "discover");
+    assert_eq!(site.run(run.name()).status.failures.len(), 2);
+    assert!(matches!(agent.orders().await, Orders::Wait { .. }));
+
+    site.engine.retry(&agent.welcome.machine, "me").await.unwrap();
+    let third = agent.work().await;
+    assert_eq!(third.attempt, 3);
+    agent.say(&third, ReportKind::Began).await;
+    for (index, event) in [(0, StepEvent::Skipped), (1, StepEvent::Succeeded), (2, StepEvent::Succeeded)] {
+        agent.step(&third, index, event).await;
+    }
+    assert_eq!(agent.say(&third, ReportKind::HandOver).await, Heard::GoOn);
+    assert_eq!(site.phase(1), Some(Phase::Ready));
+}
+
+#[tokio::test]
+async fn a_machine_that_keeps_falling_over_is_not_imaged_for_ever() {
+    let site = Site::new().await;
+    let agent = site.boot(1).await;
+    let run = site.engine.assign(&agent.welcome.machine, assign(), "me").await.unwrap();
+    let mut attempts = 0;
+    for _ in 0..10 {
+        if site.fate(1) != "image" {
+            break;
+        }
+        let agent = site.boot(1).await;
+        let Orders::Execute(work) = agent.orders().await else { break };
+        attempts += 1;
+        assert_eq!(work.attempt, attempts);
+        agent.say(&work, ReportKind::Began).await;
+        agent.step(&work, 0, StepEvent::Began).await;
+        // ... and the power goes.
+    }
+    assert_eq!(attempts, 3);
+    assert_eq!(site.phase(1), Some(Phase::Error));
+    assert!(
+        site.run(run.name()).status.message.contains("restarted in the middle"),
+        "{}",
+        site.run(run.name()).status.message
+    );
+}
+
+#[tokio::test]
+async fn a_machine_with_a_system_of_its_own_is_left_alone() {
+    let site = Site::new().await;
+    let os = ExistingOs { name: "Debian 12".into(), disk: "sda".into(), evidence: "os-release".into() };
+    let token = site.token(1).await.unwrap();
+    let welcome = site.engine.hello(&token, Hello { existing_os: Some(os), ..hello(1) }, address(1)).await.unwrap();
+    let agent = Agent { site: &site, key: welcome.session.reveal().to_owned(), welcome };
+    assert!(matches!(agent.orders().await, Orders::BootLocal { .. }));
+    assert_eq!(site.fate(1), "local");
+    let refused = site.engine.assign(&agent.welcome.machine, assign(), "me").await;
+    assert!(matches!(refused, Err(EngineError::WouldDestroy { .. })), "{refused:?}");
+    let knowing = AssignRequest { overwrite: Overwrite::All, ..assign() };
+    site.engine.assign(&agent.welcome.machine, knowing, "me").await.unwrap();
+    assert_eq!(site.fate(1), "image");
+}
+
+#[tokio::test]
+async fn only_assign_authorises() {
+    let site = Site::new().await;
+    let agent = site.boot(1).await;
+    let text = format!(
+        "apiVersion: dragonfly.computer/v1\nkind: Workflow\nmetadata: {{ name: forged }}\nspec:\n  hardware: {}\n  template: debian\n  content: {{ actions: [{{ name: a, action: reboot }}] }}\nstatus: {{ state: Running }}\n",
+        agent.welcome.machine
+    );
+    site.engine.apply(&text, "somebody").await.unwrap();
+    assert_eq!(site.fate(1), "discover");
+    assert!(matches!(agent.orders().await, Orders::Wait { .. }));
+    // A report for it changes nothing either.
+    let work = Work { workflow: "forged".into(), attempt: 1, permit: Default::default(), steps: Vec::new() };
+    assert!(matches!(agent.say(&work, ReportKind::Began).await, Heard::Stop { .. }));
+    site.clock.advance(Duration::from_secs(90));
+    site.engine.sweep().await.unwrap();
+    assert_eq!(site.run("forged").status.state, RunState::Aborted);
+}
+
+#[tokio::test]
+async fn protect_abort_hold_release_delete() {
+    let site = Site::new().await;
+    let agent = site.boot(1).await;
+    let name = agent.welcome.machine.clone();
+    site.engine.protect(&name, true, "me").await.unwrap();
+    assert!(matches!(site.engine.assign(&name, assign(), "me").await, Err(EngineError::Protected { .. })));
+    assert!(matches!(site.engine.delete(Kind::HARDWARE, &name, "me").await, Err(EngineError::Protected { .. })));
+    site.engine.protect(&name, false, "me").await.unwrap();
+    let run = site.engine.assign(&name, assign(), "me").await.unwrap();
+    assert!(matches!(site.engine.assign(&name, assign(), "me").await, Err(EngineError::Illegal { .. })));
+    assert!(matches!(site.engine.delete(Kind::HARDWARE, &name, "me").await, Err(EngineError::Illegal { .. })));
+    assert!(matches!(site.engine.delete(Kind::WORKFLOW, run.name(), "me").await, Err(EngineError::Illegal { .. })));
+    let work = agent.work().await;
+    agent.say(&work, ReportKind::Began).await;
+    site.engine.abort(&name, "me").await.unwrap();
+    assert!(matches!(agent.step(&work, 0, StepEvent::Succeeded).await, Heard::Stop { .. }));
+    assert_eq!(site.fate(1), "discover");
+    assert_eq!(site.run(run.name()).status.state, RunState::Aborted);
+    site.engine.hold(&name, "bad fan", "me").await.unwrap();
+    assert_eq!(site.fate(1), "hold");
+    assert!(matches!(site.engine.assign(&name, assign(), "me").await, Err(EngineError::Illegal { .. })));
+    site.engine.release(&name, "me").await.unwrap();
+    site.engine.delete(Kind::HARDWARE, &name, "me").await.unwrap();
+    assert!(matches!(site.engine.work(&agent.key, Ask::default()).await, Err(EngineError::Unauthenticated { .. })));
+    assert_eq!(site.fate(1), "discover");
+}
+
+#[tokio::test]
+async fn a_card_in_another_chassis_is_held_not_merged() {
+    let site = Site::new().await;
+    let mut a = hello(1);
+    a.anchors.smbios_uuid = Some(uuid::Uuid::from_u128(0xa1a2_a3a4));
+    let token = site.token(1).await.unwrap();
+    site.engine.hello(&token, a, address(1)).await.unwrap();
+    site.clock.advance(Duration::from_secs(60));
+    let mut b = hello(1);
+    b.anchors.serial = Some("SN-OTHER".into());
+    b.anchors.smbios_uuid = Some(uuid::Uuid::from_u128(0xb1b2_b3b4));
+    let token = site.token(1).await.unwrap();
+    assert!(matches!(site.engine.hello(&token, b.clone(), address(1)).await, Err(EngineError::Busy { .. })));
+    assert_eq!(site.fate(1), "hold");
+    assert_eq!(site.engine.machines().len(), 1);
+    site.engine.release("censusablequalityparent", "me").await.unwrap();
+    let token = site.token(1).await.unwrap();
+    site.engine.hello(&token, b, address(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_template_is_judged_where_it_is_written_and_where_it_is_assigned() {
+    let site = Site::new().await;
+    let bad = SETUP.replace("action: writefile", "action: writefiel");
+    let error = site.engine.apply(&bad, "me").await.unwrap_err().to_string();
+    assert!(error.contains("line 21") && error.contains("writefiel"), "{error}");
+    let missing = SETUP.replace("values.role", "values.rolle");
+    site.engine.apply(&missing, "me").await.unwrap();
+    let agent = site.boot(1).await;
+    let error = site.engine.assign(&agent.welcome.machine, assign(), "me").await.unwrap_err();
+    assert!(matches!(&error, EngineError::Invalid(p) if p[0].path == "actions[1].with.content"), "{error:?}");
+    assert_eq!(site.phase(1), Some(Phase::Registered), "nothing was begun");
+}
+
+#[tokio::test]
+async fn an_expired_authorisation_authorises_nothing() {
+    let site = Site::new().await;
+    let agent = site.boot(1).await;
+    site.engine.assign(&agent.welcome.machine, assign(), "me").await.unwrap();
+    site.clock.advance(Duration::from_secs(24 * 3600));
+    assert_eq!(site.fate(1), "hold");
+    site.engine.sweep().await.unwrap();
+    assert_eq!(site.phase(1), Some(Phase::Error));
+    assert!(matches!(site.engine.retry(&agent.welcome.machine, "me").await, Err(EngineError::Illegal { .. })));
+}
