@@ -1,6 +1,7 @@
 //! One machine's life through the engine, on the memory store: what agents and operators see.
 
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
