@@ -7,6 +7,8 @@
 pub mod ext;
 mod feed;
 pub mod memory;
+#[cfg(feature = "redb")]
+pub mod redb;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -19,6 +21,8 @@ use futures_core::stream::BoxStream;
 use crate::Source;
 use crate::resource::{DecodeError, Kind, Record};
 
+#[cfg(feature = "redb")]
+pub use self::redb::RedbStore;
 pub use ext::StoreExt;
 pub use memory::MemoryStore;
 

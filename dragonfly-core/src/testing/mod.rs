@@ -2,5 +2,6 @@
 //! that is passed in. A fake is a small real thing with extra knobs.
 
 mod clock;
+pub mod store;
 
 pub use clock::ManualClock;

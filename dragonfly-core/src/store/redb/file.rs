@@ -1,0 +1,365 @@
+//! What is in the file, and what its failures mean.
+
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, TableHandle};
+
+use super::super::feed::{Change, Present, Read};
+use super::super::{Key, Page, Result, Selector, StoreError, rules};
+use super::NAME;
+use crate::resource::{Kind, Record};
+
+/// The layout below. A file with a higher number is refused.
+const FORMAT: u64 = 1;
+
+/// Numbers: see the constants below.
+pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
+/// Every change after `FLOOR` by its version: see [`LogEntry`].
+pub(super) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
+/// Tables of objects are called this and the kind's plural; name to JSON.
+pub(super) const OBJECTS: &str = "kind/";
+
+/// The layout of this file.
+pub(super) const FORMAT_KEY: &str = "format";
+/// The last version given out. Never goes back, so a version is never given twice.
+pub(super) const VERSION: &str = "version";
+/// The log holds every change after this version.
+pub(super) const FLOOR: &str = "floor";
+/// The size of the log.
+pub(super) const LOG_BYTES: &str = "log-bytes";
+
+pub(super) type Objects<'a> = TableDefinition<'a, &'static str, &'static [u8]>;
+
+/// The name of a kind's table.
+pub(super) fn table_name(kind: Kind) -> String {
+    format!("{OBJECTS}{}", kind.plural)
+}
+
+/// One change in the log: whether it is a deletion, the kind's name, the object as JSON.
+pub(super) struct LogEntry<'a> {
+    pub(super) deleted: bool,
+    pub(super) kind: &'a str,
+    pub(super) json: &'a [u8],
+}
+
+impl<'a> LogEntry<'a> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.kind.len() + self.json.len() + 2);
+        bytes.push(u8::from(self.deleted));
+        bytes.extend_from_slice(self.kind.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(self.json);
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &'a [u8]) -> Option<Self> {
+        let (deleted, rest) = bytes.split_first()?;
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        let kind = std::str::from_utf8(rest.get(..end)?).ok()?;
+        Some(Self { deleted: *deleted != 0, kind, json: rest.get(end + 1..)? })
+    }
+}
+
+/// Why a file is not opened, or not read on.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error("{path} was written by a newer version (format {found}; this one knows {FORMAT}): use that version again")]
+    Newer { path: String, found: u64 },
+    #[error("{path} is a redb file, but not one of ours")]
+    Foreign { path: String },
+    #[error("{path} is damaged or is no store: put a backup in its place")]
+    Damaged {
+        path: String,
+        #[source]
+        source: redb::Error,
+    },
+    #[error("{path} failed")]
+    Other {
+        path: String,
+        #[source]
+        source: redb::Error,
+    },
+}
+
+/// How the file is opened again after it failed.
+type Opener = Box<dyn Fn() -> Result<Database, redb::Error> + Send + Sync>;
+
+/// The open file.
+pub(super) struct File {
+    path: PathBuf,
+    opener: Opener,
+    /// `None` when closed, or when it failed and could not be opened again yet.
+    open: RwLock<Option<Database>>,
+}
+
+impl File {
+    pub(super) fn open(path: PathBuf, page_cache: usize) -> Result<Self> {
+        let place = path.clone();
+        Self::open_by(path, Box::new(move || open_path(&place, page_cache)))
+    }
+
+    pub(super) fn open_by(path: PathBuf, opener: Opener) -> Result<Self> {
+        let file = Self { path, opener, open: RwLock::new(None) };
+        file.reopen()?;
+        Ok(file)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Closes it and opens it once more: redb goes on only so after an input or output error.
+    pub(super) fn reopen(&self) -> Result<()> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        *open = None;
+        let database = (self.opener)().map_err(|error| self.failed(error))?;
+        self.prepare(&database)?;
+        *open = Some(database);
+        Ok(())
+    }
+
+    /// Checks every page; whether any had to be put in order.
+    pub(super) fn check(&self) -> Result<bool> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = &mut *open else { return Err(self.closed()) };
+        let whole = database.check_integrity().map_err(|error| self.failed(error.into()))?;
+        Ok(!whole)
+    }
+
+    pub(super) fn close(&self) {
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Refuses a file of another kind or of the future; makes a new one ours.
+    fn prepare(&self, database: &Database) -> Result<()> {
+        let fail = |error| self.failed(error);
+        let path = || self.path.display().to_string();
+        let backend = |error: FileError| StoreError::Backend { store: NAME, source: error.into() };
+        let tx = database.begin_read().map_err(|e| fail(e.into()))?;
+        match tx.open_table(META) {
+            Ok(meta) => match meta.get(FORMAT_KEY).map_err(|e| fail(e.into()))?.map(|row| row.value()) {
+                Some(found) if found > FORMAT => return Err(backend(FileError::Newer { path: path(), found })),
+                Some(_) => return Ok(()),
+                None => return Err(backend(FileError::Foreign { path: path() })),
+            },
+            Err(TableError::TableDoesNotExist(_)) => {
+                if tx.list_tables().map_err(|e| fail(e.into()))?.next().is_some() {
+                    return Err(backend(FileError::Foreign { path: path() }));
+                }
+            }
+            Err(TableError::Storage(error)) => return Err(fail(error.into())),
+            Err(_) => return Err(backend(FileError::Foreign { path: path() })),
+        }
+        let made = || -> Result<(), redb::Error> {
+            let tx = database.begin_write()?;
+            tx.open_table(LOG)?;
+            for kind in Kind::ALL {
+                tx.open_table(Objects::new(&table_name(kind)))?;
+            }
+            {
+                let mut meta = tx.open_table(META)?;
+                for (name, value) in [(FORMAT_KEY, FORMAT), (VERSION, 0), (FLOOR, 0), (LOG_BYTES, 0)] {
+                    meta.insert(name, value)?;
+                }
+            }
+            Ok(tx.commit()?)
+        };
+        made().map_err(fail)
+    }
+
+    /// The file while it is open; held for as long as it is used.
+    pub(super) fn database(&self) -> Result<OpenFile<'_>> {
+        let guard = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        if guard.is_none() {
+            return Err(self.closed());
+        }
+        Ok(OpenFile(guard))
+    }
+
+    pub(super) fn closed(&self) -> StoreError {
+        let what = format!("{} is closed", self.path.display());
+        StoreError::Unavailable { store: NAME, what, source: None }
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Result<Option<Record>> {
+        self.read(|tx| {
+            let Some(table) = objects(tx, key.kind)? else { return Ok(Ok(None)) };
+            let row = table.get(key.name.as_str())?;
+            Ok(row.map(|row| rules::decode(key.kind, &key.name, row.value())).transpose())
+        })
+    }
+
+    pub(super) fn list(&self, kind: Kind, selector: &Selector, limit: usize, from: Option<&str>) -> Result<Page> {
+        self.read(|tx| {
+            let mut page = Page { items: Vec::new(), more: None };
+            let Some(table) = objects(tx, kind)? else { return Ok(Ok(page)) };
+            let first = from.map_or(Bound::Unbounded, Bound::Excluded);
+            for row in table.range::<&str>((first, Bound::Unbounded))? {
+                let (name, json) = row?;
+                let record = match rules::decode(kind, name.value(), json.value()) {
+                    Ok(record) => record,
+                    Err(error) => return Ok(Err(error)),
+                };
+                if !selector.matches(&record) {
+                    continue;
+                }
+                if limit > 0 && page.items.len() == limit {
+                    page.more = page.items.last().map(|last| last.metadata.name.clone());
+                    break;
+                }
+                page.items.push(record);
+            }
+            Ok(Ok(page))
+        })
+    }
+
+    /// What a watch begins with.
+    pub(super) fn present(&self, kind: Kind, since: Option<u64>) -> Result<Present> {
+        // Both from one transaction: the version is exactly what the rest includes.
+        let (version, changes) = self.read(|tx| {
+            let meta = tx.open_table(META)?;
+            let number = |name| Ok::<_, redb::Error>(meta.get(name)?.map_or(0, |row| row.value()));
+            let (version, floor) = (number(VERSION)?, number(FLOOR)?);
+            let what = match since {
+                Some(since) if since >= floor && since <= version => changes(tx, kind, since)?.map(Read::Since),
+                _ => everything(tx, kind)?.map(Read::Everything),
+            };
+            Ok(what.map(|what| (version, what)))
+        })?;
+        Ok(Present { version, what: changes })
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<Result<T>, redb::Error>) -> Result<T> {
+        let database = self.database()?;
+        let read = || work(&database.begin_read()?);
+        read().map_err(|error| self.failed(error))?
+    }
+
+    /// What an error of redb's means for those who use the store.
+    pub(super) fn failed(&self, error: redb::Error) -> StoreError {
+        let path = self.path.display().to_string();
+        let mut what = path.clone();
+        let told = match &error {
+            redb::Error::DatabaseAlreadyOpen => {
+                what.write_str(" is in use by another process: stop that one, or use another data directory")
+            }
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
+                what.write_str(" failed and is being opened again: try later")
+            }
+            redb::Error::Io(io) => match io.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                    what.write_str(" cannot grow: make room on its disk; the store goes on by itself")
+                }
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    what.write_str(" may not be written by this user")
+                }
+                ErrorKind::NotFound => what.write_str(": its directory does not exist"),
+                ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+                    let source = FileError::Damaged { path, source: error }.into();
+                    return StoreError::Backend { store: NAME, source };
+                }
+                _ => what.write_str(" cannot be read or written"),
+            },
+            redb::Error::Corrupted(_) => {
+                let source = FileError::Damaged { path, source: error }.into();
+                return StoreError::Backend { store: NAME, source };
+            }
+            _ => {
+                return StoreError::Backend { store: NAME, source: FileError::Other { path, source: error }.into() };
+            }
+        };
+        // Writing to a String cannot fail.
+        told.ok();
+        StoreError::Unavailable { store: NAME, what, source: Some(error.into()) }
+    }
+}
+
+/// A file that stays open while this lives.
+pub(super) struct OpenFile<'a>(RwLockReadGuard<'a, Option<Database>>);
+
+impl std::ops::Deref for OpenFile<'_> {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        match &*self.0 {
+            Some(database) => database,
+            None => unreachable!("looked at before this was made, and the guard is still held"),
+        }
+    }
+}
+
+fn open_path(path: &Path, page_cache: usize) -> Result<Database, redb::Error> {
+    let existed = path.exists();
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let file = options.open(path)?;
+    let database = Database::builder().set_cache_size(page_cache).create_file(file)?;
+    if !existed {
+        sync_directory(path)?;
+    }
+    Ok(database)
+}
+
+/// Makes a new name durable: the file's own fsync does not.
+pub(super) fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(directory)?.sync_all()
+}
+
+type ReadObjects = redb::ReadOnlyTable<&'static str, &'static [u8]>;
+
+fn objects(tx: &ReadTransaction, kind: Kind) -> Result<Option<ReadObjects>, redb::Error> {
+    match tx.open_table(Objects::new(&table_name(kind))) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn everything(tx: &ReadTransaction, kind: Kind) -> Result<Result<Vec<Record>>, redb::Error> {
+    let Some(table) = objects(tx, kind)? else { return Ok(Ok(Vec::new())) };
+    let mut records = Vec::new();
+    for row in table.iter()? {
+        let (name, json) = row?;
+        match rules::decode(kind, name.value(), json.value()) {
+            Ok(record) => records.push(record),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(records))
+}
+
+fn changes(tx: &ReadTransaction, kind: Kind, since: u64) -> Result<Result<Vec<Change>>, redb::Error> {
+    let mut changes = Vec::new();
+    for row in tx.open_table(LOG)?.range((Bound::Excluded(since), Bound::Unbounded))? {
+        let (version, bytes) = row?;
+        let Some(entry) = LogEntry::from_bytes(bytes.value()) else {
+            return Err(redb::Error::Corrupted(format!("change {} cannot be read", version.value())));
+        };
+        if entry.kind != kind.name {
+            continue;
+        }
+        match rules::decode(kind, "(in the log)", entry.json) {
+            Ok(record) => {
+                changes.push(Change { version: version.value(), record: Arc::new(record), deleted: entry.deleted });
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(changes))
+}
+
+/// Tables of objects in a file, by name.
+pub(super) fn object_tables(tx: &ReadTransaction) -> Result<Vec<String>, redb::Error> {
+    let tables = tx.list_tables()?.map(|table| table.name().to_owned());
+    Ok(tables.filter(|name| name.starts_with(OBJECTS)).collect())
+}
