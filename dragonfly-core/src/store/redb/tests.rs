@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::StreamExt;
-use redb::{Database, ReadableDatabase};
+use redb::Database;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -11,7 +11,7 @@ use crate::store::StoreExt;
 
 /// A store in a directory that goes with it.
 #[derive(Debug)]
-struct Temporary(RedbStore, #[expect(dead_code, reason = "removed when dropped")] TempDir);
+struct Temporary(RedbStore, TempDir);
 
 #[async_trait]
 impl Store for Temporary {

@@ -8,6 +8,8 @@
 //! appear in a minor release. The suite is itself tested: a store that breaks a promise on purpose
 //! fails it.
 
+#![allow(clippy::unwrap_used, reason = "these are tests: a store that fails is what they are to say")]
+
 #[cfg(test)]
 mod broken;
 mod reads;

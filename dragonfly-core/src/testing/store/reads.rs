@@ -18,7 +18,7 @@ pub async fn reads_what_was_written(store: &dyn Store) {
     assert_eq!(put.metadata.finalizers, given.metadata.finalizers);
     assert_eq!(read(store, "a").await, put);
     let listed = store.list(KIND, &Selector::all(), 0, None).await.unwrap();
-    assert_eq!(listed.items, [put.clone()]);
+    assert_eq!(listed.items, std::slice::from_ref(&put));
     let mut relabelled = put.clone();
     relabelled.metadata.labels.insert("rack".to_owned(), "r2".to_owned());
     let again = change(store, &relabelled, put.spec.clone()).await.unwrap();
