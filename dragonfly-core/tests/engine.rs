@@ -500,3 +500,34 @@ async fn an_expired_authorisation_authorises_nothing() {
     assert_eq!(site.phase(1), Some(Phase::Error));
     assert!(matches!(site.engine.retry(&agent.welcome.machine, "me").await, Err(EngineError::Illegal { .. })));
 }
+
+#[tokio::test]
+async fn an_installed_system_phones_home_or_is_missed() {
+    let site = Site::new().await;
+    site.engine.apply(&SETUP.replace("values.role", "phoneHome"), "me").await.unwrap();
+    let mut agents = Vec::new();
+    for n in [1, 2] {
+        let agent = site.boot(n).await;
+        site.engine.assign(&agent.welcome.machine, assign(), "me").await.unwrap();
+        let work = agent.work().await;
+        agent.finish(&work).await;
+        let text = work.steps[1].with["content"].as_str().unwrap().to_owned();
+        let url = text.split(' ').nth(1).unwrap().to_owned();
+        assert!(url.starts_with("http://10.0.0.1:3000/boot/phone-home/"), "{url}");
+        agents.push((agent.welcome.machine.clone(), url.rsplit('/').next().unwrap().to_owned()));
+    }
+    let booted = |name: &str| {
+        let all = site.engine.machines();
+        let machine = all.iter().find(|m| m.name() == name).unwrap();
+        dragonfly_core::resource::condition(&machine.status.conditions, "Booted").unwrap().status
+    };
+    use dragonfly_core::resource::ConditionStatus as C;
+    assert_eq!(booted(&agents[0].0), C::Unknown);
+    assert!(site.engine.phone_home(&format!("{}x", agents[0].1)).await.is_err());
+    site.engine.phone_home(&agents[0].1).await.unwrap();
+    site.clock.advance(Duration::from_secs(31 * 60));
+    site.engine.sweep().await.unwrap();
+    assert_eq!((booted(&agents[0].0), booted(&agents[1].0)), (C::True, C::False));
+    site.engine.phone_home(&agents[1].1).await.unwrap();
+    assert_eq!(booted(&agents[1].0), C::True, "late is not never");
+}

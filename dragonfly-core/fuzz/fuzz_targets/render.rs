@@ -11,7 +11,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let action = TemplateAction { name: "a".into(), action: "a".into(), with, timeout_seconds: None };
     let machine = Hardware::new("m", HardwareSpec::default());
     let values = BTreeMap::from([("v".to_owned(), text.to_owned())]);
-    let facts = Facts { machine: MachineFacts::of(&machine), inventory: None, values, server: String::new() };
+    let facts = Facts { machine: MachineFacts::of(&machine), inventory: None, values, server: String::new(), phone_home: String::new() };
     if let Ok(filled) = render(&TemplateSpec { actions: vec![action], ..Default::default() }, &facts) {
         assert!(filled.actions[0].with["content"].is_string());
     }

@@ -196,26 +196,3 @@ impl BootObserver for Engine {
         self.tell_with(sighting.what, &machine, None, sighting.detail, data);
     }
 }
-
-impl Engine {
-    /// Notes that the installed system of a machine showed a sign of life.
-    pub async fn booted(&self, machine: &str, evidence: &str) -> Result<()> {
-        let now = self.now();
-        let _guard = self.lock(machine).await;
-        let (_, news) = self
-            .change_status::<crate::resource::HardwareSpec, _>(machine, |m| {
-                let ready = m.status.phase == Some(crate::lifecycle::Phase::Ready);
-                let known = condition(&m.status.conditions, BOOTED).is_some_and(|c| c.status == ConditionStatus::True);
-                if ready && !known {
-                    set_condition(&mut m.status.conditions, BOOTED, ConditionStatus::True, "SignOfLife", evidence, now);
-                }
-                m.status.last_seen = Some(now);
-                Ok(ready && !known)
-            })
-            .await?;
-        if news {
-            self.tell("machine.booted", machine, None, format!("the installed system is up: {evidence}"));
-        }
-        Ok(())
-    }
-}

@@ -20,6 +20,7 @@ pub mod anchors;
 mod boot;
 pub mod error;
 mod hello;
+mod home;
 mod logs;
 mod operate;
 pub mod render;
@@ -53,6 +54,7 @@ use crate::store::ext::StoreExt;
 use crate::store::{Selector, Store};
 
 pub use error::EngineError;
+pub use home::PHONE_HOME;
 pub use operate::{AssignRequest, ReimageRequest};
 pub use resources::{Applied, Change};
 pub use why::Why;
@@ -75,6 +77,8 @@ pub struct Settings {
     pub authorisation_life: Duration,
     /// A machine whose agent is silent for this long while it runs a workflow has failed.
     pub agent_deadline: Duration,
+    /// An installed system that was told to phone home and did not within this time has not booted.
+    pub boot_deadline: Duration,
 }
 
 impl Default for Settings {
@@ -86,6 +90,7 @@ impl Default for Settings {
             attempts: 3,
             authorisation_life: Duration::from_secs(24 * 3600),
             agent_deadline: Duration::from_secs(15 * 60),
+            boot_deadline: Duration::from_secs(30 * 60),
         }
     }
 }
@@ -121,6 +126,7 @@ struct Inner {
     key: SealingKey,
     tokens: token::Signer,
     session_keys: token::Signer,
+    homing: token::Signer,
     settings: Settings,
     checker: Arc<dyn TemplateChecker>,
     images: Arc<dyn ImageLinks>,
@@ -188,6 +194,7 @@ impl EngineBuilder {
         let inner = Inner {
             tokens: token::Signer::new(&key, "dragonfly boot token v1"),
             session_keys: token::Signer::new(&key, "dragonfly session v1"),
+            homing: token::Signer::new(&key, "dragonfly phone home v1"),
             store,
             cache,
             clock,

@@ -27,6 +27,9 @@ pub struct Facts<'a> {
     pub values: BTreeMap<String, String>,
     /// `{{ server }}`: where the machine reaches this server, without a slash at the end.
     pub server: String,
+    /// `{{ phoneHome }}`: what the installed system is to POST to once it is up. Good for this run only.
+    #[serde(rename = "phoneHome")]
+    pub phone_home: String,
 }
 
 /// What is known of the machine.
@@ -142,6 +145,7 @@ mod tests {
             inventory: None,
             values: BTreeMap::from([("role".into(), "db".into())]),
             server: "http://10.0.0.1:3000".into(),
+            phone_home: "http://10.0.0.1:3000/boot/phone-home/x".into(),
         };
         render(&template(with), &facts).map(|t| t.actions[0].with.clone())
     }

@@ -78,7 +78,7 @@ impl Engine {
                 Some(Settlement::WorkflowAborted) | None => self.deadlines(&name, &run).await?,
             }
         }
-        Ok(())
+        self.miss_the_silent().await
     }
 
     fn is_old(&self, run: &crate::resource::Workflow) -> bool {

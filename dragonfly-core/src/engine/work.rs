@@ -97,7 +97,7 @@ impl Engine {
         let authorisation =
             machine.status.authorisation.as_ref().ok_or_else(|| Failure::message("the authorisation is gone"))?;
         let content = self
-            .rendered(machine, &workflow.spec.content, &workflow.spec.values, claims.server.clone())
+            .rendered(machine, &workflow.spec.content, &workflow.spec.values, claims.server.clone(), workflow.name())
             .map_err(|problems| failure(&problems))?;
         let problems = self.inner.checker.check(&content);
         if !problems.is_empty() {
@@ -137,6 +137,7 @@ impl Engine {
         content: &TemplateSpec,
         given: &BTreeMap<String, ValueSource>,
         server: url::Url,
+        run: &str,
     ) -> std::result::Result<TemplateSpec, Vec<Problem>> {
         let mut values = BTreeMap::new();
         let mut problems = Vec::new();
@@ -157,6 +158,7 @@ impl Engine {
             inventory: machine.status.inventory.as_ref(),
             values,
             server: server.as_str().trim_end_matches('/').to_owned(),
+            phone_home: self.phone_home_url(machine, run, &server),
         };
         let mut content = render::render(content, &facts)?;
         for action in &mut content.actions {
@@ -234,7 +236,7 @@ impl Engine {
         if machine.status.inventory.is_none() {
             return Vec::new();
         }
-        match self.rendered(machine, content, given, server) {
+        match self.rendered(machine, content, given, server, "") {
             Ok(filled) => self.inner.checker.check(&filled),
             Err(problems) => problems,
         }
