@@ -1,0 +1,172 @@
+//! Images over HTTP: from our server, and from others where their certificates can be judged.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dragonfly_core::action::{ImageError, ImageSource, ImageStream};
+use futures_util::StreamExt;
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use url::Url;
+
+use crate::client::{client, plain_client};
+use crate::pin::{self, Pin};
+
+/// Where a bundle of certificate authorities is, if the RAM disk carries one.
+pub const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Images over HTTP and HTTPS.
+#[derive(Debug)]
+pub struct HttpImages {
+    server: Url,
+    pinned: reqwest::Client,
+    plain: reqwest::Client,
+    /// For servers that are not ours; absent without a bundle of authorities.
+    public: Option<reqwest::Client>,
+}
+
+impl HttpImages {
+    /// For the server of an identity, and for others if `bundle` is there.
+    pub fn new(server: Url, pin: Pin, bundle: &Path) -> Result<Self, String> {
+        let tls = pin::client_config(pin).map_err(|e| e.to_string())?;
+        let build = |builder: reqwest::ClientBuilder| {
+            builder.read_timeout(Duration::from_secs(30)).build().map_err(|e| crate::client::chain(&e))
+        };
+        let public = match authorities(bundle) {
+            Some(roots) => {
+                let provider = Arc::new(rustls::crypto::ring::default_provider());
+                let tls = rustls::ClientConfig::builder_with_provider(provider)
+                    .with_safe_default_protocol_versions()
+                    .map_err(|e| e.to_string())?
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
+                Some(build(client().tls_backend_preconfigured(tls))?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            server,
+            pinned: build(client().tls_backend_preconfigured(tls))?,
+            plain: plain_client().map_err(|e| crate::client::chain(&e))?,
+            public,
+        })
+    }
+
+    fn client_for(&self, url: &Url) -> Result<&reqwest::Client, ImageError> {
+        let same =
+            url.host() == self.server.host() && url.port_or_known_default() == self.server.port_or_known_default();
+        match url.scheme() {
+            "http" => Ok(&self.plain),
+            "https" if same => Ok(&self.pinned),
+            "https" => self.public.as_ref().ok_or_else(|| ImageError::Io {
+                url: bare(url),
+                source: "this agent carries no certificate authorities, so it can trust no https server but its own; \
+                         put the image on the Dragonfly server, use http with a digest, or build the agent on a host \
+                         that has ca-certificates"
+                    .into(),
+            }),
+            _ => Err(ImageError::Refused { url: bare(url), status: 0 }),
+        }
+    }
+}
+
+fn authorities(bundle: &Path) -> Option<rustls::RootCertStore> {
+    let mut roots = rustls::RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(bundle).ok()?.filter_map(Result::ok);
+    let (good, _) = roots.add_parsable_certificates(certificates);
+    (good > 0).then_some(roots)
+}
+
+/// A URL as it may be shown: a signed query is a key.
+fn bare(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    url.into()
+}
+
+/// What identifies this very content: the entity tag, else the date.
+fn validator(headers: &HeaderMap) -> Option<String> {
+    let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    text(ETAG).or_else(|| text(LAST_MODIFIED))
+}
+
+/// Whether a validator may stand in If-Range (RFC 9110 13.1.5): a weak tag may not.
+fn is_strong(validator: &str) -> bool {
+    !validator.starts_with("W/")
+}
+
+/// `bytes 5-9/10` -> (5, Some(10)).
+fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, _) = range.split_once('-')?;
+    Some((first.trim().parse().ok()?, total.trim().parse().ok()))
+}
+
+#[async_trait]
+impl ImageSource for HttpImages {
+    async fn open(&self, url: &Url, offset: u64, known: Option<&str>) -> Result<ImageStream, ImageError> {
+        let shown = bare(url);
+        let io = |source: dragonfly_core::Source| ImageError::Io { url: shown.clone(), source };
+        let mut request = self.client_for(url)?.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+        if offset > 0 {
+            request = request.header(RANGE, format!("bytes={offset}-"));
+            if let Some(known) = known.filter(|k| is_strong(k)) {
+                request = request.header(IF_RANGE, known);
+            }
+        }
+        let response = request.send().await.map_err(|e| io(e.without_url().into()))?;
+        let status = response.status().as_u16();
+        let found = validator(response.headers());
+        let changed = known.is_some() && found.as_deref() != known;
+        let total = match status {
+            200 if offset == 0 && !changed => response.content_length(),
+            // A server that ignores the range because the content is another one says 200 too.
+            200 if changed => return Err(ImageError::Changed { url: shown }),
+            200 => return Err(ImageError::NoRange { url: shown }),
+            206 if changed => return Err(ImageError::Changed { url: shown }),
+            206 => {
+                let range = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok()).and_then(content_range);
+                match range {
+                    Some((first, total)) if first == offset => total,
+                    _ => return Err(io("the server sent another range than was asked for".into())),
+                }
+            }
+            404 | 410 => return Err(ImageError::NotFound { url: shown, status }),
+            // Asked for what lies behind the end: it has become shorter.
+            416 => return Err(ImageError::Changed { url: shown }),
+            408 | 425 | 429 | 500.. => return Err(io(format!("the server answers {status}").into())),
+            _ => return Err(ImageError::Refused { url: shown, status }),
+        };
+        let bytes = response
+            .bytes_stream()
+            .map(move |part| part.map_err(|e| ImageError::Io { url: shown.clone(), source: e.without_url().into() }))
+            .boxed();
+        Ok(ImageStream { bytes, total, validator: found })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(content_range("bytes 5-9/*"), Some((5, None)));
+        for bad in ["bytes */10", "5-9/10", "", "bytes 5-9"] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_signed_url_is_shown_without_its_key() {
+        let url = "http://u:p@host/images/a.raw?expires=1&signature=abc#x".parse().unwrap();
+        assert_eq!(bare(&url), "http://host/images/a.raw");
+    }
+}

@@ -1,0 +1,133 @@
+//! The agent's log: shown on the console, kept in memory, shipped to the server.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::console::Console;
+
+/// What is kept while no server takes it.
+const KEPT: usize = 1024 * 1024;
+/// The longest line; the rest of it is cut.
+const LINE: usize = 2000;
+
+/// The log. Cheap to clone; never blocks on the network and never fails.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    console: Console,
+    started: Instant,
+    /// Seconds that the kernel had run when the agent started.
+    boot_offset: f64,
+    kept: Mutex<Kept>,
+    more: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    text: Vec<u8>,
+    /// Offset of `text`'s first byte in the whole log.
+    offset: u64,
+}
+
+impl Journal {
+    /// A log that shows its lines on this console.
+    pub fn new(console: Console) -> Self {
+        let boot_offset = uptime().unwrap_or(0.0);
+        let inner =
+            Inner { console, started: Instant::now(), boot_offset, kept: Mutex::default(), more: Notify::new() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A line for the console and the log.
+    pub fn say(&self, text: impl AsRef<str>) {
+        self.inner.console.line(text.as_ref());
+        self.note(text);
+    }
+
+    /// A line for the log only.
+    pub fn note(&self, text: impl AsRef<str>) {
+        let seconds = self.inner.boot_offset + self.inner.started.elapsed().as_secs_f64();
+        let mut line = format!("{seconds:9.2} ");
+        line.extend(text.as_ref().chars().take(LINE).map(|c| if c.is_control() { ' ' } else { c }));
+        line.push('\n');
+        {
+            let mut kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.text.extend_from_slice(line.as_bytes());
+            if kept.text.len() > KEPT {
+                // Whole lines go, the oldest first.
+                let least = kept.text.len() - KEPT;
+                let cut =
+                    kept.text[least..].iter().position(|b| *b == b'\n').map_or(kept.text.len(), |n| least + n + 1);
+                kept.text.drain(..cut);
+                kept.offset += cut as u64;
+            }
+        }
+        self.inner.more.notify_one();
+    }
+
+    /// The console behind it.
+    pub fn console(&self) -> &Console {
+        &self.inner.console
+    }
+
+    /// What is not shipped yet: where it begins in the whole log, and at most `limit` bytes of it.
+    pub fn pending(&self, limit: usize) -> Option<(u64, Bytes)> {
+        let kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = &kept.text[..kept.text.len().min(limit)];
+        (!part.is_empty()).then(|| (kept.offset, Bytes::copy_from_slice(part)))
+    }
+
+    /// The server has everything before this offset.
+    pub fn shipped(&self, until: u64) {
+        let mut kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = until.saturating_sub(kept.offset).min(kept.text.len() as u64);
+        kept.text.drain(..gone as usize);
+        kept.offset += gone;
+    }
+
+    /// Resolves when there may be something to ship.
+    pub async fn more(&self) {
+        self.inner.more.notified().await;
+    }
+}
+
+/// Seconds since the kernel started.
+pub fn uptime() -> Option<f64> {
+    std::fs::read_to_string("/proc/uptime").ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_offsets_while_the_oldest_lines_go() {
+        let journal = Journal::new(Console::stderr());
+        journal.note("first");
+        let (offset, text) = journal.pending(10_000).unwrap();
+        assert_eq!(offset, 0);
+        assert!(text.ends_with(b" first\n"), "{text:?}");
+        journal.shipped(text.len() as u64);
+        assert!(journal.pending(10).is_none());
+        let mut written = text.len() as u64;
+        for n in 0..30_000 {
+            journal.note(format!("line {n} \u{1b}[31m {}", "x".repeat(60)));
+        }
+        let (offset, text) = journal.pending(usize::MAX).unwrap();
+        assert!(offset > 0 && text.len() <= KEPT);
+        assert!(!text.contains(&0x1b));
+        written = written.max(offset + text.len() as u64);
+        journal.shipped(written);
+        assert!(journal.pending(1).is_none());
+        journal.shipped(0);
+        journal.note("more");
+        assert_eq!(journal.pending(1).unwrap().0, written);
+    }
+}
