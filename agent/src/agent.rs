@@ -17,7 +17,7 @@ use crate::console::Console;
 use crate::images::{CA_BUNDLE, HttpImages};
 use crate::inventory::{self, Roots};
 use crate::journal::Journal;
-use crate::modules::{Loader, Phase};
+use crate::modules::{self, Loader, Phase};
 use crate::net::{self, card, dhcp, lldp::Neighbours};
 use crate::options::Options;
 use crate::rescue::Rescue;
@@ -138,7 +138,7 @@ impl Agent {
         mac: Mac,
     ) -> Result<(Inventory, Option<dragonfly_core::resource::hardware::ExistingOs>, Option<String>), String> {
         let started = Instant::now();
-        let loader = Arc::new(Loader::open(modules_dir()));
+        let loader = Arc::new(Loader::open(modules::directory()));
         let (l, sys) = (Arc::clone(&loader), self.roots.sys.clone());
         let failed = blocking(move || l.load_for_devices(&sys, Phase::Network)).await?;
         for error in failed {
@@ -240,10 +240,10 @@ impl Agent {
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            if let Some(child) = &mut client {
-                if matches!(child.try_wait(), Ok(Some(_))) {
-                    client = None;
-                }
+            if let Some(child) = &mut client
+                && matches!(child.try_wait(), Ok(Some(_)))
+            {
+                client = None;
             }
             if said.elapsed() > Duration::from_secs(15) {
                 self.journal.say(format!("{}: no DHCP server answers yet", card.name));
@@ -286,10 +286,10 @@ impl Agent {
         if !self.owns_machine {
             return ExitCode::SUCCESS;
         }
-        if let Leave::HandOver(action) = leave {
-            if let Err(why) = hand_over(action) {
-                self.journal.say(format!("{action}: {why}; restarting instead"));
-            }
+        if let Leave::HandOver(action) = leave
+            && let Err(why) = hand_over(action)
+        {
+            self.journal.say(format!("{action}: {why}; restarting instead"));
         }
         let refused = leave::restart();
         self.journal.say(format!("the kernel does not restart: {refused}"));
@@ -326,12 +326,6 @@ fn read_identity(options: &Options) -> Result<Identity, String> {
     // The cause names a place in the text, never the text: it holds a token.
     serde_json::from_slice(&text)
         .map_err(|e| format!("the identity cannot be read: line {} column {}", e.line(), e.column()))
-}
-
-fn modules_dir() -> std::path::PathBuf {
-    let release =
-        nix::sys::utsname::uname().ok().and_then(|u| u.release().to_str().map(str::to_owned)).unwrap_or_default();
-    Path::new("/lib/modules").join(release)
 }
 
 fn mount_efivars(sys: &Path) {

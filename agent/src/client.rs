@@ -172,10 +172,10 @@ impl Link {
     async fn session(&self, not: u64) -> Result<(u64, Session), CallError> {
         let mut state = self.state.lock().await;
         let number = self.sessions.load(Ordering::Acquire);
-        if let Some(session) = &state.session {
-            if number > not {
-                return Ok((number, session.clone()));
-            }
+        if let Some(session) = &state.session
+            && number > not
+        {
+            return Ok((number, session.clone()));
         }
         let welcome = self.hello(&mut state).await?;
         let session = Session { key: welcome.session.clone(), welcome };
@@ -209,7 +209,7 @@ impl Link {
                 }
                 Err(error) => chain(&error),
             };
-            if backoff.tries() % 8 == 0 {
+            if backoff.tries().is_multiple_of(8) {
                 self.journal.say(format!("hello: {why}; trying again"));
             }
             tokio::time::sleep(backoff.next_wait(random())).await;
@@ -343,7 +343,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Bytes, CallError> {
         409 => CallError::Conflict { detail },
         408 | 425 | 429 | 500.. => CallError::away(format!("it answers {status} {detail}")),
         // A redirect means a proxy or another program on this port.
-        300..400 => CallError::away(format!("it answers {status}: is this the right port?")),
+        300..=399 => CallError::away(format!("it answers {status}: is this the right port?")),
         status => CallError::Refused { status, detail },
     })
 }

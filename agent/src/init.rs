@@ -76,7 +76,6 @@ fn spawn(identity: &[u8]) -> std::io::Result<Child> {
         .arg("--agent")
         .env_clear()
         .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
-        .env("LD_LIBRARY_PATH", "/lib")
         // By a pipe: arguments and the environment can be read in /proc.
         .stdin(Stdio::piped())
         .spawn()?;

@@ -38,6 +38,9 @@ pub fn start(args: Vec<OsString>) -> ExitCode {
     if named == Some(net::dhcp::EVENT_NAME) {
         return net::dhcp::on_event(args.get(1).and_then(|a| a.to_str()).unwrap_or_default());
     }
+    if named == Some(modules::MODPROBE) {
+        return modules::modprobe(args.get(1..).unwrap_or_default());
+    }
     if std::process::id() == 1 {
         return init::run();
     }

@@ -28,12 +28,15 @@ pub enum LoadError {
     },
 }
 
+/// What came of loading one module; whoever comes second waits for it.
+type Once = Arc<OnceLock<Result<(), LoadError>>>;
+
 /// Loads modules of the running kernel. Cheap to share between threads.
 #[derive(Debug)]
 pub struct Loader {
     root: PathBuf,
     index: Index,
-    done: Mutex<HashMap<String, Arc<OnceLock<Result<(), LoadError>>>>>,
+    done: Mutex<HashMap<String, Once>>,
     seen: Mutex<HashSet<String>>,
 }
 
@@ -63,6 +66,15 @@ impl Loader {
         self.load_within(module, &mut Vec::new())
     }
 
+    /// Loads a module by its name or by an alias: `ext4`, `fs-ext4`, `crypto-crc32c`.
+    pub fn load_any(&self, name: &str) -> Result<(), LoadError> {
+        let module = name.replace('-', "_");
+        if self.index.file(&module).is_some() {
+            return self.load(&module);
+        }
+        self.load_alias(name, &mut Vec::new())
+    }
+
     fn load_within(&self, module: &str, path: &mut Vec<String>) -> Result<(), LoadError> {
         // A circle among soft dependencies would wait for itself.
         if path.iter().any(|m| m == module) {
@@ -76,7 +88,7 @@ impl Loader {
             return result.clone();
         }
         let Some((file, needs)) = self.index.file(module) else {
-            return Err(LoadError::Absent(module.to_owned()));
+            return self.load_alias(module, path);
         };
         path.push(module.to_owned());
         let (before, after) = self.index.soft(module);
@@ -92,6 +104,19 @@ impl Loader {
             let _ = self.load_within(soft, path);
         }
         path.pop();
+        result
+    }
+
+    /// A name that is no module may be an alias: `crc32c` is whatever computes it. One of those behind
+    /// it is enough.
+    fn load_alias(&self, alias: &str, path: &mut Vec<String>) -> Result<(), LoadError> {
+        let mut result = Err(LoadError::Absent(alias.to_owned()));
+        for module in self.index.for_device(alias) {
+            if self.index.file(module).is_some() {
+                let one = self.load_within(module, path);
+                result = result.or(one);
+            }
+        }
         result
     }
 
@@ -122,9 +147,8 @@ impl Loader {
             std::thread::scope(|scope| {
                 let threads: Vec<_> = wanted.iter().map(|module| scope.spawn(|| self.load(module))).collect();
                 for thread in threads {
-                    match thread.join() {
-                        Ok(Err(error @ LoadError::Kernel { .. })) => errors.push(error),
-                        Ok(_) | Err(_) => {}
+                    if let Ok(Err(error @ LoadError::Kernel { .. })) = thread.join() {
+                        errors.push(error)
                     }
                 }
             });

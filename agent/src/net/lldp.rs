@@ -78,17 +78,17 @@ pub fn parse(frame: &[u8]) -> Option<Lldp> {
 /// An identifier by its subtype: a MAC address, a network address, else text (802.1AB tables 8-2, 8-3).
 fn identifier(value: &[u8], mac: u8, address: u8) -> Option<String> {
     let (subtype, body) = value.split_first()?;
-    if *subtype == mac {
-        if let Ok(octets) = <[u8; 6]>::try_from(body) {
-            return Some(dragonfly_core::Mac::new(octets).to_string());
-        }
+    if *subtype == mac
+        && let Ok(octets) = <[u8; 6]>::try_from(body)
+    {
+        return Some(dragonfly_core::Mac::new(octets).to_string());
     }
     if *subtype == address {
         // An address family number, then the address; 1 is IPv4.
-        if let Some((1, ip)) = body.split_first() {
-            if let Ok(octets) = <[u8; 4]>::try_from(ip) {
-                return Some(IpAddr::V4(Ipv4Addr::from(octets)).to_string());
-            }
+        if let Some((1, ip)) = body.split_first()
+            && let Ok(octets) = <[u8; 4]>::try_from(ip)
+        {
+            return Some(IpAddr::V4(Ipv4Addr::from(octets)).to_string());
         }
     }
     crate::inventory::clean(body)
