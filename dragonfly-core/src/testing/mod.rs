@@ -2,6 +2,12 @@
 //! that is passed in. A fake is a small real thing with extra knobs.
 
 mod clock;
+mod images;
+mod limited;
+mod recorders;
 pub mod store;
 
 pub use clock::ManualClock;
+pub use images::{StaticImage, StaticImages};
+pub use limited::LimitedStore;
+pub use recorders::{FakeObserver, RecordingSink};
