@@ -3,12 +3,12 @@
 use async_trait::async_trait;
 use serde_json::json;
 
+use super::Engine;
 use super::sessions::TokenClaims;
-use super::{Engine, Result};
 use crate::boot::{self, BootError, BootObserver, BootProvider, BootRequest, Decision, Facts, Fate, Sighting};
 use crate::cache::Owner;
 use crate::clock::Timestamp;
-use crate::resource::{ConditionStatus, Hardware, Workflow, condition, set_condition};
+use crate::resource::{ConditionStatus, Hardware, Workflow, condition};
 use crate::wire::Identity;
 use crate::{Mac, name};
 
