@@ -1,0 +1,27 @@
+//! Does it, on a Linux machine.
+//!
+//! [`builtin_on`] gives every action for one [`Host`]. Actions that hand the machine over
+//! ([`crate::is_hand_over`]) only prepare in their `run`; the agent reports, waits for the server's
+//! word, and then calls [`leave`].
+
+mod disk;
+mod fail;
+mod host;
+mod leave;
+mod marker;
+mod node;
+mod place;
+mod sys;
+
+pub use disk::DiskUse;
+pub use host::Host;
+pub use leave::{Leave, leave};
+pub use marker::Marker;
+
+use dragonfly_core::action::Actions;
+
+/// Every action of this crate, for one host.
+pub fn builtin_on(host: Host) -> Actions {
+    let _ = host;
+    Actions::new()
+}

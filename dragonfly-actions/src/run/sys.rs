@@ -1,0 +1,147 @@
+//! The system calls that have no safe wrapper: block device ioctls, `kexec_file_load`, and `chroot`
+//! between fork and exec. The one file of the workspace that may use `unsafe`.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, c_int, c_void};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+mod ioctl {
+    nix::ioctl_none!(blkrrpart, 0x12, 95);
+    nix::ioctl_none!(blkflsbuf, 0x12, 97);
+    nix::ioctl_read_bad!(blksszget, 0x1268, std::ffi::c_int);
+    nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
+    nix::ioctl_write_ptr_bad!(blkzeroout, 0x127f, [u64; 2]);
+    nix::ioctl_write_ptr_bad!(blkpg, 0x1269, super::BlkpgArg);
+}
+
+/// `struct blkpg_ioctl_arg` of linux/blkpg.h.
+#[repr(C)]
+struct BlkpgArg {
+    op: c_int,
+    flags: c_int,
+    datalen: c_int,
+    data: *mut c_void,
+}
+
+/// `struct blkpg_partition` of linux/blkpg.h.
+#[repr(C)]
+struct BlkpgPartition {
+    start: i64,
+    length: i64,
+    pno: c_int,
+    devname: [u8; 64],
+    volname: [u8; 64],
+}
+
+/// What the kernel is told of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blkpg {
+    Add = 1,
+    Remove = 2,
+    Resize = 3,
+}
+
+/// Size of a block device in bytes.
+pub(crate) fn size(device: &File) -> io::Result<u64> {
+    // The kernel writes a u64 whatever the name of the constant says (linux/fs.h); all our targets
+    // are of 64 bits.
+    let mut bytes: usize = 0;
+    // SAFETY: the descriptor is open, the pointer is to a live variable of the size that is written.
+    unsafe { ioctl::blkgetsize64(device.as_raw_fd(), &raw mut bytes) }?;
+    Ok(bytes as u64)
+}
+
+/// Logical sector size of a block device in bytes.
+pub(crate) fn sector(device: &File) -> io::Result<u32> {
+    let mut bytes: c_int = 0;
+    // SAFETY: as above; the kernel writes an int.
+    unsafe { ioctl::blksszget(device.as_raw_fd(), &raw mut bytes) }?;
+    u32::try_from(bytes).map_err(|_| io::Error::other(format!("a sector size of {bytes}")))
+}
+
+/// Asks the kernel to read the partition table again.
+pub(crate) fn reread(device: &File) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    unsafe { ioctl::blkrrpart(device.as_raw_fd()) }?;
+    Ok(())
+}
+
+/// Writes out and drops what the kernel has cached of a device.
+pub(crate) fn flush(device: &File) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    unsafe { ioctl::blkflsbuf(device.as_raw_fd()) }?;
+    Ok(())
+}
+
+/// Makes a range read as zeros, by the device's own means where it has any.
+pub(crate) fn zero_out(device: &File, offset: u64, length: u64) -> io::Result<()> {
+    let range = [offset, length];
+    // SAFETY: the kernel reads two u64.
+    unsafe { ioctl::blkzeroout(device.as_raw_fd(), &raw const range) }?;
+    Ok(())
+}
+
+/// Tells the kernel of one partition; places in bytes.
+pub(crate) fn tell(device: &File, what: Blkpg, number: u32, start: u64, length: u64) -> io::Result<()> {
+    let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, "beyond what the kernel counts");
+    let mut partition = BlkpgPartition {
+        start: i64::try_from(start).map_err(wrong)?,
+        length: i64::try_from(length).map_err(wrong)?,
+        pno: c_int::try_from(number).map_err(wrong)?,
+        devname: [0; 64],
+        volname: [0; 64],
+    };
+    let arg = BlkpgArg {
+        op: what as c_int,
+        flags: 0,
+        datalen: std::mem::size_of::<BlkpgPartition>() as c_int,
+        data: (&raw mut partition).cast(),
+    };
+    // SAFETY: the kernel reads both structures, which outlive the call and have its layout.
+    unsafe { ioctl::blkpg(device.as_raw_fd(), &raw const arg) }?;
+    Ok(())
+}
+
+/// Loads a kernel that the next `reboot(KEXEC)` starts.
+pub(crate) fn kexec_file_load(kernel: &File, initrd: Option<&File>, command_line: &str) -> io::Result<()> {
+    const KEXEC_FILE_NO_INITRAMFS: libc::c_ulong = 4;
+    let line = CString::new(command_line)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the command line holds a null byte"))?;
+    let flags = if initrd.is_some() { 0 } else { KEXEC_FILE_NO_INITRAMFS };
+    // SAFETY: both descriptors are open; the kernel reads `length` bytes, its null byte included.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_kexec_file_load,
+            libc::c_long::from(kernel.as_raw_fd()),
+            libc::c_long::from(initrd.map_or(-1, AsRawFd::as_raw_fd)),
+            line.as_bytes_with_nul().len() as libc::c_ulong,
+            line.as_ptr(),
+            flags,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes a command run with another root, in a session of its own.
+pub(crate) fn enter(command: &mut Command, root: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let root = CString::new(root.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the path holds a null byte"))?;
+    // SAFETY: between fork and exec only async-signal-safe calls are made, on memory that was
+    // prepared before the fork.
+    unsafe {
+        command.pre_exec(move || {
+            let slash = c"/";
+            if libc::setsid() < 0 || libc::chroot(root.as_ptr()) < 0 || libc::chdir(slash.as_ptr()) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    Ok(())
+}
