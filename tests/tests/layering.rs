@@ -37,7 +37,7 @@ const ROWS: &[Row] = &[
         features: &[],
         ours: &["dragonfly-core", "dragonfly-boot", "dragonfly-p2p", "dragonfly-actions"],
         // The last three come with the half of `actions` that touches disks.
-        never: &["pyo3", "gpt", "liblzma", "bzip2"],
+        never: &["pyo3", "gpt", "bzip2"],
     },
     Row {
         package: "dragonfly-py",
