@@ -215,6 +215,13 @@ pub trait BootProvider: fmt::Debug + Send + Sync + 'static {
     /// A fresh identity for the agent that this machine is about to boot; `None` when its fate is
     /// not to boot the agent, or when it does not ask from a provisioning network.
     async fn identity(&self, request: &BootRequest) -> Result<Option<Identity>, BootError>;
+
+    /// The card that an address is reserved for: nobody else is leased it. Reads memory only; asked
+    /// for each address that is considered. A provider without reservations keeps this.
+    fn reserved_for(&self, address: Ipv4Addr) -> Option<Mac> {
+        let _ = address;
+        None
+    }
 }
 
 /// Something that the boot services saw or sent, for the machine's timeline.
