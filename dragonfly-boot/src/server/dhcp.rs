@@ -1,0 +1,150 @@
+//! DHCP with sockets: ports 67, 4011 and 68 of one interface, or 67 of all for relays.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::sockets::{Incoming, Interface, PacketSocket};
+use super::{Served, Shared};
+use crate::dhcp::auto::Step;
+use crate::dhcp::judge::Arrival;
+use crate::dhcp::packet::{Kind, MAX_SIZE, option};
+use crate::dhcp::{Destination, Packet, Received, Segment, discover};
+
+/// Listens on one interface; without one, for relayed requests on all others.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) shared: Arc<Shared>,
+    pub(super) interface: Option<Interface>,
+    pub(super) served: Vec<Arc<Served>>,
+    pub(super) dhcp: Arc<PacketSocket>,
+    pub(super) boot_server: Option<Arc<PacketSocket>>,
+    pub(super) client: Option<Arc<PacketSocket>>,
+}
+
+impl Listener {
+    /// Until a socket breaks.
+    pub(super) async fn run(&self) -> io::Result<()> {
+        tokio::select! {
+            end = self.requests(Some(&self.dhcp), false) => end,
+            end = self.requests(self.boot_server.as_ref(), true) => end,
+            end = self.replies() => end,
+            end = self.probes() => end,
+        }
+    }
+
+    /// Whether addresses come from us on this interface.
+    pub(super) fn owns_addresses(&self) -> bool {
+        self.served.iter().any(|s| s.spec.router_advertisements && s.mode().gives_addresses())
+    }
+
+    async fn requests(&self, socket: Option<&Arc<PacketSocket>>, boot_server_port: bool) -> io::Result<()> {
+        let Some(socket) = socket else { return std::future::pending().await };
+        let mut buffer = vec![0; MAX_SIZE + 1];
+        loop {
+            let incoming = socket.receive(&mut buffer).await?;
+            let packet = match buffer.get(..incoming.length).map(Packet::decode) {
+                Some(Ok(packet)) if packet.is_request => packet,
+                Some(Err(error)) => {
+                    tracing::debug!(from = %incoming.from, %error, "not a DHCP message");
+                    continue;
+                }
+                _ => continue,
+            };
+            let unicast = !incoming.to.is_broadcast() && incoming.to == incoming.local;
+            let Some(segment) = self.segment(&packet, incoming) else { continue };
+            if !packet.is_relayed() {
+                self.note_foreign(packet.address(option::SERVER_ID).filter(|_| packet.kind == Kind::Request));
+            }
+            // A flood costs answers, not memory.
+            let Ok(permit) = self.shared.messages.clone().try_acquire_owned() else { continue };
+            let (shared, socket) = (self.shared.clone(), socket.clone());
+            let index = self.interface.as_ref().map_or(incoming.interface, |i| i.index);
+            self.shared.tasks.spawn(async move {
+                let _permit = permit;
+                let arrival = Arrival { boot_server_port, unicast };
+                let received = Received { packet: &packet, segment: &segment, source: incoming.from, arrival };
+                let Some((bytes, to)) = shared.responder.answer(received).await else { return };
+                let (to, index) = match to {
+                    Destination::Host(host) if packet.is_relayed() => (host, 0),
+                    Destination::Host(host) => (host, index),
+                    Destination::Broadcast => (SocketAddrV4::new(Ipv4Addr::BROADCAST, 68), index),
+                };
+                if let Err(error) = socket.send(&bytes, segment.server, to, index).await {
+                    tracing::warn!(%to, %error, "a DHCP answer is not sent");
+                }
+            });
+        }
+    }
+
+    /// The segment that a message is about: that of the relay, or of the link that it names; else that
+    /// of the interface.
+    fn segment(&self, packet: &Packet, incoming: Incoming) -> Option<Segment> {
+        if packet.is_relayed() {
+            let link = packet.link_selection().unwrap_or(packet.giaddr);
+            let served = self.shared.served();
+            let found = served.iter().find(|s| s.spec.subnet.contains(&link));
+            if found.is_none() {
+                tracing::debug!(relay = %packet.giaddr, %link, "relayed from a subnet that no Network names");
+            }
+            return found.map(|served| self.shared.segment(served, incoming.local));
+        }
+        let interface = self.interface.as_ref()?;
+        let here = |s: &&Arc<Served>| interface.addresses.iter().any(|a| s.spec.subnet.contains(a));
+        let of_client = |s: &&Arc<Served>| s.spec.subnet.contains(&packet.ciaddr);
+        let served = self.served.iter().find(of_client);
+        let served = served.or_else(|| self.served.iter().find(here)).or_else(|| self.served.first())?;
+        let own = interface.addresses.iter().find(|a| served.spec.subnet.contains(*a));
+        Some(self.shared.segment(served, own.or_else(|| interface.addresses.first()).copied()?))
+    }
+
+    /// Another server gives addresses here, if this names one.
+    fn note_foreign(&self, server: Option<Ipv4Addr>) {
+        let own = |server: &Ipv4Addr| self.interface.as_ref().is_some_and(|i| i.addresses.contains(server));
+        if let Some(server) = server.filter(|s| !s.is_unspecified() && !own(s)) {
+            for served in &self.served {
+                served.with_auto(|auto, _| auto.foreign(server));
+            }
+        }
+    }
+
+    /// Hears what other servers answer, to us and to others.
+    async fn replies(&self) -> io::Result<()> {
+        let Some(socket) = &self.client else { return std::future::pending().await };
+        let mut buffer = vec![0; MAX_SIZE + 1];
+        loop {
+            let incoming = socket.receive(&mut buffer).await?;
+            let Some(Ok(packet)) = buffer.get(..incoming.length).map(Packet::decode) else { continue };
+            // One that gives no address is a proxy like us.
+            let gives = matches!(packet.kind, Kind::Offer | Kind::Ack) && !packet.yiaddr.is_unspecified();
+            if !packet.is_request && gives {
+                self.note_foreign(packet.address(option::SERVER_ID).or(Some(*incoming.from.ip())));
+            }
+        }
+    }
+
+    /// Asks whether there are others, as long as some `auto` wants to know.
+    async fn probes(&self) -> io::Result<()> {
+        let (Some(socket), Some(interface)) = (&self.client, &self.interface) else {
+            return std::future::pending().await;
+        };
+        loop {
+            let mut wait = Duration::from_secs(3600);
+            for served in &self.served {
+                match served.with_auto(|auto, now| auto.step(now)) {
+                    Some(Step::Probe(next)) => {
+                        wait = wait.min(next);
+                        // Our own address as a client's: whoever answers is another server.
+                        let (Some(mac), Some(from)) = (interface.mac, interface.addresses.first()) else { continue };
+                        let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, 67);
+                        socket.send(&discover(mac, served.since.elapsed()), *from, to, interface.index).await?;
+                    }
+                    Some(Step::Wait(next)) => wait = wait.min(next),
+                    Some(Step::Listen) | None => {}
+                }
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+}

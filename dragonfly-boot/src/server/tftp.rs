@@ -1,0 +1,256 @@
+//! TFTP with sockets: one listener an interface, one socket and one task a transfer.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dragonfly_core::Mac;
+use dragonfly_core::boot::{BootObserver, Sighting};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::sockets::PacketSocket;
+use crate::dhcp::Responder;
+use crate::files::FileError;
+use crate::tftp::{
+    Content, ErrorCode, FileSource, Incoming, Limits, Output, Request, Transfer, data, error, option_ack,
+};
+
+/// How much of a file is read at a time.
+const READ_AHEAD: usize = 512 * 1024;
+
+/// Serves files to whoever asks.
+#[derive(Debug)]
+pub(super) struct TftpServer {
+    pub(super) files: Arc<dyn FileSource>,
+    pub(super) observer: Arc<dyn BootObserver>,
+    pub(super) limits: Limits,
+    pub(super) leases: Arc<Responder>,
+    pub(super) tasks: TaskTracker,
+    pub(super) cancel: CancellationToken,
+    pub(super) open: Mutex<HashMap<SocketAddrV4, Open>>,
+}
+
+/// A transfer under way.
+#[derive(Debug)]
+pub(super) struct Open {
+    request: Request,
+    answered: Arc<AtomicBool>,
+    stop: CancellationToken,
+    number: u64,
+}
+
+impl TftpServer {
+    /// Takes requests until the socket breaks. `admit` says who may ask.
+    pub(super) async fn listen(
+        self: &Arc<Self>,
+        socket: &PacketSocket,
+        admit: impl Fn(Ipv4Addr, u32) -> bool,
+    ) -> io::Result<()> {
+        let mut buffer = vec![0; 2048];
+        loop {
+            let incoming = socket.receive(&mut buffer).await?;
+            if !admit(*incoming.from.ip(), incoming.interface) {
+                continue;
+            }
+            let Some(bytes) = buffer.get(..incoming.length) else { continue };
+            let refusal = match Incoming::decode(bytes) {
+                Ok(Incoming::Read(request)) if request.octet => self.begin(request, incoming.from, incoming.local),
+                Ok(Incoming::Read(_)) => Some((ErrorCode::NotDefined, "only mode octet (binary) is served")),
+                Ok(Incoming::Write) => Some((ErrorCode::AccessViolation, "files here are read only")),
+                // What belongs to a transfer goes to its own port.
+                Ok(_) => None,
+                Err(_) => Some((ErrorCode::IllegalOperation, "not a TFTP request")),
+            };
+            if let Some((code, message)) = refusal {
+                let _ = socket.send(&error(code, message), incoming.local, incoming.from, 0).await;
+            }
+        }
+    }
+
+    /// Starts a transfer. One request may come several times; a machine that was reset asks anew from
+    /// the same port while its old transfer still runs.
+    fn begin(
+        self: &Arc<Self>,
+        request: Request,
+        peer: SocketAddrV4,
+        local: Ipv4Addr,
+    ) -> Option<(ErrorCode, &'static str)> {
+        let (stop, answered) = (self.cancel.child_token(), Arc::new(AtomicBool::new(false)));
+        let number = {
+            let mut open = self.open();
+            match open.get(&peer) {
+                Some(old) if old.request == request && !old.answered.load(Ordering::Relaxed) => return None,
+                Some(old) => old.stop.cancel(),
+                None if open.len() >= self.limits.transfers => {
+                    return Some((ErrorCode::NotDefined, "too many transfers; ask again"));
+                }
+                None => {}
+            }
+            let number = open.get(&peer).map_or(0, |old| old.number + 1);
+            let entry = Open { request: request.clone(), answered: answered.clone(), stop: stop.clone(), number };
+            open.insert(peer, entry);
+            number
+        };
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            let limit = this.limits.duration;
+            let work = this.transfer(&request, peer, local, &answered);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                done = tokio::time::timeout(limit, work) => match done {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::info!(%peer, file = %request, %error, "TFTP transfer failed"),
+                    Err(_) => tracing::info!(%peer, file = %request, ?limit, "TFTP transfer took too long"),
+                },
+            }
+            let mut open = this.open();
+            if open.get(&peer).is_some_and(|entry| entry.number == number) {
+                open.remove(&peer);
+            }
+        });
+        None
+    }
+
+    async fn transfer(
+        &self,
+        request: &Request,
+        peer: SocketAddrV4,
+        local: Ipv4Addr,
+        answered: &AtomicBool,
+    ) -> io::Result<()> {
+        // From the address that was asked: clients compare, and firewalls too.
+        let socket = UdpSocket::bind(SocketAddr::from((local, 0))).await?;
+        socket.connect(SocketAddr::V4(peer)).await?;
+        let content = match self.files.open(&request.name).await {
+            Ok(content) => content,
+            Err(e) => {
+                let (code, said) = match &e {
+                    FileError::NotFound { .. } => (ErrorCode::NotFound, "file not found"),
+                    FileError::BadName { .. } => (ErrorCode::AccessViolation, "not a file name"),
+                    FileError::Io { .. } => (ErrorCode::NotDefined, "the file cannot be read"),
+                };
+                tracing::info!(%peer, file = %request, error = &e as &dyn std::error::Error, "TFTP file not served");
+                socket.send(&error(code, said)).await?;
+                return Ok(());
+            }
+        };
+        let length = content.length();
+        let mut transfer = Transfer::new(request, length, &self.limits);
+        let mut reader = Reader::new(content, transfer.terms().block_size, transfer.terms().window);
+        let begin = Instant::now();
+        let mut buffer = vec![0; 1024];
+        let mut output = Some(transfer.start(Duration::ZERO));
+        let mut told = false;
+        loop {
+            match output.take() {
+                None => {}
+                Some(Output::OptionAck) => send(&socket, &option_ack(transfer.options())).await?,
+                Some(Output::Blocks(blocks)) => {
+                    if !told {
+                        told = true;
+                        self.saw(peer, "tftp.begin", format!("{request}, {length} bytes"));
+                    }
+                    for block in blocks {
+                        let content = reader.block(block).await?;
+                        // Block numbers begin at 1 and wrap to 0.
+                        send(&socket, &data((block + 1) as u16, &content)).await?;
+                    }
+                }
+                Some(Output::Done) => {
+                    let seconds = begin.elapsed().as_secs_f32();
+                    self.saw(peer, "tftp.done", format!("{request}, {length} bytes in {seconds:.2} s"));
+                    return Ok(());
+                }
+                Some(Output::Aborted(why)) => {
+                    // Common, and often meant: a size is asked this way.
+                    tracing::debug!(%peer, file = %request, why, "TFTP transfer ended by the client");
+                    return Ok(());
+                }
+                Some(Output::Lost) => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not answer any more"));
+                }
+            }
+            let received = tokio::select! {
+                received = socket.recv(&mut buffer) => Some(received),
+                () = sleep_until(begin + transfer.deadline()) => None,
+            };
+            let now = begin.elapsed();
+            output = match received {
+                None => Some(transfer.late(now)),
+                Some(Ok(length)) => {
+                    let packet = buffer.get(..length).and_then(|bytes| Incoming::decode(bytes).ok());
+                    packet.and_then(|packet| transfer.packet(&packet, now))
+                }
+                // Its port is closed: it has gone, perhaps with all it wanted.
+                Some(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                    tracing::debug!(%peer, file = %request, "TFTP client has gone");
+                    return Ok(());
+                }
+                Some(Err(e)) => return Err(e),
+            };
+            if transfer.is_answered() {
+                answered.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn saw(&self, peer: SocketAddrV4, what: &'static str, detail: String) {
+        let mac: Option<Mac> = self.leases.holder(*peer.ip());
+        self.observer.saw(Sighting { mac, from: Some((*peer.ip()).into()), what, detail });
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<SocketAddrV4, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends; a full queue below is a loss like any other, which the transfer repairs.
+async fn send(socket: &UdpSocket, bytes: &[u8]) -> io::Result<()> {
+    match socket.send(bytes).await {
+        Err(e) if e.raw_os_error() == Some(nix::libc::ENOBUFS) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Blocks of a file, read in larger pieces off the async threads.
+struct Reader {
+    content: Content,
+    block_size: u64,
+    piece_size: usize,
+    offset: u64,
+    piece: Bytes,
+}
+
+impl Reader {
+    fn new(content: Content, block_size: u16, window: u16) -> Self {
+        let piece_size = (usize::from(block_size) * usize::from(window)).max(READ_AHEAD);
+        Self { content, block_size: block_size.into(), piece_size, offset: 0, piece: Bytes::new() }
+    }
+
+    async fn block(&mut self, number: u64) -> io::Result<Bytes> {
+        let start = number * self.block_size;
+        let end = (start + self.block_size).min(self.content.length());
+        if start >= end {
+            return Ok(Bytes::new());
+        }
+        if start < self.offset || end > self.offset + self.piece.len() as u64 {
+            let (content, size) = (self.content.clone(), self.piece_size);
+            self.piece = tokio::task::spawn_blocking(move || content.read(start, size)).await??;
+            self.offset = start;
+        }
+        let from = usize::try_from(start - self.offset).unwrap_or(usize::MAX);
+        let to = usize::try_from(end - self.offset).unwrap_or(usize::MAX);
+        if to > self.piece.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(self.piece.slice(from..to))
+    }
+}
