@@ -4,7 +4,9 @@
 //! ([`crate::is_hand_over`]) only prepare in their `run`; the agent reports, waits for the server's
 //! word, and then calls [`leave`].
 
+pub mod bootentry;
 mod disk;
+mod efi;
 mod fail;
 mod host;
 mod leave;

@@ -16,6 +16,8 @@ mod ioctl {
     nix::ioctl_read_bad!(blksszget, 0x1268, std::ffi::c_int);
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
     nix::ioctl_write_ptr_bad!(blkzeroout, 0x127f, [u64; 2]);
+    nix::ioctl_read!(getflags, b'f', 1, libc::c_long);
+    nix::ioctl_write_ptr!(setflags, b'f', 2, libc::c_long);
     nix::ioctl_write_ptr_bad!(blkpg, 0x1269, super::BlkpgArg);
 }
 
@@ -143,5 +145,26 @@ pub(crate) fn enter(command: &mut Command, root: &Path) -> io::Result<()> {
             Ok(())
         });
     }
+    Ok(())
+}
+
+/// Takes the immutable flag from an open file; a file system that knows no flags has none.
+pub(crate) fn clear_immutable(file: &File) -> io::Result<()> {
+    /// `FS_IMMUTABLE_FL` of linux/fs.h.
+    const IMMUTABLE: libc::c_long = 0x10;
+    // The kernel reads and writes an int, though the constants are made for a long (linux/fs.h).
+    let mut flags: libc::c_long = 0;
+    // SAFETY: the descriptor is open, the pointer is to a live variable at least as large as what is written.
+    match unsafe { ioctl::getflags(file.as_raw_fd(), &raw mut flags) } {
+        Ok(_) => {}
+        Err(nix::errno::Errno::ENOTTY | nix::errno::Errno::EOPNOTSUPP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    if flags & IMMUTABLE == 0 {
+        return Ok(());
+    }
+    let flags = flags & !IMMUTABLE;
+    // SAFETY: as above; the kernel only reads.
+    unsafe { ioctl::setflags(file.as_raw_fd(), &raw const flags) }?;
     Ok(())
 }
