@@ -1,0 +1,293 @@
+//! The words of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dragonfly_core::Mac;
+use url::Url;
+
+use crate::config::{self, Config, ConfigError, Options};
+
+/// Bare-metal provisioning: power on, discovered, assigned, installed, ready.
+///
+/// Without a command, serves: boot services for machines, an API and web pages for people.
+#[derive(Debug, Parser)]
+#[command(name = "dragonfly", version, max_term_width = 100, subcommand_help_heading = "Commands", after_long_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do; serve, without
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+
+    /// Data directory [default: /var/lib/dragonfly]
+    #[arg(long, env = "DRAGONFLY_DATA", value_name = "DIR", global = true)]
+    pub(super) data: Option<PathBuf>,
+
+    /// Configuration file; it must exist when named here [default: /etc/dragonfly/config.toml]
+    #[arg(long, env = "DRAGONFLY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten, next_help_heading = "Serving")]
+    options: Options,
+
+    #[command(flatten, next_help_heading = "Reaching a server")]
+    pub(super) reach: Reach,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  dragonfly --data /srv/dragonfly              serve on port 3000
+  dragonfly apply -f network.yaml              say on which network to answer DHCP
+  dragonfly get machines                       what has been discovered
+  dragonfly assign CensusAbleQualityParent --template debian-12
+  dragonfly watch CensusAbleQualityParent --until ready
+  dragonfly why 52:54:00:ab:cd:01              what it would boot now, and why
+
+Environment for commands:
+  DRAGONFLY_SERVER      the server [default: http://127.0.0.1:3000]
+  DRAGONFLY_TOKEN       the token itself; or
+  DRAGONFLY_TOKEN_FILE  a file that holds it [default: admin.token in the data directory]
+  DRAGONFLY_PIN         the server's fingerprint, as it prints at its start
+
+Exit codes: 0 done, 1 failed, 2 the command line was not understood.";
+
+/// Which server, and how it is trusted.
+#[derive(Debug, Args)]
+pub(super) struct Reach {
+    /// The server
+    #[arg(long, env = "DRAGONFLY_SERVER", value_name = "URL", global = true, default_value = "http://127.0.0.1:3000")]
+    pub(super) server: Url,
+    /// Fingerprint of the server's key (SHA-256, hex), as the server prints at its start
+    #[arg(long, env = "DRAGONFLY_PIN", value_name = "HEX", global = true, value_parser = crate::tls::parse_pin)]
+    pub(super) pin: Option<String>,
+}
+
+impl Cli {
+    /// The settings to serve with.
+    pub(super) fn settle(self) -> Result<Config, ConfigError> {
+        let file = config::read_file(self.config.as_deref())?;
+        let flags = Options { data: self.data, ..self.options };
+        flags.or(file).settle()
+    }
+}
+
+/// How something is written out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// More columns
+    Wide,
+    /// JSON for programs
+    Json,
+    /// YAML, as `apply` takes it
+    Yaml,
+    /// Kind and name only
+    Name,
+}
+
+/// Where `watch` ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Until {
+    /// When the machine is Ready
+    Ready,
+    /// When it is Ready, or in Error or Held
+    Settled,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show objects: machines, templates, workflows, networks, secrets
+    #[command(after_help = "Examples:\n  dragonfly get machines\n  dragonfly get template debian-12 -o yaml\n  \
+        dragonfly get machines -l rack=a1 -o json")]
+    Get {
+        /// machines (hardware, hw), templates (tpl), workflows (wf), networks (net), secrets (sec)
+        what: String,
+        /// Only these; machines in any spelling of their name, or by MAC
+        names: Vec<String>,
+        /// Only objects with these labels: `rack=a1,role=db`
+        #[arg(short = 'l', long, value_name = "LABELS")]
+        selector: Option<String>,
+        /// How to write it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Show everything about one object, for people
+    Describe {
+        /// As for `get`
+        what: String,
+        /// Its name; a machine's in any spelling, or a MAC
+        name: String,
+    },
+    /// Create or change objects from files
+    #[command(after_help = "Examples:\n  dragonfly apply -f template.yaml\n  dragonfly apply -f site/\n  \
+        cat network.yaml | dragonfly apply -f -\n\nAll of a file is checked before any of it is written.")]
+    Apply {
+        /// A file of YAML or JSON, `-` for standard input, or a directory (its *.yaml, *.yml, *.json)
+        #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// How to write what was done
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Delete objects
+    #[command(after_help = "Examples:\n  dragonfly delete template debian-12\n  dragonfly delete -f old.yaml")]
+    Delete {
+        /// As for `get`
+        #[arg(required_unless_present = "files")]
+        what: Option<String>,
+        /// Their names
+        #[arg(required_unless_present = "files")]
+        names: Vec<String>,
+        /// What these files hold
+        #[arg(short = 'f', long = "file", value_name = "FILE", conflicts_with_all = ["what", "names"])]
+        files: Vec<PathBuf>,
+    },
+    /// Have a template installed on machines
+    #[command(after_help = "Examples:\n  dragonfly assign CensusAbleQualityParent --template debian-12\n  \
+        dragonfly assign 52:54:00:ab:cd:01 --template debian-12 --value user=ops --overwrite sda\n\n\
+        Disks that carry data are refused unless --overwrite names them (kernel name or serial) or says `all`.")]
+    Assign {
+        /// Their names in any spelling, or MACs
+        #[arg(required = true)]
+        machines: Vec<String>,
+        /// The template
+        #[arg(short, long, value_name = "NAME")]
+        template: String,
+        /// A value for the template; several times for several
+        #[arg(long = "value", value_name = "KEY=VALUE")]
+        values: Vec<String>,
+        /// A disk that may be overwritten although it carries data, or `all`; several times for several
+        #[arg(long, value_name = "DISK")]
+        overwrite: Vec<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Install machines anew, whatever is on their disks
+    #[command(after_help = "Examples:\n  dragonfly reimage CensusAbleQualityParent\n  \
+        dragonfly reimage CensusAbleQualityParent --template debian-13 --yes")]
+    Reimage {
+        /// Their names in any spelling, or MACs
+        #[arg(required = true)]
+        machines: Vec<String>,
+        /// The template; the one installed last, without
+        #[arg(short, long, value_name = "NAME")]
+        template: Option<String>,
+        /// A value for the template; several times for several
+        #[arg(long = "value", value_name = "KEY=VALUE")]
+        values: Vec<String>,
+        /// Only these disks may be overwritten; all that the template names, without
+        #[arg(long, value_name = "DISK")]
+        overwrite: Vec<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Give what failed another attempt, from the right place
+    Retry {
+        /// Their names in any spelling, or MACs
+        #[arg(required = true)]
+        machines: Vec<String>,
+    },
+    /// Call off what machines are to run
+    Abort {
+        /// Their names in any spelling, or MACs
+        #[arg(required = true)]
+        machines: Vec<String>,
+    },
+    /// Refuse assign, reimage and delete for machines
+    Protect {
+        /// Their names in any spelling, or MACs
+        #[arg(required = true)]
+        machines: Vec<String>,
+        /// Allow them again
+        #[arg(long)]
+        off: bool,
+    },
+    /// Do nothing to machines: they boot from their disks
+    Hold {
+        /// Their names in any spelling, or MACs
+        #[arg(required = true)]
+        machines: Vec<String>,
+        /// Why, for whoever finds it held
+        #[arg(long)]
+        reason: String,
+    },
+    /// Settle a hold or an identity in conflict
+    Release {
+        /// Their names in any spelling, or MACs
+        #[arg(required = true)]
+        machines: Vec<String>,
+    },
+    /// Follow what happens, live
+    #[command(after_help = "Examples:\n  dragonfly watch\n  dragonfly watch CensusAbleQualityParent --until ready --timeout 1800\n\n\
+        With --until the exit code is 1 when the machine ends in Error or Held, or the time is over.")]
+    Watch {
+        /// Only this machine
+        machine: Option<String>,
+        /// End when the machine has come this far
+        #[arg(long, value_enum, requires = "machine")]
+        until: Option<Until>,
+        /// End after this many seconds
+        #[arg(long, value_name = "SECONDS", requires = "until")]
+        timeout: Option<u64>,
+    },
+    /// Say what a machine would boot now, and why
+    Why {
+        /// Its name in any spelling, or a MAC, also one that nobody has seen
+        machine: String,
+        /// How to write it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Show what happened to a machine lately
+    Timeline {
+        /// Its name in any spelling, or a MAC
+        machine: String,
+        /// How to write it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Show the end of a machine's agent log
+    Log {
+        /// Its name in any spelling, or a MAC
+        machine: String,
+    },
+    /// Print a one-time link that signs a browser in
+    Login,
+    /// Say the memorable name of a MAC
+    #[command(after_help = "Example:\n  dragonfly name 52:54:00:ab:cd:01      CensusAbleQualityParent")]
+    Name {
+        /// The MAC
+        mac: Mac,
+    },
+    /// Run the boot services alone at a remote site (not in this version)
+    #[command(hide = true)]
+    Boot {
+        /// The server to ask
+        #[arg(long = "for", value_name = "URL")]
+        server: Url,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_words_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_secret_is_taken_on_the_command_line() {
+        let command = Cli::command();
+        let all = std::iter::once(&command).chain(command.get_subcommands());
+        for argument in all.flat_map(clap::Command::get_arguments) {
+            let id = argument.get_id().as_str();
+            assert!(!id.contains("token") && !id.contains("password"), "{id}");
+        }
+    }
+}

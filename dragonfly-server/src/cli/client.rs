@@ -1,0 +1,223 @@
+//! Speaking to a server: trust by fingerprint, the token by file or environment.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use dragonfly_core::secret::SecretString;
+use dragonfly_core::wire;
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Serialize;
+use serde_json::Value;
+use url::{Host, Url};
+
+use crate::auth::TOKEN_FILE;
+use crate::tls::Pinned;
+
+/// Which server, how it is trusted, and where a token may lie.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) server: Url,
+    pub(super) pin: Option<String>,
+    pub(super) data: PathBuf,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    server: Url,
+    token: Token,
+    pinned: Arc<Pinned>,
+}
+
+/// The token, or why there is none: said only when one is needed.
+#[derive(Debug)]
+enum Token {
+    Have(SecretString),
+    None(String),
+}
+
+impl Client {
+    pub(super) fn new(target: Target) -> anyhow::Result<Self> {
+        let server = target.server;
+        check_server(&server)?;
+        let token = find_token(&target.data);
+        let pinned = Pinned::new(target.pin);
+        let tls = pinned.client_config().context("TLS cannot be set up")?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            // A proxy would see the token, and a redirect would carry it elsewhere.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(10))
+            .user_agent(concat!("dragonfly/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("the HTTP client cannot be set up")?;
+        Ok(Self { http, server, token, pinned })
+    }
+
+    pub(super) fn server(&self) -> &Url {
+        &self.server
+    }
+
+    pub(super) async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Value> {
+        let mut url = self.url(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.json(self.request(Method::GET, url)?).await
+    }
+
+    pub(super) async fn text(&self, path: &[&str]) -> anyhow::Result<String> {
+        let request = self.request(Method::GET, self.url(path)?)?;
+        Ok(self.send(request.timeout(Duration::from_secs(60))).await?.text().await?)
+    }
+
+    pub(super) async fn post(&self, path: &[&str], body: &impl Serialize) -> anyhow::Result<Value> {
+        let request = self.request(Method::POST, self.url(path)?)?;
+        self.json(request.json(body)).await
+    }
+
+    pub(super) async fn post_text(&self, path: &[&str], body: String) -> anyhow::Result<Value> {
+        let request = self.request(Method::POST, self.url(path)?)?;
+        self.json(request.header("content-type", "application/yaml").body(body)).await
+    }
+
+    pub(super) async fn delete(&self, path: &[&str]) -> anyhow::Result<Value> {
+        let request = self.request(Method::DELETE, self.url(path)?)?;
+        self.json(request).await
+    }
+
+    /// An answer that does not end by itself.
+    pub(super) async fn stream(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Response> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().extend_pairs(query);
+        self.send(self.request(Method::GET, url)?).await
+    }
+
+    /// The address of a path; each segment is escaped.
+    fn url(&self, path: &[&str]) -> anyhow::Result<Url> {
+        let mut url = self.server.clone();
+        url.path_segments_mut().map_err(|()| anyhow!("{} cannot have a path", self.server))?.clear().extend(path);
+        Ok(url)
+    }
+
+    fn request(&self, method: Method, url: Url) -> anyhow::Result<RequestBuilder> {
+        match &self.token {
+            Token::Have(token) => Ok(self.http.request(method, url).bearer_auth(token.reveal())),
+            Token::None(why) => bail!("{why}"),
+        }
+    }
+
+    async fn json(&self, request: RequestBuilder) -> anyhow::Result<Value> {
+        let response = self.send(request.timeout(Duration::from_secs(60))).await?;
+        let body = response.bytes().await.context("the answer broke off")?;
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&body).context("the answer is not JSON: is this a Dragonfly server?")
+    }
+
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Err(self.unreachable(error)),
+        };
+        let status = response.status();
+        if status.is_redirection() {
+            bail!("{} wants TLS: use https:// and --pin", self.server);
+        }
+        if !status.is_success() {
+            let body = response.bytes().await.unwrap_or_default();
+            return Err(refused(status.as_u16(), &body));
+        }
+        Ok(response)
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {
+        let server = &self.server;
+        // The address is told already, without what might stand in a query.
+        let error = anyhow::Error::from(error.without_url());
+        match self.pinned.seen() {
+            Some(seen) => error.context(format!(
+                "{server} is not trusted: its fingerprint is {seen}. Compare it with what the server prints at its \
+                 start; if it is the same, give it with --pin or in DRAGONFLY_PIN"
+            )),
+            None => error.context(format!(
+                "cannot reach {server}; is the server running there? Say where it is with --server or DRAGONFLY_SERVER"
+            )),
+        }
+    }
+}
+
+fn refused(status: u16, body: &[u8]) -> anyhow::Error {
+    let problem: wire::Problem = serde_json::from_slice(body).unwrap_or_default();
+    // Kubernetes' shapes say it in `message`.
+    let message = problem.more.get("message").and_then(Value::as_str);
+    let said = message.unwrap_or(if problem.detail.is_empty() { &problem.title } else { &problem.detail });
+    match status {
+        401 => anyhow!(
+            "the server does not take this token; the right one is in the file {TOKEN_FILE} of its data directory: \
+             name it with DRAGONFLY_TOKEN_FILE, or run as a user who may read it"
+        ),
+        _ if said.is_empty() => anyhow!("the server answered {status} and did not say why"),
+        _ => anyhow!("{said}"),
+    }
+}
+
+fn check_server(server: &Url) -> anyhow::Result<()> {
+    let local = match server.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => bail!("--server {server}: write http://127.0.0.1:3000 or https://HOST:3000"),
+    };
+    match server.scheme() {
+        "https" => Ok(()),
+        "http" if local => Ok(()),
+        "http" => bail!("--server {server}: the token may leave this machine only over TLS; use https:// and --pin"),
+        other => bail!("--server {server}: `{other}` is not spoken; use https://"),
+    }
+}
+
+fn find_token(data: &Path) -> Token {
+    if let Ok(token) = std::env::var("DRAGONFLY_TOKEN")
+        && !token.trim().is_empty()
+    {
+        return Token::Have(token.trim().to_owned().into());
+    }
+    let named = std::env::var_os("DRAGONFLY_TOKEN_FILE").map(PathBuf::from);
+    let path = named.unwrap_or_else(|| data.join(TOKEN_FILE));
+    match std::fs::read_to_string(&path) {
+        Ok(token) => Token::Have(token.trim().to_owned().into()),
+        Err(error) => Token::None(format!(
+            "no token: {} cannot be read ({error}); set DRAGONFLY_TOKEN_FILE to the server's {TOKEN_FILE}, \
+             --data to its data directory, or DRAGONFLY_TOKEN to the token",
+            path.display()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_leaves_only_over_tls_or_to_this_machine() {
+        for good in ["http://127.0.0.1:3000", "http://localhost:1", "http://[::1]:3000", "https://rack.example"] {
+            assert!(check_server(&good.parse().unwrap()).is_ok(), "{good}");
+        }
+        for bad in ["http://10.0.0.1:3000", "http://rack.example", "ftp://127.0.0.1", "file:///x"] {
+            assert!(check_server(&bad.parse().unwrap()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn says_what_the_server_said() {
+        let said = |body: &str| refused(422, body.as_bytes()).to_string();
+        assert_eq!(said(r#"{"status":422,"title":"t","detail":"d"}"#), "d");
+        assert_eq!(said(r#"{"kind":"Status","message":"m","code":422,"status":"Failure"}"#), "m");
+        assert!(said("gibberish").contains("422"));
+    }
+}

@@ -1,0 +1,103 @@
+//! The command line: every word of it, and what each does.
+
+mod args;
+mod client;
+mod objects;
+mod output;
+mod verbs;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use args::Cli;
+use args::Command;
+use client::{Client, Target};
+use output::Out;
+
+/// Runs the command line and gives the process' exit code: 0 done, 1 failed, 2 not understood.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout with 0, mistakes to stderr with 2.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // The name of a MAC and Mage's files need no server.
+    match &cli.command {
+        Some(Command::Name { mac }) => {
+            Out::stdout().line(&dragonfly_core::name::memorable(*mac))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Boot { server }) => {
+            anyhow::bail!(
+                "boot services alone at a remote site (for {server}) are not part of this version; \
+                 run the whole server there: dragonfly --data DIR"
+            );
+        }
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(dispatch(cli));
+    // A blocking read that hangs must not keep a finished command alive.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    done
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Some(command) = cli.command else {
+        crate::serve::serve(cli.settle()?).await?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let target = Target { server: cli.reach.server, pin: cli.reach.pin, data: cli.data.unwrap_or_else(data_dir) };
+    let client = Client::new(target)?;
+    let out = Out::stdout();
+    match command {
+        Command::Get { what, names, selector, output } => {
+            objects::get(&client, &out, &what, &names, selector.as_deref(), output).await?;
+        }
+        Command::Describe { what, name } => objects::describe(&client, &out, &what, &name).await?,
+        Command::Apply { files, output } => objects::apply(&client, &out, &files, output).await?,
+        Command::Delete { what, names, files } => objects::delete(&client, &out, what.as_deref(), &names, &files).await?,
+        Command::Watch { machine, until, timeout } => {
+            return watch::watch(&client, &out, machine.as_deref(), until, timeout).await;
+        }
+        Command::Timeline { machine, output } => verbs::timeline(&client, &out, &machine, output).await?,
+        Command::Why { machine, output } => verbs::why(&client, &out, &machine, output).await?,
+        Command::Log { machine } => verbs::log(&client, &out, &machine).await?,
+        Command::Login => verbs::login(&client, &out).await?,
+        Command::Assign { machines, template, values, overwrite, yes } => {
+            verbs::assign(&client, &out, &machines, &template, &values, &overwrite, yes).await?;
+        }
+        Command::Reimage { machines, template, values, overwrite, yes } => {
+            verbs::reimage(&client, &out, &machines, template.as_deref(), &values, &overwrite, yes).await?;
+        }
+        Command::Retry { machines } => verbs::each(&client, &out, &machines, "retry", "gets another attempt").await?,
+        Command::Abort { machines } => verbs::each(&client, &out, &machines, "abort", "is called off").await?,
+        Command::Release { machines } => verbs::each(&client, &out, &machines, "release", "is released").await?,
+        Command::Protect { machines, off } => verbs::protect(&client, &out, &machines, !off).await?,
+        Command::Hold { machines, reason } => verbs::hold(&client, &out, &machines, &reason).await?,
+        // Answered before a runtime was there.
+        Command::Name { .. } | Command::Boot { .. } => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn data_dir() -> PathBuf {
+    crate::config::DATA_DIR.into()
+}

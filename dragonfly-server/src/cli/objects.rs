@@ -1,0 +1,365 @@
+//! get, describe, apply, delete.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use dragonfly_core::clock::{Clock as _, SystemClock, Timestamp};
+use dragonfly_core::resource::{Kind, manifest};
+use serde_json::{Value, json};
+
+use super::args::Format;
+use super::client::Client;
+use super::output::Out;
+use crate::view::{self, Machine};
+
+/// The kind a person means; machines are hardware.
+fn kind(word: &str) -> anyhow::Result<Kind> {
+    if word.eq_ignore_ascii_case("machines") || word.eq_ignore_ascii_case("machine") {
+        return Ok(Kind::HARDWARE);
+    }
+    // `workflow` as well as `workflows`.
+    let found = Kind::find(word);
+    let known = "machines, templates, workflows, networks, secrets";
+    found.with_context(|| format!("`{word}` is not a kind of object; there are: {known}"))
+}
+
+const GROUP: [&str; 3] = ["apis", "dragonfly.computer", "v1"];
+
+/// An object's name as stored: a machine may be named in any spelling, or by MAC.
+async fn stored_name(client: &Client, kind: Kind, word: &str) -> anyhow::Result<String> {
+    if kind != Kind::HARDWARE {
+        return Ok(word.to_owned());
+    }
+    let whole = client.get(&["dragonfly", "v1", "machines", word], &[]).await?;
+    Ok(whole.pointer("/machine/name").and_then(Value::as_str).unwrap_or(word).to_owned())
+}
+
+async fn fetch(client: &Client, kind: Kind, names: &[String], selector: Option<&str>) -> anyhow::Result<Vec<Value>> {
+    if !names.is_empty() {
+        if selector.is_some() {
+            bail!("give names or --selector, not both");
+        }
+        let mut objects = Vec::new();
+        for word in names {
+            let name = stored_name(client, kind, word).await?;
+            objects.push(client.get(&[GROUP[0], GROUP[1], GROUP[2], kind.plural, &name], &[]).await?);
+        }
+        return Ok(objects);
+    }
+    let mut objects = Vec::new();
+    let mut from = String::new();
+    loop {
+        let query =
+            [("limit", "500"), ("continue", from.as_str()), ("labelSelector", selector.unwrap_or_default())];
+        let mut page = client.get(&[GROUP[0], GROUP[1], GROUP[2], kind.plural], &query).await?;
+        if let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) {
+            objects.extend(items);
+        }
+        match page.pointer("/metadata/continue").and_then(Value::as_str) {
+            Some(more) if !more.is_empty() => more.clone_into(&mut from),
+            _ => return Ok(objects),
+        }
+    }
+}
+
+pub(super) async fn get(
+    client: &Client,
+    out: &Out,
+    what: &str,
+    names: &[String],
+    selector: Option<&str>,
+    format: Format,
+) -> anyhow::Result<()> {
+    let kind = kind(what)?;
+    let objects = fetch(client, kind, names, selector).await?;
+    let table = matches!(format, Format::Table | Format::Wide);
+    if table && kind == Kind::HARDWARE {
+        return machines(client, out, &objects, format == Format::Wide).await;
+    }
+    if table {
+        if objects.is_empty() {
+            return Ok(out.line(&format!("No {} yet.", kind.plural))?);
+        }
+        let (head, rows) = rows(kind, &objects, format == Format::Wide, SystemClock.now());
+        return Ok(out.table(&head, &rows)?);
+    }
+    // One that was asked for by name stands alone, as `apply` takes it.
+    write(out, objects, names.len() == 1, format)
+}
+
+fn write(out: &Out, mut objects: Vec<Value>, single: bool, format: Format) -> anyhow::Result<()> {
+    let value = match objects.pop() {
+        Some(one) if single && objects.is_empty() => one,
+        last => {
+            objects.extend(last);
+            json!({ "apiVersion": "v1", "kind": "List", "items": objects })
+        }
+    };
+    match format {
+        Format::Json => out.json(&value)?,
+        Format::Yaml => match value.get("items").and_then(Value::as_array) {
+            // Documents and not a list: a person reads them, and `apply` takes them.
+            Some(items) => {
+                for item in items {
+                    out.raw("---\n")?;
+                    out.yaml(item)?;
+                }
+            }
+            None => out.yaml(&value)?,
+        },
+        Format::Table | Format::Wide | Format::Name => {
+            let one = [value];
+            let items = one[0].get("items").and_then(Value::as_array).map_or(&one[..], Vec::as_slice);
+            for item in items {
+                let kind = text(item, "/kind").to_lowercase();
+                out.line(&format!("{kind}/{}", text(item, "/metadata/name")))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn machines(client: &Client, out: &Out, objects: &[Value], wide: bool) -> anyhow::Result<()> {
+    if objects.is_empty() {
+        out.line("No machines yet. Boot one from the network; `dragonfly get networks` shows where they are answered.")?;
+        return Ok(());
+    }
+    let mut all = client.get(&["dragonfly", "v1", "machines"], &[]).await?;
+    let lines: Vec<Machine> = serde_json::from_value(all.get_mut("items").map(Value::take).unwrap_or_default())
+        .context("the server describes its machines in another way: is it of another version?")?;
+    let wanted: Vec<&str> = objects.iter().map(|o| text(o, "/metadata/name")).collect();
+    let now = SystemClock.now();
+    let rows: Vec<Vec<String>> = lines
+        .iter()
+        .filter(|machine| wanted.contains(&machine.name.as_str()))
+        .map(|machine| machine_row(machine, wide, now))
+        .collect();
+    let mut head = vec!["NAME", "PHASE", "PROGRESS", "TEMPLATE", "ADDRESS", "SEEN"];
+    if wide {
+        head.extend(["MAC", "MODEL", "MESSAGE"]);
+    }
+    Ok(out.table(&head, &rows)?)
+}
+
+fn machine_row(machine: &Machine, wide: bool, now: Timestamp) -> Vec<String> {
+    let dash = || "-".to_owned();
+    let mut phase = view::phase_word(machine.phase).to_owned();
+    if machine.adopted {
+        phase.push_str(", adopted");
+    }
+    if machine.protected {
+        phase.push_str(", protected");
+    }
+    if machine.hold.is_some() && machine.phase != Some(dragonfly_core::lifecycle::Phase::Held) {
+        phase.push_str(", held");
+    }
+    let mut row = vec![
+        machine.display_name.clone(),
+        phase,
+        progress(machine).unwrap_or_else(dash),
+        machine.template.clone().unwrap_or_else(dash),
+        machine.address.map_or_else(dash, |a| a.to_string()),
+        machine.last_seen.map_or_else(dash, |then| format!("{} ago", view::ago(now, then))),
+    ];
+    if wide {
+        row.push(machine.macs.first().map_or_else(dash, ToString::to_string));
+        row.push(if machine.model.is_empty() { dash() } else { machine.model.clone() });
+        row.push(machine.message.clone());
+    }
+    row
+}
+
+/// `43% image2disk 412 MiB of 2.0 GiB`, while there is something to tell.
+pub(super) fn progress(machine: &Machine) -> Option<String> {
+    use dragonfly_core::lifecycle::Phase as P;
+    let run = machine.run.as_ref()?;
+    if !matches!(machine.phase, Some(P::Assigned | P::Provisioning | P::Error)) {
+        return None;
+    }
+    let step = run.step.as_deref().map(|s| format!(" {s}")).unwrap_or_default();
+    let detail = run.progress.map(|p| format!(" {}", view::progress_words(p))).unwrap_or_default();
+    Some(format!("{}%{step}{detail}", run.percent))
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn rows(kind: Kind, objects: &[Value], wide: bool, now: Timestamp) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let count = |object: &Value, pointer: &str| match object.pointer(pointer) {
+        Some(Value::Array(items)) => items.len(),
+        Some(Value::Object(map)) => map.len(),
+        _ => 0,
+    };
+    let age = |object: &Value| {
+        let made = object.pointer("/metadata/creationTimestamp").cloned().unwrap_or_default();
+        serde_json::from_value(made).map_or_else(|_| "-".to_owned(), |then| view::ago(now, then))
+    };
+    let list = |object: &Value, pointer: &str| {
+        let items = object.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+    };
+    let cells = |o: &Value| -> Vec<String> {
+        let t = |p: &str| text(o, p).to_owned();
+        match kind {
+            Kind::TEMPLATE => vec![count(o, "/spec/actions").to_string(), t("/spec/description")],
+            Kind::WORKFLOW => {
+                let state = match text(o, "/status/state") {
+                    "" => "Pending".to_owned(),
+                    state => state.to_owned(),
+                };
+                let attempt = o.pointer("/status/attempt").and_then(Value::as_u64).unwrap_or(0);
+                let mut cells = vec![t("/spec/hardware"), t("/spec/template"), state, attempt.to_string()];
+                if wide {
+                    cells.push(t("/status/message"));
+                }
+                cells
+            }
+            Kind::NETWORK => {
+                let pool = match (text(o, "/spec/pool/start"), text(o, "/spec/pool/end")) {
+                    ("", _) => "-".to_owned(),
+                    (start, end) => format!("{start}-{end}"),
+                };
+                let mut cells = vec![t("/spec/interface"), t("/spec/dhcp"), t("/spec/subnet"), pool];
+                if wide {
+                    cells.extend([t("/spec/router"), list(o, "/spec/dns")]);
+                }
+                cells
+            }
+            _ => vec![list(o, "/spec/keys")],
+        }
+    };
+    let mut head = vec!["NAME"];
+    head.extend(match (kind, wide) {
+        (Kind::TEMPLATE, _) => vec!["ACTIONS", "DESCRIPTION"],
+        (Kind::WORKFLOW, false) => vec!["MACHINE", "TEMPLATE", "STATE", "ATTEMPT"],
+        (Kind::WORKFLOW, true) => vec!["MACHINE", "TEMPLATE", "STATE", "ATTEMPT", "MESSAGE"],
+        (Kind::NETWORK, false) => vec!["INTERFACE", "DHCP", "SUBNET", "POOL"],
+        (Kind::NETWORK, true) => vec!["INTERFACE", "DHCP", "SUBNET", "POOL", "ROUTER", "DNS"],
+        _ => vec!["KEYS"],
+    });
+    head.push("AGE");
+    let rows = objects.iter().map(|o| {
+        let mut row = vec![text(o, "/metadata/name").to_owned()];
+        row.extend(cells(o));
+        row.push(age(o));
+        row
+    });
+    (head, rows.collect())
+}
+
+pub(super) async fn describe(client: &Client, out: &Out, what: &str, name: &str) -> anyhow::Result<()> {
+    let kind = kind(what)?;
+    let name = stored_name(client, kind, name).await?;
+    let object = client.get(&[GROUP[0], GROUP[1], GROUP[2], kind.plural, &name], &[]).await?;
+    if kind == Kind::HARDWARE {
+        super::verbs::why(client, out, &name, Format::Table).await?;
+        out.line("")?;
+    }
+    Ok(out.yaml(&object)?)
+}
+
+pub(super) async fn apply(client: &Client, out: &Out, files: &[PathBuf], format: Format) -> anyhow::Result<()> {
+    for (name, text) in read(files)? {
+        let answer = client.post_text(&["dragonfly", "v1", "apply"], text).await.context(name)?;
+        let items = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+        if matches!(format, Format::Json | Format::Yaml | Format::Name) {
+            let objects: Vec<Value> = items.into_iter().filter_map(|mut i| i.get_mut("object").map(Value::take)).collect();
+            let single = objects.len() == 1;
+            write(out, objects, single, format)?;
+            continue;
+        }
+        for item in &items {
+            let kind = text_of(item, "/object/kind").to_lowercase();
+            out.line(&format!("{kind}/{} {}", text_of(item, "/object/metadata/name"), text_of(item, "/change")))?;
+        }
+    }
+    Ok(())
+}
+
+fn text_of<'a>(item: &'a Value, pointer: &str) -> &'a str {
+    text(item, pointer)
+}
+
+pub(super) async fn delete(
+    client: &Client,
+    out: &Out,
+    what: Option<&str>,
+    names: &[String],
+    files: &[PathBuf],
+) -> anyhow::Result<()> {
+    let mut wanted = Vec::new();
+    if let Some(what) = what {
+        let kind = kind(what)?;
+        for word in names {
+            wanted.push((kind, stored_name(client, kind, word).await?));
+        }
+    }
+    for (name, text) in read(files)? {
+        let manifests = manifest::parse(&text).context(name)?;
+        wanted.extend(manifests.into_iter().map(|m| (m.record.kind, m.record.metadata.name)));
+    }
+    for (kind, name) in wanted {
+        client.delete(&[GROUP[0], GROUP[1], GROUP[2], kind.plural, &name]).await?;
+        out.line(&format!("{}/{name} deleted", kind.name.to_lowercase()))?;
+    }
+    Ok(())
+}
+
+/// The texts of files, of `-`, and of the manifests in directories, with their names.
+fn read(files: &[PathBuf]) -> anyhow::Result<Vec<(String, String)>> {
+    let mut texts = Vec::new();
+    for file in files {
+        if file == Path::new("-") {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
+            texts.push(("standard input".to_owned(), text));
+        } else if file.is_dir() {
+            let mut inside: Vec<PathBuf> = std::fs::read_dir(file)
+                .and_then(|dir| dir.map(|entry| entry.map(|e| e.path())).collect())
+                .with_context(|| format!("{} cannot be read", file.display()))?;
+            inside.retain(|p| p.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json"));
+            inside.sort();
+            if inside.is_empty() {
+                bail!("{} holds no *.yaml, *.yml or *.json", file.display());
+            }
+            for path in inside {
+                texts.push(read_one(&path)?);
+            }
+        } else {
+            texts.push(read_one(file)?);
+        }
+    }
+    Ok(texts)
+}
+
+fn read_one(path: &Path) -> anyhow::Result<(String, String)> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok((path.display().to_string(), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_in_every_spelling() {
+        for word in ["machines", "machine", "hardware", "hw", "Hardware"] {
+            assert_eq!(kind(word).unwrap(), Kind::HARDWARE, "{word}");
+        }
+        assert_eq!(kind("tpl").unwrap(), Kind::TEMPLATE);
+        assert!(kind("pods").unwrap_err().to_string().contains("templates"));
+    }
+
+    #[test]
+    fn a_directory_gives_its_manifests_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.yaml", "a.json", "c.txt"] {
+            std::fs::write(dir.path().join(name), name).unwrap();
+        }
+        let texts: Vec<String> = read(&[dir.path().into()]).unwrap().into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["a.json", "b.yaml"]);
+        assert!(read(&[dir.path().join("none.yaml")]).unwrap_err().to_string().contains("none.yaml"));
+    }
+}

@@ -1,0 +1,312 @@
+//! Settings of the server: flags, then `DRAGONFLY_*`, then the configuration file, then defaults.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use dragonfly_core::boot::Discovery;
+use serde::Deserialize;
+use url::Url;
+
+/// Where the configuration file stands unless told.
+pub const CONFIG_FILE: &str = "/etc/dragonfly/config.toml";
+/// Where the data stands unless told.
+pub const DATA_DIR: &str = "/var/lib/dragonfly";
+/// The port unless told.
+pub const PORT: u16 = 3000;
+
+/// What can be set on the command line, in the environment and in the file.
+///
+/// One type for all three: a flag, its variable and its key cannot drift apart.
+#[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Address to listen on
+    #[arg(long, env = "DRAGONFLY_HOST", value_name = "ADDRESS")]
+    pub host: Option<IpAddr>,
+    /// Port for TLS and plain HTTP, told apart by their first byte
+    #[arg(long, env = "DRAGONFLY_PORT", value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Directory of boot files: iPXE binaries, Mage's kernel and initramfs [default: DATA/boot]
+    #[arg(long, env = "DRAGONFLY_BOOT_FILES", value_name = "DIR")]
+    pub boot_files: Option<PathBuf>,
+    /// Directory of operating system images [default: DATA/images]
+    #[arg(long, env = "DRAGONFLY_IMAGES", value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// What is done with machines that nobody has seen
+    #[arg(long, env = "DRAGONFLY_DISCOVERY", value_enum, value_name = "HOW")]
+    pub discovery: Option<DiscoveryName>,
+    /// How much of a datacenter this server runs
+    #[arg(long, env = "DRAGONFLY_MODE", value_enum, value_name = "MODE")]
+    pub mode: Option<Mode>,
+    /// Where state is kept
+    #[arg(long, env = "DRAGONFLY_BACKEND", value_enum, value_name = "STORE")]
+    pub backend: Option<Backend>,
+    /// Where machines reach this server, if not at the address their request came to
+    #[arg(long, env = "DRAGONFLY_SERVER_URL", value_name = "URL")]
+    pub server_url: Option<Url>,
+    /// Host names, besides its own, under which browsers may reach this server
+    #[arg(long, env = "DRAGONFLY_NAMES", value_name = "NAME", value_delimiter = ',')]
+    pub names: Option<Vec<String>>,
+    /// What is logged, as in `info` or `dragonfly_boot=debug,info`
+    #[arg(long, env = "DRAGONFLY_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// The data directory, when it is set in the file
+    #[arg(skip)]
+    pub data: Option<PathBuf>,
+}
+
+/// [`Discovery`] as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiscoveryName {
+    /// Mage looks; a machine that carries an operating system is adopted and booted from its disk
+    Local,
+    /// Mage looks and waits, whatever is on the disk
+    Wait,
+    /// They boot from their disk
+    Off,
+}
+
+impl From<DiscoveryName> for Discovery {
+    fn from(name: DiscoveryName) -> Self {
+        match name {
+            DiscoveryName::Local => Self::Local,
+            DiscoveryName::Wait => Self::Wait,
+            DiscoveryName::Off => Self::Off,
+        }
+    }
+}
+
+/// How much of a datacenter one server runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// One server, basic provisioning
+    #[default]
+    Simple,
+    /// The whole datacenter from one server
+    Flight,
+    /// Several servers that share one store; not with redb
+    Swarm,
+}
+
+impl Mode {
+    /// As it is typed.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Simple => "simple",
+            Self::Flight => "flight",
+            Self::Swarm => "swarm",
+        }
+    }
+}
+
+/// Where state is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// One file in the data directory
+    #[default]
+    Redb,
+    /// Custom resources of a Kubernetes cluster
+    Kubernetes,
+    /// Tinkerbell's resources of a Kubernetes cluster
+    Tinkerbell,
+}
+
+/// Settings with nothing left open.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes any.
+    pub port: u16,
+    /// Where everything durable stands.
+    pub data: PathBuf,
+    /// Boot files.
+    pub boot_files: PathBuf,
+    /// Operating system images.
+    pub images: PathBuf,
+    /// What is done with unknown machines.
+    pub discovery: Discovery,
+    /// How much this server runs.
+    pub mode: Mode,
+    /// Where machines reach the server, if not where their request came to.
+    pub server_url: Option<Url>,
+    /// Host names accepted beside the machine's own.
+    pub names: Vec<String>,
+    /// The log filter.
+    pub log: String,
+}
+
+/// Why the settings do not make a server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}; give another with --config FILE, or make this one readable")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not right.
+    #[error("the configuration file {path} is not right")]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// This build has no such store.
+    #[error("backend `{0}` is not part of this build; the only one is `redb`. Unset DRAGONFLY_BACKEND or set it to redb")]
+    Backend(&'static str),
+    /// Swarm needs a shared store.
+    #[error(
+        "mode `swarm` needs a store that several servers share, and redb is one file of one server; \
+         use mode `simple` or `flight`"
+    )]
+    SwarmOnRedb,
+    /// The server's URL cannot be used.
+    #[error("server_url is `{url}`: {problem}")]
+    ServerUrl {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+/// The options in a configuration file. Without `named`, a missing default file is an empty one.
+pub fn read_file(named: Option<&Path>) -> Result<Options, ConfigError> {
+    let path = named.unwrap_or(Path::new(CONFIG_FILE));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => return Ok(Options::default()),
+        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+    };
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Options, ConfigError> {
+    toml::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+}
+
+impl Options {
+    /// These options, and where they are silent, those.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            host: self.host.or(other.host),
+            port: self.port.or(other.port),
+            boot_files: self.boot_files.or(other.boot_files),
+            images: self.images.or(other.images),
+            discovery: self.discovery.or(other.discovery),
+            mode: self.mode.or(other.mode),
+            backend: self.backend.or(other.backend),
+            server_url: self.server_url.or(other.server_url),
+            names: self.names.or(other.names),
+            log: self.log.or(other.log),
+            data: self.data.or(other.data),
+        }
+    }
+
+    /// Fills what is still open with defaults and refuses what does not fit together.
+    pub fn settle(self) -> Result<Config, ConfigError> {
+        match self.backend.unwrap_or_default() {
+            Backend::Redb => {}
+            Backend::Kubernetes => return Err(ConfigError::Backend("kubernetes")),
+            Backend::Tinkerbell => return Err(ConfigError::Backend("tinkerbell")),
+        }
+        let mode = self.mode.unwrap_or_default();
+        if mode == Mode::Swarm {
+            return Err(ConfigError::SwarmOnRedb);
+        }
+        if let Some(url) = &self.server_url {
+            check_server_url(url)?;
+        }
+        let data = self.data.unwrap_or_else(|| DATA_DIR.into());
+        Ok(Config {
+            host: self.host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            port: self.port.unwrap_or(PORT),
+            boot_files: self.boot_files.unwrap_or_else(|| data.join("boot")),
+            images: self.images.unwrap_or_else(|| data.join("images")),
+            discovery: self.discovery.map_or(Discovery::default(), Discovery::from),
+            mode,
+            server_url: self.server_url,
+            names: self.names.unwrap_or_default(),
+            log: self.log.unwrap_or_else(|| "info".to_owned()),
+            data,
+        })
+    }
+}
+
+fn check_server_url(url: &Url) -> Result<(), ConfigError> {
+    let bad = |problem| Err(ConfigError::ServerUrl { url: url.to_string(), problem });
+    if url.scheme() != "https" {
+        return bad("Mage speaks only TLS to the server; write https://HOST:PORT");
+    }
+    if url.host().is_none() || !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return bad("write a host and a port and nothing after them: https://HOST:PORT");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return bad("it must not carry a user name or a password");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Options, ConfigError> {
+        parse(Path::new("config.toml"), text)
+    }
+
+    fn causes(error: &dyn std::error::Error) -> String {
+        std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+
+    #[test]
+    fn earlier_sources_win_over_later_ones() {
+        let flags = Options { port: Some(1), ..Options::default() };
+        let file = read("port = 2\nhost = \"127.0.0.1\"\ndata = \"/d\"").unwrap();
+        let config = flags.or(file).settle().unwrap();
+        assert_eq!((config.port, config.host.to_string().as_str()), (1, "127.0.0.1"));
+        assert_eq!(config.images, Path::new("/d/images"));
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named() {
+        let error = read("prot = 3000").unwrap_err();
+        assert!(causes(&error).contains("prot"), "{}", causes(&error));
+        let error = read("port = \"x\"").unwrap_err();
+        assert!(causes(&error).contains("port"), "{}", causes(&error));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused_in_clear_words() {
+        for (text, want) in [
+            ("mode = \"swarm\"", "swarm"),
+            ("backend = \"kubernetes\"", "kubernetes"),
+            ("server_url = \"http://10.0.0.1:3000\"", "https"),
+            ("server_url = \"https://u:p@10.0.0.1\"", "password"),
+            ("server_url = \"https://10.0.0.1/x\"", "nothing after"),
+        ] {
+            let error = read(text).unwrap().settle().unwrap_err();
+            assert!(causes(&error).contains(want), "{text}: {}", causes(&error));
+        }
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_documented_defaults() {
+        let config = read("").unwrap().settle().unwrap();
+        assert_eq!(config.data, Path::new("/var/lib/dragonfly"));
+        assert_eq!((config.host.to_string().as_str(), config.port), ("0.0.0.0", 3000));
+        assert_eq!(config.discovery, Discovery::Local);
+    }
+}

@@ -1,0 +1,67 @@
+//! Small files that only their owner may read: keys and tokens.
+
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// What the file holds; if it does not exist, it is made with what `make` gives, mode 0600.
+///
+/// Two servers that start at once end with the same content: the file appears whole or not at all,
+/// and the one that comes second reads what the first wrote.
+pub fn read_or_create(path: &Path, make: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => {
+            let bytes = other?;
+            // An operator's `cp` may have opened it to others.
+            std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            return Ok(bytes);
+        }
+    }
+    if let Some(dir) = path.parent() {
+        create_dir(dir)?;
+    }
+    let bytes = make()?;
+    let draft = path.with_extension(format!("new-{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    let placed = std::fs::hard_link(&draft, path);
+    std::fs::remove_file(&draft)?;
+    match placed {
+        Ok(()) => {
+            if let Some(dir) = path.parent() {
+                std::fs::File::open(dir)?.sync_all()?;
+            }
+            Ok(bytes)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => std::fs::read(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a directory and those above it; new ones are closed to others.
+pub fn create_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_made_once_and_closed_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/key");
+        assert_eq!(read_or_create(&path, || Ok(b"one".to_vec())).unwrap(), b"one");
+        assert_eq!(read_or_create(&path, || Ok(b"two".to_vec())).unwrap(), b"one");
+        let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        read_or_create(&path, || unreachable!()).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft is left behind");
+    }
+}

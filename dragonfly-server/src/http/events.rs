@@ -1,0 +1,187 @@
+//! What just happened, as server-sent events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Sse;
+use axum::response::sse::{Event as Frame, KeepAlive};
+use dragonfly_core::event::{Event, Events, Subscription};
+use futures_util::{Stream, StreamExt as _};
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::App;
+use super::extract::Asked;
+use super::route::{Access, Routes};
+
+/// How often a quiet stream says that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes.get(
+        "/dragonfly/v1/events",
+        Access::Person,
+        "What happens, as server-sent events; Last-Event-ID replays, `gap` says that some are lost",
+        events,
+    )
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    /// Only what is about this machine.
+    machine: Option<String>,
+    /// As the header Last-Event-ID, for clients that cannot set it.
+    after: Option<String>,
+}
+
+async fn events(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Asked(wanted): Asked<Wanted>,
+) -> Sse<impl Stream<Item = Result<Frame, Infallible>>> {
+    let header = headers.get("last-event-id").and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let after = header.or(wanted.after).map(|id| Place::read(&id, app.meters.run()));
+    let machine = wanted.machine.map(|word| app.engine.resolve(&word).unwrap_or_else(|_| word.to_lowercase()));
+    let run = app.meters.run();
+    let told = told(app.engine.events().clone(), after)
+        .filter(move |told| {
+            let wanted = match told {
+                Told::Gap => true,
+                Told::Event(event) => machine.is_none() || event.machine == machine,
+            };
+            std::future::ready(wanted)
+        })
+        .map(move |told| Ok(frame(&told, run)))
+        .take_until(app.0.stop.clone().cancelled_owned());
+    Sse::new(told).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}
+
+/// Where a listener stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// After this event of this run of the server.
+    After(u64),
+    /// Somewhere in an earlier run: its numbers say nothing about ours.
+    Elsewhere,
+}
+
+impl Place {
+    /// Reads `run.number`, as [`frame`] writes it.
+    fn read(id: &str, run: u64) -> Self {
+        let parts = id.split_once('.').and_then(|(run, id)| Some((run.parse::<u64>().ok()?, id.parse::<u64>().ok()?)));
+        match parts {
+            Some((theirs, id)) if theirs == run => Self::After(id),
+            _ => Self::Elsewhere,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Told {
+    Gap,
+    Event(Arc<Event>),
+}
+
+fn frame(told: &Told, run: u64) -> Frame {
+    match told {
+        Told::Gap => Frame::default().event("gap").data("events were lost: read the state anew"),
+        Told::Event(event) => {
+            let frame = Frame::default().event(&event.kind).id(format!("{run}.{}", event.id));
+            // Our own type always serialises, and to one line.
+            frame.data(serde_json::to_string(event).unwrap_or_default())
+        }
+    }
+}
+
+/// Everything after a place, without end: a listener that lags is given what is still kept, and told
+/// of a gap when that is not all.
+fn told(events: Events, after: Option<Place>) -> impl Stream<Item = Told> {
+    let (start, lost) = match after {
+        None => (None, false),
+        Some(Place::After(id)) => (Some(id), false),
+        Some(Place::Elsewhere) => (None, true),
+    };
+    let Subscription { replay, gap, live } = events.subscribe(start);
+    let first = opening(lost || gap, replay);
+    let state = (events, live, start.unwrap_or(0));
+    let rest = futures_util::stream::unfold(state, |(events, mut live, last)| async move {
+        loop {
+            match live.recv().await {
+                // Sent once by the replay already.
+                Ok(event) if event.id <= last => {}
+                Ok(event) => {
+                    let id = event.id;
+                    return Some((vec![Told::Event(event)], (events, live, id)));
+                }
+                Err(RecvError::Lagged(_)) => {
+                    let Subscription { replay, gap, live } = events.subscribe(Some(last));
+                    let newest = replay.last().map_or(last, |e| e.id);
+                    return Some((opening(gap, replay), (events, live, newest)));
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    futures_util::stream::once(std::future::ready(first)).chain(rest).flat_map(futures_util::stream::iter)
+}
+
+fn opening(gap: bool, replay: Vec<Arc<Event>>) -> Vec<Told> {
+    gap.then_some(Told::Gap).into_iter().chain(replay.into_iter().map(Told::Event)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dragonfly_core::clock::Timestamp;
+    use dragonfly_core::event::NewEvent;
+
+    fn say(events: &Events) -> u64 {
+        events.publish(Timestamp::UNIX_EPOCH, NewEvent { kind: "test", ..NewEvent::default() })
+    }
+
+    async fn take(stream: impl Stream<Item = Told>, most: usize) -> Vec<String> {
+        let word = |told: &Told| match told {
+            Told::Gap => "gap".to_owned(),
+            Told::Event(event) => event.id.to_string(),
+        };
+        stream.take(most).map(|told| word(&told)).collect().await
+    }
+
+    #[tokio::test]
+    async fn replays_and_goes_on_without_a_gap_or_a_repeat() {
+        let events = Events::new(100);
+        for _ in 0..3 {
+            say(&events);
+        }
+        let stream = told(events.clone(), Some(Place::After(1)));
+        say(&events);
+        assert_eq!(take(stream, 3).await, ["2", "3", "4"]);
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_lags_is_told_and_goes_on() {
+        let events = Events::new(10);
+        let stream = told(events.clone(), None);
+        // More than the channel of live events holds.
+        for _ in 0..3000 {
+            say(&events);
+        }
+        let seen = take(stream, 11).await;
+        assert_eq!(seen.first().map(String::as_str), Some("gap"));
+        assert_eq!(seen.last().map(String::as_str), Some("3000"));
+    }
+
+    #[tokio::test]
+    async fn a_number_from_before_a_restart_is_a_gap() {
+        assert_eq!(Place::read("7.3", 7), Place::After(3));
+        assert_eq!(Place::read("6.3", 7), Place::Elsewhere);
+        assert_eq!(Place::read("nonsense", 7), Place::Elsewhere);
+        let events = Events::new(10);
+        let stream = told(events.clone(), Some(Place::Elsewhere));
+        say(&events);
+        assert_eq!(take(stream, 2).await, ["gap", "1"]);
+    }
+}

@@ -1,0 +1,48 @@
+//! Whether the server lives, whether it is ready, what it counts, what version it is.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::App;
+use super::route::{Access, Routes};
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes
+        .get("/healthz", Access::Open, "Whether the process answers", || async { "ok\n" })
+        .get("/readyz", Access::Open, "Whether the server can do its work, and if not why", ready)
+        .get("/version", Access::Person, "Version, as Kubernetes' clients ask for it", version)
+        .get("/metrics", Access::Person, "Counters in Prometheus' text format", metrics)
+}
+
+async fn ready(State(app): State<App>) -> Response {
+    let mut problems = app.boot.problems();
+    if let Err(error) = app.engine.list(dragonfly_core::resource::Kind::NETWORK, &Default::default(), 1, None).await {
+        problems.push(format!("the store does not answer: {}", super::chain(&error)));
+    }
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({
+        "ready": problems.is_empty(),
+        "problems": problems,
+        "mode": app.mode.word(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    (status, Json(body)).into_response()
+}
+
+async fn version() -> Json<Value> {
+    let mut parts = env!("CARGO_PKG_VERSION").split('.');
+    Json(json!({
+        "major": parts.next().unwrap_or_default(),
+        "minor": parts.next().unwrap_or_default(),
+        "gitVersion": concat!("v", env!("CARGO_PKG_VERSION")),
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    }))
+}
+
+async fn metrics(State(app): State<App>) -> Response {
+    let text = app.meters.render(&app.engine);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}

@@ -1,0 +1,184 @@
+//! Machines and the verbs on them.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use dragonfly_core::engine::{AssignRequest, ReimageRequest, Why};
+use dragonfly_core::event::Event;
+use dragonfly_core::resource::{HardwareSpec, Record, WorkflowSpec};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::App;
+use super::extract::{Asked, Input};
+use super::guard::Caller;
+use super::problem::Problem;
+use super::route::{Access, Routes};
+use crate::view::{self, Machine};
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    use Access::Person;
+    routes
+        .get("/dragonfly/v1/machines", Person, "Every machine in one line each", list)
+        .get("/dragonfly/v1/machines/{name}", Person, "One machine and its run; name in any spelling, or a MAC", one)
+        .post("/dragonfly/v1/machines/{name}/assign", Person, "Authorise one run of a template on a machine", assign)
+        .post("/dragonfly/v1/machines/{name}/reimage", Person, "Install anew, whatever is on its disks", reimage)
+        .post("/dragonfly/v1/machines/{name}/retry", Person, "Another attempt of what failed", retry)
+        .post("/dragonfly/v1/machines/{name}/abort", Person, "Call its run off", abort)
+        .post("/dragonfly/v1/machines/{name}/protect", Person, "Refuse assign and reimage, or allow them again", protect)
+        .post("/dragonfly/v1/machines/{name}/hold", Person, "Do nothing to it; it boots from its disk", hold)
+        .post("/dragonfly/v1/machines/{name}/release", Person, "Settle a hold", release)
+        .get("/dragonfly/v1/machines/{name}/why", Person, "What it would boot now, and why", why)
+        .get("/dragonfly/v1/machines/{name}/events", Person, "What happened to it lately", events)
+        .get("/dragonfly/v1/machines/{name}/log", Person, "The last 64 KiB of its agent's log", log)
+}
+
+#[derive(Debug, Serialize)]
+struct Machines {
+    items: Vec<Machine>,
+}
+
+async fn list(State(app): State<App>) -> Json<Machines> {
+    let items = app.engine.machines().iter().map(|m| view::machine(&app.engine, m)).collect();
+    Json(Machines { items })
+}
+
+/// One machine with everything that belongs to it.
+#[derive(Debug, Serialize)]
+struct Whole {
+    machine: Machine,
+    hardware: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workflow: Option<Value>,
+}
+
+async fn one(State(app): State<App>, Path(word): Path<String>) -> Result<Json<Whole>, Problem> {
+    let name = app.engine.resolve(&word)?;
+    let hardware = app.engine.cache().get::<HardwareSpec>(&name);
+    let hardware = hardware.ok_or_else(|| Problem::not_found(format!("machine `{name}` does not exist")))?;
+    let workflow = hardware.status.workflow.as_ref().and_then(|w| app.engine.cache().get::<WorkflowSpec>(w));
+    Ok(Json(Whole {
+        machine: view::machine(&app.engine, &hardware),
+        hardware: Record::from(&*hardware).to_json(),
+        workflow: workflow.map(|w| Record::from(&*w).to_json()),
+    }))
+}
+
+async fn assign(
+    State(app): State<App>,
+    Path(word): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Input(request): Input<AssignRequest>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let workflow = app.engine.assign(&word, request, &caller.by).await?;
+    Ok((StatusCode::CREATED, Json(Record::from(&workflow).to_json())))
+}
+
+async fn reimage(
+    State(app): State<App>,
+    Path(word): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Input(request): Input<ReimageRequest>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let workflow = app.engine.reimage(&word, request, &caller.by).await?;
+    Ok((StatusCode::CREATED, Json(Record::from(&workflow).to_json())))
+}
+
+async fn retry(
+    State(app): State<App>,
+    Path(word): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Value>, Problem> {
+    let workflow = app.engine.retry(&word, &caller.by).await?;
+    Ok(Json(Record::from(&workflow).to_json()))
+}
+
+async fn abort(
+    State(app): State<App>,
+    Path(word): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<StatusCode, Problem> {
+    app.engine.abort(&word, &caller.by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Protect {
+    #[serde(default = "yes")]
+    on: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+async fn protect(
+    State(app): State<App>,
+    Path(word): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Input(Protect { on }): Input<Protect>,
+) -> Result<StatusCode, Problem> {
+    app.engine.protect(&word, on, &caller.by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hold {
+    reason: String,
+}
+
+async fn hold(
+    State(app): State<App>,
+    Path(word): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Input(Hold { reason }): Input<Hold>,
+) -> Result<StatusCode, Problem> {
+    let reason = reason.trim();
+    if reason.is_empty() || reason.len() > 500 {
+        return Err(Problem::bad_request("reason: say why in 1 to 500 bytes; whoever finds the machine held reads it"));
+    }
+    app.engine.hold(&word, reason, &caller.by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn release(
+    State(app): State<App>,
+    Path(word): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<StatusCode, Problem> {
+    app.engine.release(&word, &caller.by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn why(State(app): State<App>, Path(word): Path<String>) -> Result<Json<Why>, Problem> {
+    Ok(Json(app.engine.why(&word)?))
+}
+
+#[derive(Debug, Serialize)]
+struct Happened {
+    items: Vec<Arc<Event>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Most {
+    limit: Option<usize>,
+}
+
+async fn events(
+    State(app): State<App>,
+    Path(word): Path<String>,
+    Asked(Most { limit }): Asked<Most>,
+) -> Result<Json<Happened>, Problem> {
+    let name = app.engine.why(&word)?.machine;
+    Ok(Json(Happened { items: app.engine.events().about(&name, limit.unwrap_or(500).min(4096)) }))
+}
+
+async fn log(State(app): State<App>, Path(word): Path<String>) -> Result<Response, Problem> {
+    let text = app.engine.read_log(&word).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}

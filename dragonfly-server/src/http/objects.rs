@@ -1,0 +1,395 @@
+//! Objects in Kubernetes' shapes: list, get, create, replace, apply, delete, watch.
+
+use std::collections::{BTreeMap, HashSet};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use dragonfly_core::engine::{Applied, EngineError};
+use dragonfly_core::resource::manifest;
+use dragonfly_core::resource::{API_VERSION, Kind, Record};
+use dragonfly_core::store::{Selector, WatchEvent};
+use futures_util::{Stream, StreamExt as _};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::App;
+use super::extract::{Asked, Input, Whole};
+use super::guard::Caller;
+use super::problem::Problem;
+use super::route::{Access, Routes};
+
+/// The largest number of objects in one answer.
+const PAGE: usize = 500;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    use Access::Person;
+    const ALL: &str = "/apis/dragonfly.computer/v1/{plural}";
+    const ONE: &str = "/apis/dragonfly.computer/v1/{plural}/{name}";
+    routes
+        .post("/dragonfly/v1/apply", Person, "Create or change every object of a text, YAML or JSON", apply)
+        .get("/apis", Person, "The one API group", groups)
+        .get("/apis/dragonfly.computer/v1", Person, "The kinds of the API group", kinds)
+        .get(ALL, Person, "Objects of one kind; `watch=1` follows them as JSON lines", list)
+        .post(ALL, Person, "Create an object", create)
+        .get(ONE, Person, "One object", one)
+        .put(ONE, Person, "Replace an object; with a resourceVersion only if it still has it", replace)
+        .patch(ONE, Person, "Create or change an object (application/apply-patch+yaml)", patch)
+        .delete(ONE, Person, "Delete an object", delete)
+}
+
+/// A problem as Kubernetes' clients read it.
+struct Refused(Problem);
+
+impl<E: Into<Problem>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self(problem) = self;
+        (problem.status, Json(status(&problem))).into_response()
+    }
+}
+
+fn status(problem: &Problem) -> Value {
+    let reason = match problem.status {
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::CONFLICT if problem.detail.ends_with("already exists") => "AlreadyExists",
+        StatusCode::CONFLICT => "Conflict",
+        StatusCode::UNPROCESSABLE_ENTITY => "Invalid",
+        StatusCode::BAD_REQUEST => "BadRequest",
+        StatusCode::GONE => "Expired",
+        StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowed",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "UnsupportedMediaType",
+        StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
+        _ => "InternalError",
+    };
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": problem.detail, "reason": reason, "code": problem.status.as_u16(),
+    })
+}
+
+fn kind(plural: &str) -> Result<Kind, Problem> {
+    Kind::ALL.into_iter().find(|kind| kind.plural == plural).ok_or_else(|| {
+        let known = Kind::ALL.map(|kind| kind.plural).join(", ");
+        Problem::not_found(format!("no kind is called `{plural}`; there are: {known}"))
+    })
+}
+
+async fn groups() -> Json<Value> {
+    let version = json!({ "groupVersion": API_VERSION, "version": "v1" });
+    let group = json!({ "name": "dragonfly.computer", "versions": [version], "preferredVersion": version });
+    Json(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [group] }))
+}
+
+async fn kinds() -> Json<Value> {
+    let kinds = Kind::ALL.map(|kind| {
+        json!({
+            "name": kind.plural, "singularName": kind.name.to_lowercase(), "namespaced": false, "kind": kind.name,
+            "shortNames": [kind.short], "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
+        })
+    });
+    Json(json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": API_VERSION, "resources": kinds }))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Wanted {
+    watch: Option<String>,
+    limit: Option<usize>,
+    #[serde(rename = "continue")]
+    from: Option<String>,
+    label_selector: Option<String>,
+    field_selector: Option<String>,
+    resource_version: Option<String>,
+    timeout_seconds: Option<u64>,
+}
+
+async fn list(
+    State(app): State<App>,
+    Path(plural): Path<String>,
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Response, Refused> {
+    let kind = kind(&plural)?;
+    let selector = selector(wanted.label_selector.as_deref().unwrap_or_default())?;
+    if wanted.field_selector.as_deref().is_some_and(|s| !s.is_empty()) {
+        return Err(Problem::bad_request("fieldSelector: objects are selected by labelSelector only").into());
+    }
+    if wanted.watch.as_deref().is_some_and(|w| matches!(w, "1" | "true" | "")) {
+        return Ok(watch(&app, kind, selector, &wanted));
+    }
+    let limit = match wanted.limit {
+        None | Some(0) => 0,
+        Some(limit) => limit.min(PAGE),
+    };
+    let page = app.engine.list(kind, &selector, limit, wanted.from.as_deref().filter(|f| !f.is_empty())).await?;
+    let items: Vec<Value> = page.items.iter().map(Record::to_json).collect();
+    let mut metadata = json!({ "resourceVersion": "" });
+    if let Some(more) = page.more {
+        metadata["continue"] = more.into();
+    }
+    let list = format!("{}List", kind.name);
+    Ok(Json(json!({ "apiVersion": API_VERSION, "kind": list, "metadata": metadata, "items": items })).into_response())
+}
+
+/// `a=b,c==d`; anything else of Kubernetes' language is refused by name.
+fn selector(text: &str) -> Result<Selector, Problem> {
+    let mut labels = BTreeMap::new();
+    for term in text.split(',').map(str::trim).filter(|t| !t.is_empty()) {
+        let pair = term.split_once("==").or_else(|| term.split_once('='));
+        match pair.map(|(key, value)| (key.trim(), value.trim())) {
+            Some((key, value)) if !key.is_empty() && !key.ends_with('!') && !value.contains(['=', '!']) => {
+                labels.insert(key.to_owned(), value.to_owned());
+            }
+            _ => {
+                let detail = format!("labelSelector: `{term}` is not understood; write `key=value`, several with commas");
+                return Err(Problem::bad_request(detail));
+            }
+        }
+    }
+    Ok(Selector { labels })
+}
+
+fn watch(app: &App, kind: Kind, selector: Selector, wanted: &Wanted) -> Response {
+    let from = wanted.resource_version.clone().filter(|v| !v.is_empty() && v != "0");
+    let life = Duration::from_secs(wanted.timeout_seconds.unwrap_or(3600).clamp(1, 3600));
+    let changes = app.engine.watch(kind, from);
+    let end = tokio::time::sleep(life);
+    let stop = app.stop.clone().cancelled_owned();
+    let lines = lines(changes, selector).take_until(async move {
+        tokio::select! {
+            () = end => {}
+            () = stop => {}
+        }
+    });
+    let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// What a watch says, as Kubernetes' clients read it: one JSON object a line.
+fn lines(
+    changes: impl Stream<Item = Result<WatchEvent, EngineError>> + Send + 'static,
+    selector: Selector,
+) -> impl Stream<Item = Bytes> + Send {
+    struct State {
+        told: HashSet<String>,
+        begun: bool,
+        over: bool,
+    }
+    let state = State { told: HashSet::new(), begun: false, over: false };
+    changes.scan(state, move |state, change| {
+        if state.over {
+            return std::future::ready(None);
+        }
+        let mut out = Vec::new();
+        match change {
+            Ok(WatchEvent::Snapshot(_)) if state.begun => {
+                // Changes were lost: a client must list again, and knows how.
+                let problem = Problem::new(StatusCode::GONE, "too old: list again");
+                push(&mut out, "ERROR", &status(&problem));
+                state.over = true;
+            }
+            Ok(WatchEvent::Snapshot(records)) => {
+                for record in records.iter().filter(|r| selector.matches(r)) {
+                    state.told.insert(record.metadata.name.clone());
+                    push(&mut out, "ADDED", &record.to_json());
+                }
+            }
+            Ok(WatchEvent::Applied(record)) => {
+                let name = &record.metadata.name;
+                if selector.matches(&record) {
+                    let word = if state.told.insert(name.clone()) { "ADDED" } else { "MODIFIED" };
+                    push(&mut out, word, &record.to_json());
+                } else if state.told.remove(name) {
+                    push(&mut out, "DELETED", &record.to_json());
+                }
+            }
+            Ok(WatchEvent::Deleted(record)) => {
+                if state.told.remove(&record.metadata.name) || selector.matches(&record) {
+                    push(&mut out, "DELETED", &record.to_json());
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                push(&mut out, "ERROR", &status(&error.into()));
+                state.over = true;
+            }
+        }
+        state.begun = true;
+        std::future::ready(Some(Bytes::from(out)))
+    })
+}
+
+fn push(out: &mut Vec<u8>, word: &str, object: &Value) {
+    // A `Value` always serialises.
+    out.extend(serde_json::to_vec(&json!({ "type": word, "object": object })).unwrap_or_default());
+    out.push(b'\n');
+}
+
+async fn create(
+    State(app): State<App>,
+    Path(plural): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Input(object): Input<Value>,
+) -> Result<(StatusCode, Json<Value>), Refused> {
+    same_kind(kind(&plural)?, &object)?;
+    let record = app.engine.create_object(object, &caller.by).await?;
+    Ok((StatusCode::CREATED, Json(record.to_json())))
+}
+
+async fn one(
+    State(app): State<App>,
+    Path((plural, name)): Path<(String, String)>,
+) -> Result<Json<Value>, Refused> {
+    Ok(Json(app.engine.get(kind(&plural)?, &name).await?.to_json()))
+}
+
+async fn replace(
+    State(app): State<App>,
+    Path((plural, name)): Path<(String, String)>,
+    Extension(caller): Extension<Caller>,
+    Input(object): Input<Value>,
+) -> Result<Json<Value>, Refused> {
+    same_kind(kind(&plural)?, &object)?;
+    same_name(&name, object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default())?;
+    Ok(Json(app.engine.replace_object(object, &caller.by).await?.to_json()))
+}
+
+async fn patch(
+    State(app): State<App>,
+    Path((plural, name)): Path<(String, String)>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Whole(body): Whole,
+) -> Result<(StatusCode, Json<Value>), Refused> {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if media.split(';').next() != Some("application/apply-patch+yaml") {
+        let detail = "send the whole object as `application/apply-patch+yaml`, or replace it with PUT";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
+    }
+    let kind = kind(&plural)?;
+    let text = text(&body)?;
+    let manifests = manifest::parse(text).map_err(EngineError::from)?;
+    let [only] = manifests.as_slice() else {
+        return Err(Problem::bad_request("the body must hold exactly one object").into());
+    };
+    if only.record.kind != kind {
+        return Err(wrong_kind(kind, only.record.kind.name).into());
+    }
+    same_name(&name, &only.record.metadata.name)?;
+    let applied = app.engine.apply(text, &caller.by).await?;
+    let Some(Applied { record, change }) = applied.into_iter().next() else {
+        return Err(Problem::bad_request("the body must hold exactly one object").into());
+    };
+    let created = change == dragonfly_core::engine::Change::Created;
+    let code = if created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((code, Json(record.to_json())))
+}
+
+async fn delete(
+    State(app): State<App>,
+    Path((plural, name)): Path<(String, String)>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Value>, Refused> {
+    let kind = kind(&plural)?;
+    app.engine.delete(kind, &name, &caller.by).await?;
+    Ok(Json(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": { "name": name, "group": "dragonfly.computer", "kind": kind.plural },
+    })))
+}
+
+async fn apply(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Whole(body): Whole,
+) -> Result<Json<Value>, Problem> {
+    let applied = app.engine.apply(text(&body)?, &caller.by).await?;
+    let items: Vec<Value> = applied
+        .into_iter()
+        .map(|Applied { record, change }| json!({ "change": change, "object": record.to_json() }))
+        .collect();
+    Ok(Json(json!({ "items": items })))
+}
+
+fn text(body: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(body).map_err(|error| Problem::bad_request(format!("the body is not UTF-8: {error}")))
+}
+
+fn same_kind(kind: Kind, object: &Value) -> Result<(), Problem> {
+    match object.get("kind").and_then(Value::as_str) {
+        Some(name) if name != kind.name => Err(wrong_kind(kind, name)),
+        _ => Ok(()),
+    }
+}
+
+fn wrong_kind(kind: Kind, given: &str) -> Problem {
+    Problem::bad_request(format!("kind: this address takes a {}, not a {given}", kind.name))
+}
+
+fn same_name(wanted: &str, given: &str) -> Result<(), Problem> {
+    if wanted == given {
+        return Ok(());
+    }
+    Err(Problem::bad_request(format!("metadata.name: this address is for `{wanted}`, the object says `{given}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_equality_selectors_and_names_what_it_does_not_read() {
+        let labels = |text: &str| selector(text).map(|s| s.labels.into_iter().collect::<Vec<_>>());
+        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+        assert_eq!(labels("").unwrap(), []);
+        assert_eq!(labels("a=b, c==d").unwrap(), [pair("a", "b"), pair("c", "d")]);
+        for bad in ["a", "a!=b", "a in (b,c)", "!a", "=b"] {
+            assert!(labels(bad).unwrap_err().detail.contains("labelSelector"), "{bad}");
+        }
+    }
+
+    fn record(name: &str, label: &str) -> Record {
+        let mut record = Record {
+            kind: Kind::TEMPLATE,
+            metadata: Default::default(),
+            spec: json!({}),
+            status: Value::Null,
+        };
+        name.clone_into(&mut record.metadata.name);
+        record.metadata.labels.insert("l".into(), label.into());
+        record
+    }
+
+    #[tokio::test]
+    async fn a_watch_speaks_as_kubernetes_does() {
+        let applied = |name: &str, label: &str| Ok(WatchEvent::Applied(Box::new(record(name, label))));
+        let changes = vec![
+            Ok(WatchEvent::Snapshot(vec![record("a", "x"), record("z", "y")])),
+            applied("a", "x"),
+            applied("b", "x"),
+            // It no longer matches: to this client it is gone.
+            applied("a", "y"),
+            Ok(WatchEvent::Deleted(Box::new(record("b", "x")))),
+            Ok(WatchEvent::Snapshot(vec![])),
+            applied("c", "x"),
+        ];
+        let lines = lines(futures_util::stream::iter(changes), selector("l=x").unwrap());
+        let text: Vec<u8> = lines.collect::<Vec<_>>().await.concat();
+        let seen: Vec<String> = text
+            .split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|l| serde_json::from_slice::<Value>(l).unwrap())
+            .map(|v| format!("{} {}", v["type"].as_str().unwrap(), v["object"]["metadata"]["name"].as_str().unwrap_or("-")))
+            .collect();
+        assert_eq!(seen, ["ADDED a", "MODIFIED a", "ADDED b", "DELETED a", "DELETED b", "ERROR -"]);
+    }
+}

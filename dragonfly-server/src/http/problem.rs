@@ -1,0 +1,119 @@
+//! Errors as RFC 9457 problem details.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use dragonfly_core::action;
+use dragonfly_core::engine::EngineError;
+use dragonfly_core::store::StoreError;
+use serde::Serialize;
+
+/// An answer that says what went wrong and what to do.
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    /// HTTP status.
+    #[serde(serialize_with = "code")]
+    pub status: StatusCode,
+    /// One line that is the same for every problem of this kind.
+    pub title: String,
+    /// What happened this time and what to do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Each thing that is wrong with what was sent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<action::Problem>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+/// The media type of a problem.
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+impl Problem {
+    /// A problem of this status with the status' own title.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error").to_owned();
+        Self { status, title, detail: detail.into(), errors: Vec::new() }
+    }
+
+    /// 400.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 404.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 401.
+    pub fn unauthenticated() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "this needs a credential: `Authorization: Bearer TOKEN` with the token in the server's admin.token file, \
+             or a browser session from /login",
+        )
+    }
+
+    /// 500, with the cause in the log and not in the answer.
+    pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error = %chain(error), "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed; its log says why")
+    }
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status;
+        let mut response = (status, Json(self)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        use EngineError as E;
+        let detail = error.to_string();
+        let status = match &error {
+            E::NotFound { .. } => StatusCode::NOT_FOUND,
+            E::Invalid(_) | E::Manifest(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            E::Illegal { .. } | E::Protected { .. } | E::WouldDestroy { .. } | E::Busy { .. } => StatusCode::CONFLICT,
+            E::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
+            E::Forbidden { .. } => StatusCode::FORBIDDEN,
+            E::Protocol { .. } => StatusCode::UPGRADE_REQUIRED,
+            E::Store(store) => return of_store(store),
+            _ => return Self::internal(&error),
+        };
+        let mut problem = Self::new(status, detail);
+        if let E::Invalid(errors) = error {
+            problem.errors = errors;
+        }
+        problem
+    }
+}
+
+fn of_store(error: &StoreError) -> Problem {
+    let status = match error {
+        StoreError::NotFound { .. } => StatusCode::NOT_FOUND,
+        StoreError::AlreadyExists { .. } | StoreError::Conflict { .. } => StatusCode::CONFLICT,
+        StoreError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        StoreError::Unavailable { .. } => {
+            tracing::error!(error = %chain(error), "the store is unavailable");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        _ => return Problem::internal(error),
+    };
+    Problem::new(status, error.to_string())
+}

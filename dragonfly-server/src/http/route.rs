@@ -1,0 +1,118 @@
+//! The one way to add a route: with the word who may use it.
+//!
+//! A route cannot be added without an [`Access`], so none is open by oversight; the table that comes
+//! out is what the tests go through and what the OpenAPI document is made from.
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodFilter, on};
+use http::Method;
+
+use super::{App, guard};
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    Open,
+    /// A person: the admin token or a browser's session.
+    Person,
+    /// The same; a browser without a session is sent to sign in.
+    Page,
+    /// An agent that holds the token of its boot. The engine judges it.
+    BootToken,
+    /// An agent with a session.
+    Agent,
+    /// A signed link, an agent with a session, or a person.
+    Image,
+}
+
+/// One route.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its method.
+    pub method: Method,
+    /// Its path, as axum writes it: `/machines/{name}`.
+    pub path: &'static str,
+    /// Who may use it.
+    pub access: Access,
+    /// What it does, in one line.
+    pub about: &'static str,
+}
+
+/// Routes being added.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    app: App,
+    router: Router<App>,
+    table: Vec<Route>,
+}
+
+impl Routes {
+    pub(crate) fn new(app: App) -> Self {
+        Self { app, router: Router::new(), table: Vec::new() }
+    }
+
+    pub(crate) fn get<H, T>(self, path: &'static str, access: Access, about: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        self.add((Method::GET, MethodFilter::GET), path, access, about, handler)
+    }
+
+    pub(crate) fn post<H, T>(self, path: &'static str, access: Access, about: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        self.add((Method::POST, MethodFilter::POST), path, access, about, handler)
+    }
+
+    pub(crate) fn put<H, T>(self, path: &'static str, access: Access, about: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        self.add((Method::PUT, MethodFilter::PUT), path, access, about, handler)
+    }
+
+    pub(crate) fn patch<H, T>(self, path: &'static str, access: Access, about: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        self.add((Method::PATCH, MethodFilter::PATCH), path, access, about, handler)
+    }
+
+    pub(crate) fn delete<H, T>(self, path: &'static str, access: Access, about: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        self.add((Method::DELETE, MethodFilter::DELETE), path, access, about, handler)
+    }
+
+    fn add<H, T>(
+        mut self,
+        (method, filter): (Method, MethodFilter),
+        path: &'static str,
+        access: Access,
+        about: &'static str,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        let guarded = on(filter, handler).route_layer(from_fn_with_state((self.app.clone(), access), guard::admit));
+        self.router = self.router.route(path, guarded);
+        self.table.push(Route { method, path, access, about });
+        self
+    }
+
+    pub(crate) fn done(self) -> (Router<App>, Vec<Route>) {
+        (self.router, self.table)
+    }
+}
