@@ -213,9 +213,12 @@ impl Signer {
 }
 
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    // A key that is longer than a block is hashed first (RFC 2104), so any length will do.
-    let short: [u8; 32] = Sha256::digest(key).into();
-    Hmac::new(&short.into())
+    // Hashed to 32 bytes and filled up with zeros to a block, as RFC 2104 does with long keys.
+    let mut block = [0u8; 64];
+    if let Some(start) = block.first_chunk_mut::<32>() {
+        *start = Sha256::digest(key).into();
+    }
+    Hmac::new(&block.into())
 }
 
 #[cfg(test)]

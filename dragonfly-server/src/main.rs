@@ -1,2 +1,7 @@
-//! Placeholder while the house is built.
-fn main() {}
+//! `dragonfly`: the server and its command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dragonfly_server::cli::main()
+}

@@ -89,10 +89,8 @@ pub(super) enum Format {
 /// Where `watch` ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Until {
-    /// When the machine is Ready
+    /// When the machine is Ready; fails when it is in Error or Held
     Ready,
-    /// When it is Ready, or in Error or Held
-    Settled,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use dragonfly_core::secret::SecretString;
-use dragonfly_core::wire;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde_json::Value;
@@ -152,10 +151,9 @@ impl Client {
 }
 
 fn refused(status: u16, body: &[u8]) -> anyhow::Error {
-    let problem: wire::Problem = serde_json::from_slice(body).unwrap_or_default();
-    // Kubernetes' shapes say it in `message`.
-    let message = problem.more.get("message").and_then(Value::as_str);
-    let said = message.unwrap_or(if problem.detail.is_empty() { &problem.title } else { &problem.detail });
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    // A problem's `detail`, or `message` in Kubernetes' shapes.
+    let said = ["detail", "message", "title"].into_iter().find_map(|field| body.get(field)?.as_str()).unwrap_or_default();
     match status {
         401 => anyhow!(
             "the server does not take this token; the right one is in the file {TOKEN_FILE} of its data directory: \

@@ -72,7 +72,7 @@ async fn follow(client: &Client, out: &Out, machine: Option<&str>, until: Option
                 }
                 let Ok(event) = serde_json::from_str::<Value>(&frame.data) else { continue };
                 out.line(&event_line(&event))?;
-                let counts = !frame.event.starts_with("step.progress");
+                let counts = event.get("type").and_then(Value::as_str) != Some("step.progress");
                 if counts && let Some(code) = arrived(client, out, machine, until).await? {
                     return Ok(code);
                 }
@@ -84,7 +84,7 @@ async fn follow(client: &Client, out: &Out, machine: Option<&str>, until: Option
 
 /// The exit code, once the machine is where it was waited for.
 async fn arrived(client: &Client, out: &Out, machine: Option<&str>, until: Option<Until>) -> anyhow::Result<Option<ExitCode>> {
-    let (Some(machine), Some(until)) = (machine, until) else { return Ok(None) };
+    let (Some(machine), Some(Until::Ready)) = (machine, until) else { return Ok(None) };
     let mut whole = match client.get(&["dragonfly", "v1", "machines", machine], &[]).await {
         Ok(whole) => whole,
         // A machine may be waited for before it was ever seen.
@@ -97,9 +97,9 @@ async fn arrived(client: &Client, out: &Out, machine: Option<&str>, until: Optio
         let since = line.phase_since.map(|t| view::ago(SystemClock.now(), t)).unwrap_or_default();
         out.line(&format!("{} is {} since {since}: {}", line.display_name, view::phase_word(line.phase), line.message))?;
     }
-    Ok(match (line.phase, failed, until) {
-        (Some(Phase::Ready), ..) => Some(ExitCode::SUCCESS),
-        (_, true, Until::Ready | Until::Settled) => Some(ExitCode::FAILURE),
+    Ok(match line.phase {
+        Some(Phase::Ready) => Some(ExitCode::SUCCESS),
+        _ if failed => Some(ExitCode::FAILURE),
         _ => None,
     })
 }

@@ -89,7 +89,8 @@ fn frame(told: &Told, run: u64) -> Frame {
     match told {
         Told::Gap => Frame::default().event("gap").data("events were lost: read the state anew"),
         Told::Event(event) => {
-            let frame = Frame::default().event(&event.kind).id(format!("{run}.{}", event.id));
+            // Without a name of its own: a browser's `onmessage` then gets every kind, also new ones.
+            let frame = Frame::default().id(format!("{run}.{}", event.id));
             // Our own type always serialises, and to one line.
             frame.data(serde_json::to_string(event).unwrap_or_default())
         }

@@ -37,8 +37,8 @@ pub(crate) async fn admit(
             Err(refusal) => return Err(refuse(access, &request, refusal)),
         },
         Access::BootToken => {
-            let shown = bearer(request.headers()).ok_or_else(|| agent_needs("the token of its boot"))?;
-            request.extensions_mut().insert(Shown(shown.to_owned().into()));
+            let shown = bearer(request.headers()).ok_or_else(|| agent_needs("the token of its boot"))?.to_owned();
+            request.extensions_mut().insert(Shown(shown.into()));
         }
         Access::Agent => {
             let shown = bearer(request.headers()).ok_or_else(|| agent_needs("its session"))?.to_owned();

@@ -19,7 +19,6 @@ mod ui;
 use std::any::Any;
 use std::fmt;
 use std::ops::Deref;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -27,6 +26,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use dragonfly_boot::BootFiles;
 use dragonfly_core::engine::Engine;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -55,7 +55,7 @@ pub struct Parts {
     /// What answers under `/boot`, and how it fares.
     pub boot: Services,
     /// The directory behind `/images`.
-    pub images: PathBuf,
+    pub images: Arc<BootFiles>,
     /// Host names that are ours.
     pub names: Vec<String>,
     /// How much this server runs.
@@ -126,7 +126,7 @@ fn routes(app: &App) -> (Router<App>, Vec<Route>) {
     }
     let (router, table) = all.done();
     let router = router
-        .nest_service("/boot", app.boot.http())
+        .merge(app.boot.router())
         .fallback(|| async { Problem::not_found("there is nothing at this address") })
         .method_not_allowed_fallback(|request: Request| async move {
             let detail = format!("{} is not something that can be done here", request.method());

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use super::App;
 use super::extract::{Asked, Whole};
@@ -55,18 +56,13 @@ async fn page(State(app): State<App>, about: Connection, headers: HeaderMap, Ask
     }
 }
 
-#[derive(Debug, Deserialize)]
-struct Form {
-    token: dragonfly_core::secret::SecretString,
-}
-
 async fn sign_in(State(app): State<App>, about: Connection, headers: HeaderMap, Whole(body): Whole) -> Response {
     // A foreign page must not be able to sign a browser in as somebody else.
     if !guard::same_origin(&headers) {
         return login_page(StatusCode::FORBIDDEN, Some("Sign in from this page."));
     }
-    let form = serde_urlencoded::from_bytes::<Form>(&body);
-    if form.is_ok_and(|form| app.auth.is_admin(form.token.reveal().trim())) {
+    let token = form_urlencoded::parse(&body).find(|(name, _)| name == "token");
+    if token.is_some_and(|(_, token)| app.auth.is_admin(token.trim())) {
         tracing::info!(peer = %about.peer.ip(), "a browser signed in by the token");
         return signed_in(&app, about);
     }

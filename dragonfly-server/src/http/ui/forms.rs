@@ -1,0 +1,113 @@
+//! The verbs as forms of the machine's page.
+
+use std::collections::BTreeMap;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use dragonfly_core::engine::{AssignRequest, ReimageRequest};
+use dragonfly_core::resource::hardware::Overwrite;
+use dragonfly_core::resource::template::ValueSource;
+use url::form_urlencoded;
+
+use super::problem;
+use crate::http::App;
+use crate::http::extract::Whole;
+use crate::http::guard::Caller;
+use crate::http::problem::Problem;
+use crate::http::route::{Access, Routes};
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes.post("/machines/{name}/{verb}", Access::Page, "A verb on a machine, from its page's form", act)
+}
+
+/// The fields of a form; a field may stand several times.
+struct Form(Vec<(String, String)>);
+
+impl Form {
+    fn read(body: &[u8]) -> Self {
+        Self(form_urlencoded::parse(body).map(|(k, v)| (k.into_owned(), v.into_owned())).collect())
+    }
+
+    fn one(&self, field: &str) -> &str {
+        self.0.iter().find(|(name, _)| name == field).map(|(_, value)| value.trim()).unwrap_or_default()
+    }
+
+    fn all(&self, field: &str) -> Vec<String> {
+        let found = self.0.iter().filter(|(name, value)| name == field && !value.is_empty());
+        found.map(|(_, value)| value.clone()).collect()
+    }
+
+    /// `KEY=VALUE`, one a line.
+    fn values(&self) -> Result<BTreeMap<String, ValueSource>, Problem> {
+        let lines = self.one("values").lines().map(str::trim).filter(|line| !line.is_empty());
+        lines
+            .map(|line| match line.split_once('=') {
+                Some((key, value)) if !key.trim().is_empty() => {
+                    Ok((key.trim().to_owned(), ValueSource::Plain(value.trim().to_owned())))
+                }
+                _ => Err(Problem::bad_request(format!("values: `{line}` is not KEY=VALUE"))),
+            })
+            .collect()
+    }
+}
+
+async fn act(
+    State(app): State<App>,
+    Path((name, verb)): Path<(String, String)>,
+    Extension(caller): Extension<Caller>,
+    Whole(body): Whole,
+) -> Response {
+    // The name is escaped: a path of ours and nothing else.
+    let escaped: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+    let back = format!("/machines/{escaped}");
+    match perform(&app, &name, &verb, &Form::read(&body), &caller.by).await {
+        Ok(()) => Redirect::to(&back).into_response(),
+        Err(refusal) => problem(&refusal, &back),
+    }
+}
+
+async fn perform(app: &App, name: &str, verb: &str, form: &Form, by: &str) -> Result<(), Problem> {
+    let engine = &app.engine;
+    match verb {
+        "assign" => {
+            let template = form.one("template").to_owned();
+            if template.is_empty() {
+                return Err(Problem::bad_request("choose a template"));
+            }
+            let disks = form.all("overwrite");
+            let overwrite = if disks.is_empty() { Overwrite::Blank } else { Overwrite::Disks(disks) };
+            if overwrite != Overwrite::Blank {
+                confirmed(form, name)?;
+            }
+            engine.assign(name, AssignRequest { template, values: form.values()?, overwrite }, by).await?;
+        }
+        "reimage" => {
+            confirmed(form, name)?;
+            let template = Some(form.one("template").to_owned()).filter(|t| !t.is_empty());
+            let request = ReimageRequest { template, values: form.values()?, overwrite: Some(Overwrite::All) };
+            engine.reimage(name, request, by).await?;
+        }
+        "retry" => drop(engine.retry(name, by).await?),
+        "abort" => engine.abort(name, by).await?,
+        "protect" => engine.protect(name, form.one("on") == "true", by).await?,
+        "hold" => {
+            let reason = form.one("reason");
+            if reason.is_empty() || reason.len() > 500 {
+                return Err(Problem::bad_request("say why it is to be held, in 1 to 500 bytes"));
+            }
+            engine.hold(name, reason, by).await?;
+        }
+        "release" => engine.release(name, by).await?,
+        _ => return Err(Problem::not_found(format!("`{verb}` is not something that can be done to a machine"))),
+    }
+    Ok(())
+}
+
+/// What destroys data is done only when the person typed the machine's name.
+fn confirmed(form: &Form, name: &str) -> Result<(), Problem> {
+    if form.one("confirm").eq_ignore_ascii_case(name) {
+        return Ok(());
+    }
+    Err(Problem::bad_request("data would be lost: type the machine's name into the field to confirm; nothing was done"))
+}

@@ -1,0 +1,73 @@
+//! The web pages: rendered here, kept live by a small script that fetches the parts that changed.
+//!
+//! Every page works without the script. Everything that strangers wrote goes through the templates'
+//! escaping; there is no inline script or style, and the content security policy forbids both.
+
+mod assets;
+mod forms;
+mod list;
+mod machine;
+
+use askama::Template;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use dragonfly_core::clock::Timestamp;
+use dragonfly_core::lifecycle::Phase;
+
+use super::problem::Problem;
+use super::route::Routes;
+use crate::view;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    [assets::routes, list::routes, machine::routes, forms::routes].into_iter().fold(routes, |routes, part| part(routes))
+}
+
+/// A rendered page or part of one.
+pub(super) fn page(status: StatusCode, template: &impl Template) -> Response {
+    match template.render() {
+        Ok(html) => {
+            let html_type = HeaderValue::from_static("text/html; charset=utf-8");
+            (status, [(header::CONTENT_TYPE, html_type)], html).into_response()
+        }
+        Err(error) => Problem::internal(&error).into_response(),
+    }
+}
+
+/// What went wrong, as a page.
+#[derive(Debug, Template)]
+#[template(path = "problem.html")]
+struct ProblemPage<'a> {
+    title: &'a str,
+    detail: &'a str,
+    back: &'a str,
+}
+
+fn problem(problem: &Problem, back: &str) -> Response {
+    page(problem.status, &ProblemPage { title: &problem.title, detail: &problem.detail, back })
+}
+
+/// A moment for a page: the machine-readable form, and how long ago it was.
+#[derive(Debug, Clone, PartialEq)]
+struct When {
+    iso: String,
+    ago: String,
+}
+
+impl When {
+    fn at(then: Timestamp, now: Timestamp) -> Self {
+        Self { iso: then.to_string(), ago: view::ago(now, then) }
+    }
+}
+
+/// A phase as a class of the style sheet.
+fn phase_class(phase: Option<Phase>) -> &'static str {
+    match phase {
+        None => "unseen",
+        Some(Phase::Registered) => "registered",
+        Some(Phase::Assigned) => "assigned",
+        Some(Phase::Provisioning) => "provisioning",
+        Some(Phase::Ready) => "ready",
+        Some(Phase::Error) => "error",
+        Some(Phase::Held) => "held",
+    }
+}

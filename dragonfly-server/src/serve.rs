@@ -1,0 +1,209 @@
+//! Everything joined: store, engine, boot services, one port; until somebody says stop.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use dragonfly_actions::plan::Catalog;
+use dragonfly_boot::BootFiles;
+use dragonfly_boot::http::BootHttp;
+use dragonfly_core::clock::{Clock, SystemClock};
+use dragonfly_core::engine::{Engine, Settings};
+use dragonfly_core::secret::SealingKey;
+use dragonfly_core::store::redb::RedbStore;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::auth::{Auth, TOKEN_FILE};
+use crate::boot::Services;
+use crate::config::Config;
+use crate::http::{App, Parts};
+use crate::listen::{self, Limits};
+use crate::metrics::{Counted, Meters, Timed};
+use crate::{files, http, tls};
+
+/// How long the parts have to end once somebody said stop.
+const STOP: Duration = Duration::from_secs(15);
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    log_to_stderr(&config.log)?;
+    let stop = CancellationToken::new();
+    tokio::spawn(watch_signals(stop.clone()));
+    let server = start(config, stop).await?;
+    server.announce();
+    server.run().await
+}
+
+/// A server whose port is open and whose parts have not begun yet.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: tls::ServerTls,
+    app: App,
+    config: Config,
+    store: RedbStore,
+    counted: Counted,
+    boot_files: Arc<BootFiles>,
+}
+
+/// Opens the store and the port and builds everything, so that what cannot work fails here.
+pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Server> {
+    let data = config.data.clone();
+    files::create_dir(&data).with_context(|| {
+        format!("the data directory {} cannot be made; give another with --data DIR", data.display())
+    })?;
+    for dir in [&config.boot_files, &config.images] {
+        std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    }
+    let hostname = hostname();
+    let names: Vec<String> = hostname.iter().chain(&config.names).cloned().chain(url_host(&config)).collect();
+    let tls = tls::server(&data.join("tls"), &tls::certificate_names(hostname.as_deref(), config.host, &config.names))?;
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let auth = Arc::new(Auth::open(&data, Arc::clone(&clock))?);
+    let key = sealing_key(&data.join("sealing.key"))?;
+    let path = data.join("dragonfly.redb");
+    let store = tokio::task::spawn_blocking(move || RedbStore::open(path)).await?.context("the store cannot be opened")?;
+    let meters = Meters::new(clock.now());
+    let settings = Settings {
+        discovery: config.discovery,
+        server_url: config.server_url.clone(),
+        server_pin: tls.pin.clone(),
+        ..Settings::default()
+    };
+    let timed = Arc::new(Timed::new(Arc::new(store.clone()), Arc::clone(&meters)));
+    let engine = Engine::builder(timed, key, Arc::new(Catalog::default()))
+        .clock(clock)
+        .settings(settings)
+        .images(Arc::clone(&auth) as _)
+        .logs(data.join("logs"))
+        .build()
+        .await
+        .context("the engine cannot start")?;
+
+    let counted = Counted { engine: engine.clone(), meters: Arc::clone(&meters) };
+    let boot_files = Arc::new(BootFiles::new(&config.boot_files).with_ipxe_package());
+    let (provider, observer) = (Arc::new(counted.clone()), Arc::new(counted.clone()));
+    let boot_http = BootHttp::new(provider, observer, Arc::clone(&boot_files), config.server_url.clone());
+
+    let wanted = SocketAddr::new(config.host, config.port);
+    let listener = TcpListener::bind(wanted)
+        .await
+        .with_context(|| format!("cannot listen on {wanted}; is another server running? Take another with --port"))?;
+    let address = listener.local_addr()?;
+    let app = App::new(Parts {
+        engine,
+        auth,
+        meters,
+        boot: Services::new(boot_http),
+        images: Arc::new(BootFiles::new(&config.images)),
+        names,
+        mode: config.mode,
+        stop,
+    });
+    Ok(Server { listener, address, tls, app, config, store, counted, boot_files })
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it serves.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// The fingerprint of its key.
+    pub fn pin(&self) -> &str {
+        &self.tls.pin
+    }
+
+    /// Says on standard error where it is and how to get in.
+    fn announce(&self) {
+        use std::io::Write as _;
+        let shown = SocketAddr::new(reachable(self.address.ip()), self.address.port());
+        let mut text = format!(
+            "Dragonfly {} listens on {}\n  token        {}\n  fingerprint  sha256:{}\n",
+            env!("CARGO_PKG_VERSION"),
+            self.address,
+            self.config.data.join(TOKEN_FILE).display(),
+            self.tls.pin,
+        );
+        if let Some(link) = self.app.auth.new_link() {
+            text.push_str(&format!("  sign in      http://{shown}/login?once={}  (once, within 15 min)\n", link.reveal()));
+        }
+        // To a person's eyes and not to the log: the link is a secret.
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// Serves until it is told to stop, then ends in order: the port, the engine, the store.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let stop = self.app.stop.clone();
+        let mut parts = JoinSet::new();
+        let (engine, cancel) = (self.app.engine.clone(), stop.clone());
+        parts.spawn(async move { engine.run(cancel).await });
+        let router = http::guarded(self.app.clone());
+        parts.spawn(listen::serve(self.listener, self.tls.config, router, Limits::default(), stop.clone()));
+        stop.cancelled().await;
+        tracing::info!("stopping");
+        let ended = tokio::time::timeout(STOP, async { while parts.join_next().await.is_some() {} }).await;
+        if ended.is_err() {
+            tracing::warn!("not everything ended in time");
+        }
+        self.store.close().await.context("the store could not be closed in order")?;
+        Ok(())
+    }
+}
+
+async fn watch_signals(stop: CancellationToken) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::warn!("signals cannot be watched: stopping will not be graceful");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    stop.cancel();
+}
+
+fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter)
+        .with_context(|| format!("--log {filter}: write a level, as `info`, or `target=level` with commas"))?;
+    // A second call, in tests, finds the first one's.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    Ok(())
+}
+
+fn sealing_key(path: &std::path::Path) -> anyhow::Result<SealingKey> {
+    let made = || {
+        let key = SealingKey::generate().map_err(std::io::Error::other)?;
+        Ok(key.to_bytes().to_vec())
+    };
+    let bytes = files::read_or_create(path, made).with_context(|| format!("cannot read or create {}", path.display()))?;
+    SealingKey::from_bytes(&bytes).with_context(|| {
+        format!("{} is not a sealing key; put the right file back, or the secrets in the store are lost", path.display())
+    })
+}
+
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_owned();
+    (!name.is_empty() && name != "(none)").then_some(name)
+}
+
+fn url_host(config: &Config) -> Option<String> {
+    config.server_url.as_ref()?.host_str().map(str::to_owned)
+}
+
+/// An address that a person at this machine can open.
+fn reachable(ip: IpAddr) -> IpAddr {
+    if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
+}
