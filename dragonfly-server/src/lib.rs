@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 mod files;
 pub mod http;
+mod leases;
 pub mod listen;
 pub mod metrics;
 pub mod serve;

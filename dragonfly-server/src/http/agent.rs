@@ -1,6 +1,6 @@
 //! What agents say: hello, work, report, log.
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use dragonfly_core::resource::MAX_OBJECT_BYTES;
@@ -20,6 +20,14 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .post("/dragonfly/v1/agent/work", Access::Agent, "An agent asks for work; waits up to 30 s", work)
         .post("/dragonfly/v1/agent/report", Access::Agent, "An agent says how far it has come", report)
         .post("/dragonfly/v1/agent/log", Access::Agent, "An agent ships its log, as text from an offset on", log)
+        .get("/boot/phone-home/{capability}", Access::Open, "An installed system says that it is up", phone_home)
+        .post("/boot/phone-home/{capability}", Access::Open, "The same, as cloud-init says it", phone_home)
+}
+
+/// What is sent along, as cloud-init does with host keys, is not read.
+async fn phone_home(State(app): State<App>, Path(capability): Path<String>) -> Result<StatusCode, Problem> {
+    app.engine.phone_home(&capability).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn hello(
