@@ -20,6 +20,7 @@ mod files;
 pub mod http;
 mod leases;
 pub mod listen;
+pub mod mage_build;
 pub mod metrics;
 pub mod serve;
 mod stall;

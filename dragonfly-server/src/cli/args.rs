@@ -260,12 +260,43 @@ pub(super) enum Command {
         /// The MAC
         mac: Mac,
     },
+    /// Mage, the agent that machines boot into
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Mage {
+        /// What to do with it
+        #[command(subcommand)]
+        command: MageCommand,
+    },
     /// Run the boot services alone at a remote site (not in this version)
     #[command(hide = true)]
     Boot {
         /// The server to ask
         #[arg(long = "for", value_name = "URL")]
         server: Url,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MageCommand {
+    /// Build kernel, RAM disk and UEFI image into a directory, as --boot-files takes it
+    #[command(after_help = "Examples:\n  dragonfly mage build --out /var/lib/dragonfly/boot\n  \
+        dragonfly mage build --out DIR --modules-from alpine-netboot/")]
+    Build {
+        /// Where the files go
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// The agent's static binary; found beside this program or built, without
+        #[arg(long, value_name = "PATH")]
+        mage: Option<PathBuf>,
+        /// Kernel and modules from a directory laid out as Alpine's netboot, not from Debian
+        #[arg(long, value_name = "DIR")]
+        modules_from: Option<PathBuf>,
+        /// The Debian package of the kernel [default: linux-image-amd64]
+        #[arg(long, value_name = "NAME")]
+        kernel_package: Option<String>,
+        /// Where fetched packages are kept
+        #[arg(long, value_name = "DIR")]
+        cache: Option<PathBuf>,
     },
 }
 

@@ -13,9 +13,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 pub use args::Cli;
-use args::Command;
+use args::{Command, MageCommand};
 use client::{Client, Target};
 use output::Out;
+
+use crate::mage_build::{self, BuildOptions};
 
 /// Runs the command line and gives the process' exit code: 0 done, 1 failed, 2 not understood.
 pub fn main() -> ExitCode {
@@ -64,9 +66,13 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         crate::serve::serve(cli.settle()?).await?;
         return Ok(ExitCode::SUCCESS);
     };
+    let out = Out::stdout();
+    if let Command::Mage { command } = command {
+        mage(command, &out).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let target = Target { server: cli.reach.server, pin: cli.reach.pin, data: cli.data.unwrap_or_else(data_dir) };
     let client = Client::new(target)?;
-    let out = Out::stdout();
     match command {
         Command::Get { what, names, selector, output } => {
             objects::get(&client, &out, &what, &names, selector.as_deref(), output).await?;
@@ -92,10 +98,26 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Release { machines } => verbs::each(&client, &out, &machines, "release", "is released").await?,
         Command::Protect { machines, off } => verbs::protect(&client, &out, &machines, !off).await?,
         Command::Hold { machines, reason } => verbs::hold(&client, &out, &machines, &reason).await?,
-        // Answered before a runtime was there.
-        Command::Name { .. } | Command::Boot { .. } => {}
+        // Answered above.
+        Command::Name { .. } | Command::Boot { .. } | Command::Mage { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn mage(command: MageCommand, out: &Out) -> anyhow::Result<()> {
+    let MageCommand::Build { out: dir, mage, modules_from, kernel_package, cache } = command;
+    let mut options = BuildOptions { mage, modules_from, cache, ..BuildOptions::new(dir) };
+    if let Some(package) = kernel_package {
+        options.kernel_package = package;
+    }
+    let built = mage_build::build(options, &mut |line| output::note(line)).await?;
+    for (name, file) in &built.files {
+        out.line(&format!("{name}  {}  sha256:{}", crate::view::bytes(file.size), file.sha256))?;
+    }
+    if !built.missing_drivers.is_empty() {
+        output::note(&format!("this kernel lacks drivers that racks have: {}", built.missing_drivers.join(", ")));
+    }
+    Ok(())
 }
 
 fn data_dir() -> PathBuf {

@@ -87,6 +87,11 @@ pub(super) fn complain(error: &anyhow::Error) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
+/// Says on standard error how far something has come.
+pub(super) fn note(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", harmless(line));
+}
+
 /// Asks a person; false when there is none.
 pub(super) fn confirm(question: &str) -> io::Result<bool> {
     if !io::stdin().is_terminal() {

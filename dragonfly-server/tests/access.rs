@@ -1,0 +1,199 @@
+//! Who may use what: every route of the table, with every kind of caller.
+
+mod common;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use common::{Bench, TOKEN, bench, hello};
+use dragonfly_server::http::{Access, Route, table};
+use serde_json::json;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Nobody,
+    WrongToken,
+    Admin,
+    Browser,
+    /// A browser that a foreign page makes send something.
+    ForeignPage,
+    AgentSession,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Got {
+    In,
+    Unauthenticated,
+    Forbidden,
+    SentToSignIn,
+}
+
+const EVERYBODY: [Who; 6] =
+    [Who::Nobody, Who::WrongToken, Who::Admin, Who::Browser, Who::ForeignPage, Who::AgentSession];
+
+/// Routes that anybody may call. Each one more is a decision: write its reason beside it.
+const OPEN: [(&str, &str); 7] = [
+    ("GET", "/healthz"),                       // for those who watch the process
+    ("GET", "/readyz"),                        // the same; says what is wrong, no more
+    ("GET", "/boot/phone-home/{capability}"),  // the path is the proof
+    ("POST", "/boot/phone-home/{capability}"), // the same
+    ("GET", "/login"),                         // the way in
+    ("POST", "/login"),                        // the way in
+    ("GET", "/assets/{file}"),                 // style and script of the way in
+];
+
+fn expected(access: Access, safe: bool, who: Who) -> Got {
+    use Got as G;
+    use Who as W;
+    match (access, who) {
+        (Access::Open, _) => G::In,
+        (Access::Person | Access::Page | Access::Image, W::Admin | W::Browser) => G::In,
+        (Access::Person | Access::Page | Access::Image, W::ForeignPage) => if safe { G::In } else { G::Forbidden },
+        (Access::Image, W::AgentSession) => G::In,
+        (Access::Page, W::Nobody | W::WrongToken) if safe => G::SentToSignIn,
+        (Access::Person | Access::Page | Access::Image, W::Nobody | W::WrongToken) => G::Unauthenticated,
+        (Access::Person | Access::Page, W::AgentSession) => G::Forbidden,
+        (Access::Agent, W::AgentSession) => G::In,
+        // A session is not the token of a boot.
+        (Access::BootToken | Access::Agent, _) => G::Unauthenticated,
+    }
+}
+
+async fn ask(bench: &Bench, route: &Route, who: Who) -> Got {
+    let path = route
+        .path
+        .replace("{name}", "nobody-has-this-name")
+        .replace("{plural}", "templates")
+        .replace("{verb}", "retry")
+        .replace("{file}", "app.css")
+        .replace("{capability}", "x")
+        .replace("{*path}", "none.raw");
+    assert!(!path.contains('{'), "{}: say what stands for its parameters", route.path);
+    let mut request = Request::builder().method(&route.method).uri(&path);
+    if !safe(route) {
+        request = request.header("content-type", "application/json").header("host", "10.9.0.1:3000");
+    }
+    request = match who {
+        Who::Nobody => request,
+        Who::WrongToken => request.header("authorization", "Bearer wrong"),
+        Who::Admin => request.header("authorization", format!("Bearer {TOKEN}")),
+        Who::Browser => request.header("cookie", bench.cookie()).header("origin", "https://10.9.0.1:3000"),
+        Who::ForeignPage => request.header("cookie", bench.cookie()).header("origin", "https://evil.example"),
+        Who::AgentSession => request.header("authorization", format!("Bearer {}", session(bench).await)),
+    };
+    let body = if route.path.ends_with("/hello") { serde_json::to_string(&hello()).unwrap() } else { "{}".to_owned() };
+    let response = bench.send(request.body(Body::from(body)).unwrap()).await;
+    match response.status() {
+        StatusCode::UNAUTHORIZED => Got::Unauthenticated,
+        StatusCode::FORBIDDEN => Got::Forbidden,
+        StatusCode::SEE_OTHER if response.headers()["location"] == "/login" && route.path != "/logout" => Got::SentToSignIn,
+        _ => Got::In,
+    }
+}
+
+async fn session(bench: &Bench) -> String {
+    static SESSION: tokio::sync::OnceCell<String> = tokio::sync::OnceCell::const_new();
+    SESSION.get_or_init(|| async { bench.session().await.reveal().to_owned() }).await.clone()
+}
+
+fn safe(route: &Route) -> bool {
+    matches!(route.method, Method::GET | Method::HEAD)
+}
+
+#[tokio::test]
+async fn every_route_admits_exactly_whom_it_should() {
+    let bench = bench().await;
+    let table = table(&bench.app);
+    assert!(table.len() > 30, "the table is the router's");
+    let mut wrong = Vec::new();
+    for route in &table {
+        for who in EVERYBODY {
+            let got = ask(&bench, route, who).await;
+            // These judge by themselves what they were sent; who sends it makes no difference.
+            let judges = matches!((route.access, route.path), (Access::Open, path) if path == "/login" && !safe(route) || path.starts_with("/boot/phone-home"));
+            let want = if judges { ask(&bench, route, Who::Nobody).await } else { expected(route.access, safe(route), who) };
+            if got != want && !(judges && route.path == "/login") {
+                wrong.push(format!("{} {} as {who:?}: {got:?}, wanted {want:?}", route.method, route.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn the_list_of_open_routes_is_short_and_known() {
+    let bench = bench().await;
+    let mut open: Vec<(String, &str)> = table(&bench.app)
+        .iter()
+        .filter(|route| route.access == Access::Open)
+        .map(|route| (route.method.to_string(), route.path))
+        .collect();
+    open.sort();
+    let mut known: Vec<(String, &str)> = OPEN.iter().map(|(method, path)| ((*method).to_owned(), *path)).collect();
+    known.sort();
+    assert_eq!(open, known);
+}
+
+#[tokio::test]
+async fn a_one_time_link_signs_in_once() {
+    let bench = bench().await;
+    let (status, answer) = bench.admin(Method::POST, "/dragonfly/v1/login-link", Some(json!({}))).await;
+    assert_eq!(status, StatusCode::OK);
+    let path = answer["path"].as_str().unwrap().to_owned();
+    let get = || Request::builder().uri(&path).body(Body::empty()).unwrap();
+    let first = bench.send(get()).await;
+    let cookie = first.headers()["set-cookie"].to_str().unwrap().to_owned();
+    for word in ["HttpOnly", "SameSite=Strict", "Secure", "Path=/"] {
+        assert!(cookie.contains(word), "{cookie}");
+    }
+    let pair = cookie.split(';').next().unwrap();
+    let page = bench.send(Request::builder().uri("/").header("cookie", pair).body(Body::empty()).unwrap()).await;
+    assert_eq!(page.status(), StatusCode::OK);
+    let second = bench.send(get()).await;
+    assert_eq!(second.status(), StatusCode::UNAUTHORIZED);
+    assert!(second.headers().get("set-cookie").is_none());
+
+    // Signing out ends the session itself, not only the cookie.
+    let out = Request::builder().method(Method::POST).uri("/logout").header("cookie", pair);
+    let out = out.header("sec-fetch-site", "same-origin").body(Body::empty()).unwrap();
+    assert_eq!(bench.send(out).await.status(), StatusCode::SEE_OTHER);
+    let page = bench.send(Request::builder().uri("/").header("cookie", pair).body(Body::empty()).unwrap()).await;
+    assert_eq!(page.status(), StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn the_token_signs_in_from_our_own_page_only() {
+    let bench = bench().await;
+    let sign_in = |site: &'static str, token: &str| {
+        let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("token", token).finish();
+        Request::builder()
+            .method(Method::POST)
+            .uri("/login")
+            .header("sec-fetch-site", site)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from(body))
+            .unwrap()
+    };
+    assert_eq!(bench.send(sign_in("same-origin", TOKEN)).await.status(), StatusCode::OK);
+    assert_eq!(bench.send(sign_in("cross-site", TOKEN)).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(bench.send(sign_in("same-origin", "guess")).await.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_signed_link_opens_its_image_and_no_other() {
+    let bench = bench().await;
+    std::fs::write(bench.dir.path().join("images/a.raw"), b"0123456789").unwrap();
+    std::fs::write(bench.dir.path().join("images/b.raw"), b"secret").unwrap();
+    let query = bench.app.auth.sign("/images/a.raw", bench.app.engine.now().plus(std::time::Duration::from_secs(60)));
+    let get = |path: &str| {
+        Request::builder().uri(format!("{path}?{query}")).header("range", "bytes=2-4").body(Body::empty()).unwrap()
+    };
+    let part = bench.send(get("/images/a.raw")).await;
+    assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!(common::text(part).await, "234");
+    assert_eq!(bench.send(get("/images/b.raw")).await.status(), StatusCode::UNAUTHORIZED);
+    for path in ["/images/../admin.token", "/images/%2e%2e/admin.token", "/images/..%2fadmin.token"] {
+        let request = Request::builder().uri(path).header("authorization", format!("Bearer {TOKEN}"));
+        let status = bench.send(request.body(Body::empty()).unwrap()).await.status();
+        assert!(status == StatusCode::NOT_FOUND || status == StatusCode::BAD_REQUEST, "{path}: {status}");
+    }
+}

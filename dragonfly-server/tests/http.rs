@@ -1,0 +1,256 @@
+//! What the routes answer: problems, objects, verbs, pages.
+
+mod common;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use common::{MAC, NAME, TOKEN, bench, text};
+use dragonfly_server::http::table;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+
+fn as_admin(method: Method, path: &str) -> axum::http::request::Builder {
+    Request::builder().method(method).uri(path).header("authorization", format!("Bearer {TOKEN}"))
+}
+
+#[tokio::test]
+async fn every_error_is_a_problem() {
+    let bench = bench().await;
+    let big = "x".repeat(2 << 20);
+    let table: Vec<(Request<Body>, u16, &str)> = vec![
+        (as_admin(Method::GET, "/no/such/place").body(Body::empty()).unwrap(), 404, "nothing"),
+        (as_admin(Method::DELETE, "/dragonfly/v1/machines").body(Body::empty()).unwrap(), 405, "DELETE"),
+        (as_admin(Method::POST, "/dragonfly/v1/apply").body(Body::from(big)).unwrap(), 413, "larger"),
+        (as_admin(Method::POST, "/dragonfly/v1/machines/x/assign").body(Body::from("{}")).unwrap(), 415, "application/json"),
+        (
+            common::with_json(as_admin(Method::POST, "/dragonfly/v1/machines/x/assign"), Some(json!({ "template": 3 }))),
+            422,
+            "template",
+        ),
+        (
+            common::with_json(as_admin(Method::POST, "/dragonfly/v1/machines/x/hold"), Some(json!({ "resaon": "y" }))),
+            422,
+            "resaon",
+        ),
+        (as_admin(Method::GET, "/dragonfly/v1/machines/x/events?limit=many").body(Body::empty()).unwrap(), 400, "limit"),
+        (as_admin(Method::GET, "/dragonfly/v1/machines/%ff").body(Body::empty()).unwrap(), 400, ""),
+        (as_admin(Method::POST, "/dragonfly/v1/apply").body(Body::from("kind: [")).unwrap(), 422, "line"),
+        (as_admin(Method::POST, "/dragonfly/v1/machines/nobody/retry").body(Body::from("{}")).unwrap(), 404, "nobody"),
+    ];
+    for (request, want, word) in table {
+        let about = format!("{} {}", request.method(), request.uri());
+        let response = bench.send(request).await;
+        assert_eq!(response.status().as_u16(), want, "{about}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{about}");
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff", "{about}");
+        let problem: Value = serde_json::from_str(&text(response).await).unwrap();
+        assert_eq!(problem["status"], want, "{about}");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(word), "{about}: {detail}");
+    }
+}
+
+#[tokio::test]
+async fn objects_in_kubernetes_shapes() {
+    let bench = bench().await;
+    const ALL: &str = "/apis/dragonfly.computer/v1/templates";
+    let object = |name: &str, about: &str| {
+        json!({
+            "apiVersion": "dragonfly.computer/v1", "kind": "Template", "metadata": { "name": name },
+            "spec": { "description": about, "actions": [{ "name": "r", "action": "reboot" }] },
+        })
+    };
+    let (status, made) = bench.admin(Method::POST, ALL, Some(object("t", "one"))).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let (status, again) = bench.admin(Method::POST, ALL, Some(object("t", "one"))).await;
+    assert_eq!((status, &again["reason"]), (StatusCode::CONFLICT, &json!("AlreadyExists")), "{again}");
+    assert_eq!(again["kind"], "Status");
+
+    let (_, list) = bench.admin(Method::GET, ALL, None).await;
+    assert_eq!(list["kind"], "TemplateList");
+    assert_eq!(list["items"].as_array().unwrap().len(), 2);
+    let (_, page) = bench.admin(Method::GET, &format!("{ALL}?limit=1"), None).await;
+    let more = page["metadata"]["continue"].as_str().unwrap();
+    let (_, rest) = bench.admin(Method::GET, &format!("{ALL}?limit=1&continue={more}"), None).await;
+    assert_eq!(rest["items"][0]["metadata"]["name"], "t");
+
+    let mut changed = object("t", "two");
+    changed["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    let one = format!("{ALL}/t");
+    let (status, put) = bench.admin(Method::PUT, &one, Some(changed.clone())).await;
+    assert_eq!((status, &put["spec"]["description"]), (StatusCode::OK, &json!("two")), "{put}");
+    changed["spec"]["description"] = "three".into();
+    let (status, stale) = bench.admin(Method::PUT, &one, Some(changed)).await;
+    assert_eq!((status, &stale["reason"]), (StatusCode::CONFLICT, &json!("Conflict")), "{stale}");
+    let (status, _) = bench.admin(Method::PUT, &format!("{ALL}/other"), Some(object("t", "x"))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _) = bench.admin(Method::PUT, &format!("{ALL}/none"), Some(object("none", "x"))).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+
+    let patch = as_admin(Method::PATCH, &format!("{ALL}/new")).header("content-type", "application/apply-patch+yaml");
+    let response = bench.send(patch.body(Body::from(object("new", "x").to_string())).unwrap()).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+
+    let (status, _) = bench.admin(Method::DELETE, &one, None).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, gone) = bench.admin(Method::GET, &one, None).await;
+    assert_eq!((status, &gone["reason"]), (StatusCode::NOT_FOUND, &json!("NotFound")));
+    let (status, unknown) = bench.admin(Method::GET, "/apis/dragonfly.computer/v1/pods", None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(unknown["message"].as_str().unwrap().contains("templates"));
+}
+
+#[tokio::test]
+async fn a_watch_begins_with_what_is_and_goes_on_with_what_changes() {
+    let bench = bench().await;
+    let request = as_admin(Method::GET, "/apis/dragonfly.computer/v1/templates?watch=1").body(Body::empty()).unwrap();
+    let mut body = bench.send(request).await.into_body();
+    let mut next = async || -> Value {
+        let frame = tokio::time::timeout(std::time::Duration::from_secs(5), body.frame()).await.unwrap();
+        serde_json::from_slice(&frame.unwrap().unwrap().into_data().unwrap()).unwrap()
+    };
+    let first = next().await;
+    assert_eq!((&first["type"], &first["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("small")));
+    bench.app.engine.apply(&common::TEMPLATE.replace("One disk", "A disk"), "test").await.unwrap();
+    let second = next().await;
+    assert_eq!(second["type"], "MODIFIED");
+    assert_eq!(second["object"]["spec"]["description"], "A disk, one image");
+}
+
+#[tokio::test]
+async fn a_secret_is_never_read_back() {
+    let bench = bench().await;
+    let secret = json!({
+        "apiVersion": "dragonfly.computer/v1", "kind": "Secret", "metadata": { "name": "bmc" },
+        "spec": { "data": { "password": "hunter2-hunter2" } },
+    });
+    let (status, made) = bench.admin(Method::POST, "/apis/dragonfly.computer/v1/secrets", Some(secret)).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    for path in ["/apis/dragonfly.computer/v1/secrets/bmc", "/apis/dragonfly.computer/v1/secrets"] {
+        let (_, read) = bench.admin(Method::GET, path, None).await;
+        assert!(read.to_string().contains("password") && !read.to_string().contains("hunter2"), "{read}");
+    }
+    assert!(!made.to_string().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn a_machine_by_any_of_its_names_from_first_boot_to_assignment() {
+    let bench = bench().await;
+    let script = bench.send(Request::builder().uri(format!("/boot/{MAC}")).body(Body::empty()).unwrap()).await;
+    assert!(text(script).await.starts_with("#!ipxe"));
+    bench.session().await;
+    for word in [NAME, "CensusAbleQualityParent", MAC, "52-54-00-AB-CD-01"] {
+        let (status, whole) = bench.admin(Method::GET, &format!("/dragonfly/v1/machines/{word}"), None).await;
+        assert_eq!(status, StatusCode::OK, "{word}");
+        assert_eq!(whole["machine"]["name"], NAME);
+        assert_eq!(whole["machine"]["phase"], "Registered");
+    }
+    let assign = format!("/dragonfly/v1/machines/{NAME}/assign");
+    let (status, workflow) = bench.admin(Method::POST, &assign, Some(json!({ "template": "small" }))).await;
+    assert_eq!(status, StatusCode::CREATED, "{workflow}");
+    let (_, why) = bench.admin(Method::GET, &format!("/dragonfly/v1/machines/{NAME}/why"), None).await;
+    assert_eq!(why["phase"], "Assigned");
+    assert!(why["decision"]["image"].is_object() || why["decision"].to_string().contains("image"), "{why}");
+    let (status, _) = bench.admin(Method::POST, &format!("/dragonfly/v1/machines/{NAME}/abort"), Some(json!({}))).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let (status, _) =
+        bench.admin(Method::POST, &format!("/dragonfly/v1/machines/{NAME}/protect"), Some(json!({ "on": true }))).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let (status, refused) = bench.admin(Method::POST, &assign, Some(json!({ "template": "small" }))).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(refused["detail"].as_str().unwrap().contains("protected"), "{refused}");
+}
+
+#[tokio::test]
+async fn an_agent_by_its_routes_alone() {
+    let bench = bench().await;
+    let token = bench.boot_token().await;
+    let post = |path: &str, bearer: &str, body: Value| {
+        let request = Request::builder().method(Method::POST).uri(path).header("authorization", format!("Bearer {bearer}"));
+        common::with_json(request, Some(body))
+    };
+    let hello = serde_json::to_value(common::hello()).unwrap();
+    let response = bench.send(post("/dragonfly/v1/agent/hello", token.reveal(), hello)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let welcome = common::welcome(&text(response).await);
+    assert_eq!(welcome.display_name, "CensusAbleQualityParent");
+    let session = welcome.session.reveal();
+    let orders = bench.send(post("/dragonfly/v1/agent/work", session, json!({ "waitSeconds": 0 }))).await;
+    let orders: Value = serde_json::from_str(&text(orders).await).unwrap();
+    assert_eq!(orders["order"], "wait", "{orders}");
+
+    let log = Request::builder().method(Method::POST).uri("/dragonfly/v1/agent/log?offset=0");
+    let log = log.header("authorization", format!("Bearer {session}")).body(Body::from("first line\n")).unwrap();
+    assert_eq!(bench.send(log).await.status(), StatusCode::NO_CONTENT);
+    let read = bench.send(as_admin(Method::GET, &format!("/dragonfly/v1/machines/{NAME}/log")).body(Body::empty()).unwrap()).await;
+    assert_eq!(text(read).await, "first line\n");
+}
+
+#[tokio::test]
+async fn pages_escape_what_machines_say() {
+    let bench = bench().await;
+    bench.session().await;
+    for path in ["/", &format!("/machines/{NAME}"), "/fragments/machines", &format!("/fragments/machines/{NAME}")] {
+        let request = Request::builder().uri(path).header("cookie", bench.cookie()).body(Body::empty()).unwrap();
+        let response = bench.send(request).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        assert!(response.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+        let page = text(response).await;
+        assert!(page.to_lowercase().contains(NAME), "{path}");
+        assert!(!page.contains("<script>alert"), "{path}");
+        assert!(!page.contains(" style=") && !page.contains(" onclick="), "{path}: the policy forbids inline code");
+        for script in page.split("<script").skip(1) {
+            assert!(script.starts_with(" src="), "{path}: no inline script");
+        }
+    }
+}
+
+#[tokio::test]
+async fn forms_ask_before_data_is_lost() {
+    let bench = bench().await;
+    bench.session().await;
+    let post = |verb: &str, body: &str| {
+        Request::builder()
+            .method(Method::POST)
+            .uri(format!("/machines/{NAME}/{verb}"))
+            .header("cookie", bench.cookie())
+            .header("sec-fetch-site", "same-origin")
+            .body(Body::from(body.to_owned()))
+            .unwrap()
+    };
+    let refused = bench.send(post("assign", "template=small&overwrite=SA1")).await;
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    assert!(text(refused).await.contains("type the machine"), "it says what to do");
+    let done = bench.send(post("assign", "template=small&overwrite=SA1&confirm=CensusAbleQualityParent")).await;
+    assert_eq!(done.status(), StatusCode::SEE_OTHER, "{}", text(done).await);
+    assert_eq!(bench.send(post("explode", "")).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_description_names_every_route() {
+    let bench = bench().await;
+    let (_, described) = bench.admin(Method::GET, "/dragonfly/v1/openapi.json", None).await;
+    assert_eq!(described["openapi"], "3.1.0");
+    let mut ids = std::collections::BTreeSet::new();
+    for route in table(&bench.app) {
+        let path = route.path.replace("{*", "{");
+        let operation = &described["paths"][&path][route.method.as_str().to_lowercase()];
+        assert_eq!(operation["summary"], route.about, "{} {}", route.method, route.path);
+        assert!(ids.insert(operation["operationId"].to_string()), "{path}: an id of its own");
+    }
+}
+
+#[tokio::test]
+async fn counts_what_it_did() {
+    let bench = bench().await;
+    bench.send(Request::builder().uri(format!("/boot/{MAC}")).body(Body::empty()).unwrap()).await;
+    bench.session().await;
+    let metrics = text(bench.send(as_admin(Method::GET, "/metrics").body(Body::empty()).unwrap()).await).await;
+    for line in ["dragonfly_machines{phase=\"Registered\"} 1", "dragonfly_boot_decisions_total{fate=\"discover\"} 1"] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+    // Each family is announced once, and each line is `name{labels} number`.
+    for line in metrics.lines().filter(|l| !l.starts_with('#')) {
+        assert!(line.rsplit_once(' ').is_some_and(|(_, n)| n.parse::<f64>().is_ok()), "{line}");
+    }
+}
