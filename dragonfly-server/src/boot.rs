@@ -1,6 +1,6 @@
 //! The boot services as this server runs them, and how they fare.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -8,32 +8,40 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::any;
 use dragonfly_boot::http::{BootHttp, LocalAddr, PeerAddr};
+use dragonfly_boot::server::NetworkStatus;
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use crate::listen::Connection;
 
-/// What answers under `/boot`, and what is wrong with the boot services.
+/// What answers under `/boot`, and how each Network fares.
 #[derive(Debug, Clone)]
 pub struct Services {
     http: BootHttp,
-    problems: Arc<Mutex<Vec<String>>>,
+    networks: Arc<OnceLock<watch::Receiver<Vec<NetworkStatus>>>>,
 }
 
 impl Services {
-    /// Over the service that answers under `/boot`.
+    /// Over the service that answers under `/boot`. Without DHCP and TFTP until it is told of them.
     pub fn new(http: BootHttp) -> Self {
-        Self { http, problems: Arc::default() }
+        Self { http, networks: Arc::default() }
+    }
+
+    /// Tells of DHCP and TFTP that run.
+    pub(crate) fn running(&self, networks: watch::Receiver<Vec<NetworkStatus>>) {
+        // They start once; a second telling could only be of the same.
+        let _ = self.networks.set(networks);
+    }
+
+    /// How each Network fares.
+    pub fn networks(&self) -> Vec<NetworkStatus> {
+        self.networks.get().map(|networks| networks.borrow().clone()).unwrap_or_default()
     }
 
     /// What a person must mend; empty when all is well.
     pub fn problems(&self) -> Vec<String> {
-        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Says that something is wrong.
-    pub fn complain(&self, problem: String) {
-        tracing::error!("{problem}");
-        self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
+        let failing = self.networks().into_iter().filter(|network| network.mode.is_none());
+        failing.map(|network| format!("network {} is not answered: {}", network.network, network.reason)).collect()
     }
 
     /// Everything under `/boot`.

@@ -23,7 +23,7 @@ const QUEUE: usize = 1024;
 
 /// Leases in one file.
 #[derive(Debug)]
-pub struct RedbLeases {
+pub(crate) struct RedbLeases {
     jobs: mpsc::Sender<Job>,
     /// Joined when this is dropped, so that nothing that was taken is lost.
     writer: Option<JoinHandle<()>>,
@@ -37,8 +37,7 @@ enum Job {
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// It cannot be opened.
     #[error("the lease file {path} cannot be opened; is another server using it? If it is damaged, move it away: leases are then given anew")]
     Open {
@@ -60,7 +59,7 @@ pub enum OpenError {
 
 impl RedbLeases {
     /// Opens the file, or creates it readable by its owner only. Blocks.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
         let fail = |source: dragonfly_core::Source| OpenError::Open { path: path.to_owned(), source };
         let database = create(path).map_err(fail)?;
         let found = prepare(&database).map_err(fail)?;

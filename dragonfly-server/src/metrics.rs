@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use dragonfly_core::Mac;
 use dragonfly_core::boot::{BootError, BootObserver, BootProvider, BootRequest, Decision, Sighting};
 use dragonfly_core::clock::Timestamp;
 use dragonfly_core::engine::Engine;
@@ -158,6 +160,10 @@ impl BootProvider for Counted {
 
     async fn identity(&self, request: &BootRequest) -> Result<Option<Identity>, BootError> {
         self.engine.identity(request).await
+    }
+
+    fn reserved_for(&self, address: Ipv4Addr) -> Option<Mac> {
+        self.engine.reserved_for(address)
     }
 }
 

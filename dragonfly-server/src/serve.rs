@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use dragonfly_actions::plan::Catalog;
-use dragonfly_boot::BootFiles;
 use dragonfly_boot::http::BootHttp;
+use dragonfly_boot::{BootConfig, BootFiles, BootServer};
 use dragonfly_core::clock::{Clock, SystemClock};
 use dragonfly_core::engine::{Engine, Settings};
 use dragonfly_core::secret::SealingKey;
@@ -17,11 +17,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use crate::auth::{Auth, TOKEN_FILE};
 use crate::boot::Services;
 use crate::config::Config;
 use crate::http::{App, Parts};
+use crate::leases::RedbLeases;
 use crate::listen::{self, Limits};
 use crate::metrics::{Counted, Meters, Timed};
 use crate::{files, http, tls};
@@ -48,7 +50,8 @@ pub struct Server {
     app: App,
     config: Config,
     store: RedbStore,
-    counted: Counted,
+    counted: Arc<Counted>,
+    leases: Arc<RedbLeases>,
     boot_files: Arc<BootFiles>,
 }
 
@@ -87,10 +90,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
         .await
         .context("the engine cannot start")?;
 
-    let counted = Counted { engine: engine.clone(), meters: Arc::clone(&meters) };
+    let counted = Arc::new(Counted { engine: engine.clone(), meters: Arc::clone(&meters) });
+    let path = data.join("leases.redb");
+    let leases = Arc::new(tokio::task::spawn_blocking(move || RedbLeases::open(&path)).await??);
     let boot_files = Arc::new(BootFiles::new(&config.boot_files).with_ipxe_package());
-    let (provider, observer) = (Arc::new(counted.clone()), Arc::new(counted.clone()));
-    let boot_http = BootHttp::new(provider, observer, Arc::clone(&boot_files), config.server_url.clone());
+    let (provider, observer) = (Arc::clone(&counted), Arc::clone(&counted));
+    let public = config.server_url.as_ref().map(plain);
+    let boot_http = BootHttp::new(provider, observer, Arc::clone(&boot_files), public);
 
     let wanted = SocketAddr::new(config.host, config.port);
     let listener = TcpListener::bind(wanted)
@@ -107,7 +113,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
         mode: config.mode,
         stop,
     });
-    Ok(Server { listener, address, tls, app, config, store, counted, boot_files })
+    Ok(Server { listener, address, tls, app, config, store, counted, leases, boot_files })
 }
 
 impl Server {
@@ -148,6 +154,12 @@ impl Server {
     pub async fn run(self) -> anyhow::Result<()> {
         let stop = self.app.stop.clone();
         let mut parts = JoinSet::new();
+        let mut boot = BootConfig::new(self.app.engine.networks(), self.address.port());
+        boot.public_url = self.config.server_url.as_ref().map(plain);
+        let (provider, observer) = (Arc::clone(&self.counted), self.counted);
+        let boot = BootServer::start(boot, provider, self.leases, observer, self.boot_files, stop.clone()).await?;
+        self.app.boot.running(boot.status());
+        parts.spawn(boot.join());
         let (engine, cancel) = (self.app.engine.clone(), stop.clone());
         parts.spawn(async move { engine.run(cancel).await });
         let router = http::guarded(self.app.clone());
@@ -197,6 +209,16 @@ fn sealing_key(path: &std::path::Path) -> anyhow::Result<SealingKey> {
 fn hostname() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_owned();
     (!name.is_empty() && name != "(none)").then_some(name)
+}
+
+/// The same place by plain HTTP, on the same port: firmware knows no key of ours.
+fn plain(url: &Url) -> Url {
+    let port = url.port_or_known_default();
+    let mut url = url.clone();
+    // Both are special schemes, and the host is there: neither is refused.
+    let _ = url.set_scheme("http");
+    let _ = url.set_port(port);
+    url
 }
 
 fn url_host(config: &Config) -> Option<String> {
