@@ -163,7 +163,9 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// This build has no such store.
-    #[error("backend `{0}` is not part of this build; the only one is `redb`. Unset DRAGONFLY_BACKEND or set it to redb")]
+    #[error(
+        "backend `{0}` is not part of this build; the only one is `redb`. Unset DRAGONFLY_BACKEND or set it to redb"
+    )]
     Backend(&'static str),
     /// Swarm needs a shared store.
     #[error(

@@ -39,7 +39,9 @@ enum Job {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     /// It cannot be opened.
-    #[error("the lease file {path} cannot be opened; is another server using it? If it is damaged, move it away: leases are then given anew")]
+    #[error(
+        "the lease file {path} cannot be opened; is another server using it? If it is damaged, move it away: leases are then given anew"
+    )]
     Open {
         /// Which.
         path: PathBuf,

@@ -109,7 +109,9 @@ impl Meters {
     }
 
     fn render_store(&self, out: &mut String) {
-        out.push_str("# HELP dragonfly_store_seconds Time of calls on the store.\n# TYPE dragonfly_store_seconds histogram\n");
+        out.push_str(
+            "# HELP dragonfly_store_seconds Time of calls on the store.\n# TYPE dragonfly_store_seconds histogram\n",
+        );
         for ((call, ok), histogram) in self.store.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let labels = format!("call=\"{call}\",ok=\"{ok}\"");
             for (bound, bucket) in BOUNDS.iter().zip(histogram.buckets) {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dragonfly_actions::plan::Catalog;
 use dragonfly_boot::http::BootHttp;
 use dragonfly_boot::{BootConfig, BootFiles, BootServer};
+use dragonfly_core::action::TemplateChecker;
 use dragonfly_core::clock::{Clock, SystemClock};
 use dragonfly_core::engine::{Engine, Settings};
 use dragonfly_core::secret::SealingKey;
@@ -72,7 +72,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
     let auth = Arc::new(Auth::open(&data, Arc::clone(&clock))?);
     let key = sealing_key(&data.join("sealing.key"))?;
     let path = data.join("dragonfly.redb");
-    let store = tokio::task::spawn_blocking(move || RedbStore::open(path)).await?.context("the store cannot be opened")?;
+    let store =
+        tokio::task::spawn_blocking(move || RedbStore::open(path)).await?.context("the store cannot be opened")?;
     let meters = Meters::new(clock.now());
     let settings = Settings {
         discovery: config.discovery,
@@ -81,7 +82,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
         ..Settings::default()
     };
     let timed = Arc::new(Timed::new(Arc::new(store.clone()), Arc::clone(&meters)));
-    let engine = Engine::builder(timed, key, Arc::new(Catalog::default()))
+    let engine = Engine::builder(timed, key, checker())
         .clock(clock)
         .settings(settings)
         .images(Arc::clone(&auth) as _)
@@ -144,7 +145,10 @@ impl Server {
             self.tls.pin,
         );
         if let Some(link) = self.app.auth.new_link() {
-            text.push_str(&format!("  sign in      http://{shown}/login?once={}  (once, within 15 min)\n", link.reveal()));
+            text.push_str(&format!(
+                "  sign in      http://{shown}/login?once={}  (once, within 15 min)\n",
+                link.reveal()
+            ));
         }
         // To a person's eyes and not to the log: the link is a secret.
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
@@ -175,6 +179,21 @@ impl Server {
     }
 }
 
+/// Who judges templates when they are applied.
+pub fn checker() -> Arc<dyn TemplateChecker> {
+    Arc::new(AgentJudges)
+}
+
+/// Judges nothing here: the agent plans every step before it runs the first, and reports what is wrong.
+#[derive(Debug)]
+struct AgentJudges;
+
+impl TemplateChecker for AgentJudges {
+    fn check(&self, _: &dragonfly_core::resource::TemplateSpec) -> Vec<dragonfly_core::action::Problem> {
+        Vec::new()
+    }
+}
+
 async fn watch_signals(stop: CancellationToken) {
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         tracing::warn!("signals cannot be watched: stopping will not be graceful");
@@ -200,9 +219,13 @@ fn sealing_key(path: &std::path::Path) -> anyhow::Result<SealingKey> {
         let key = SealingKey::generate().map_err(std::io::Error::other)?;
         Ok(key.to_bytes().to_vec())
     };
-    let bytes = files::read_or_create(path, made).with_context(|| format!("cannot read or create {}", path.display()))?;
+    let bytes =
+        files::read_or_create(path, made).with_context(|| format!("cannot read or create {}", path.display()))?;
     SealingKey::from_bytes(&bytes).with_context(|| {
-        format!("{} is not a sealing key; put the right file back, or the secrets in the store are lost", path.display())
+        format!(
+            "{} is not a sealing key; put the right file back, or the secrets in the store are lost",
+            path.display()
+        )
     })
 }
 

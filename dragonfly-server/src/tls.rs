@@ -64,8 +64,7 @@ pub fn server(dir: &Path, names: &[String]) -> Result<ServerTls, TlsError> {
         rcgen::KeyPair::generate().map(|key| key.serialize_pem().into_bytes()).map_err(io::Error::other)
     })
     .map_err(file(&key_path))?;
-    let cert_pem =
-        files::read_or_create(&cert_path, || self_signed(&key_pem, names)).map_err(file(&cert_path))?;
+    let cert_pem = files::read_or_create(&cert_path, || self_signed(&key_pem, names)).map_err(file(&cert_path))?;
 
     let content = |path: &Path| {
         let path = path.to_owned();

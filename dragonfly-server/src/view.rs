@@ -229,7 +229,8 @@ mod tests {
     fn a_run_is_as_far_as_its_steps() {
         use StepState as S;
         let half = Progress { done: 1, total: Some(2), unit: Unit::Bytes };
-        let table: &[(&[S], Option<(u32, usize, Progress)>, u8, Option<&str>)] = &[
+        type Live = Option<(u32, usize, Progress)>;
+        let table: &[(&[S], Live, u8, Option<&str>)] = &[
             (&[], None, 0, None),
             (&[S::Pending, S::Pending], None, 0, None),
             (&[S::Succeeded, S::Running], None, 50, Some("s1")),

@@ -47,7 +47,13 @@ fn expected(access: Access, safe: bool, who: Who) -> Got {
     match (access, who) {
         (Access::Open, _) => G::In,
         (Access::Person | Access::Page | Access::Image, W::Admin | W::Browser) => G::In,
-        (Access::Person | Access::Page | Access::Image, W::ForeignPage) => if safe { G::In } else { G::Forbidden },
+        (Access::Person | Access::Page | Access::Image, W::ForeignPage) => {
+            if safe {
+                G::In
+            } else {
+                G::Forbidden
+            }
+        }
         (Access::Image, W::AgentSession) => G::In,
         (Access::Page, W::Nobody | W::WrongToken) if safe => G::SentToSignIn,
         (Access::Person | Access::Page | Access::Image, W::Nobody | W::WrongToken) => G::Unauthenticated,
@@ -85,7 +91,9 @@ async fn ask(bench: &Bench, route: &Route, who: Who) -> Got {
     match response.status() {
         StatusCode::UNAUTHORIZED => Got::Unauthenticated,
         StatusCode::FORBIDDEN => Got::Forbidden,
-        StatusCode::SEE_OTHER if response.headers()["location"] == "/login" && route.path != "/logout" => Got::SentToSignIn,
+        StatusCode::SEE_OTHER if response.headers()["location"] == "/login" && route.path != "/logout" => {
+            Got::SentToSignIn
+        }
         _ => Got::In,
     }
 }
@@ -110,7 +118,8 @@ async fn every_route_admits_exactly_whom_it_should() {
             let got = ask(&bench, route, who).await;
             // These judge by themselves what they were sent; who sends it makes no difference.
             let judges = matches!((route.access, route.path), (Access::Open, path) if path == "/login" && !safe(route) || path.starts_with("/boot/phone-home"));
-            let want = if judges { ask(&bench, route, Who::Nobody).await } else { expected(route.access, safe(route), who) };
+            let want =
+                if judges { ask(&bench, route, Who::Nobody).await } else { expected(route.access, safe(route), who) };
             if got != want && !(judges && route.path == "/login") {
                 wrong.push(format!("{} {} as {who:?}: {got:?}, wanted {want:?}", route.method, route.path));
             }

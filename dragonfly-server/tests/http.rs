@@ -21,9 +21,16 @@ async fn every_error_is_a_problem() {
         (as_admin(Method::GET, "/no/such/place").body(Body::empty()).unwrap(), 404, "nothing"),
         (as_admin(Method::DELETE, "/dragonfly/v1/machines").body(Body::empty()).unwrap(), 405, "DELETE"),
         (as_admin(Method::POST, "/dragonfly/v1/apply").body(Body::from(big)).unwrap(), 413, "larger"),
-        (as_admin(Method::POST, "/dragonfly/v1/machines/x/assign").body(Body::from("{}")).unwrap(), 415, "application/json"),
         (
-            common::with_json(as_admin(Method::POST, "/dragonfly/v1/machines/x/assign"), Some(json!({ "template": 3 }))),
+            as_admin(Method::POST, "/dragonfly/v1/machines/x/assign").body(Body::from("{}")).unwrap(),
+            415,
+            "application/json",
+        ),
+        (
+            common::with_json(
+                as_admin(Method::POST, "/dragonfly/v1/machines/x/assign"),
+                Some(json!({ "template": 3 })),
+            ),
             422,
             "template",
         ),
@@ -32,7 +39,11 @@ async fn every_error_is_a_problem() {
             422,
             "resaon",
         ),
-        (as_admin(Method::GET, "/dragonfly/v1/machines/x/events?limit=many").body(Body::empty()).unwrap(), 400, "limit"),
+        (
+            as_admin(Method::GET, "/dragonfly/v1/machines/x/events?limit=many").body(Body::empty()).unwrap(),
+            400,
+            "limit",
+        ),
         (as_admin(Method::GET, "/dragonfly/v1/machines/%ff").body(Body::empty()).unwrap(), 400, ""),
         (as_admin(Method::POST, "/dragonfly/v1/apply").body(Body::from("kind: [")).unwrap(), 422, "line"),
         (as_admin(Method::POST, "/dragonfly/v1/machines/nobody/retry").body(Body::from("{}")).unwrap(), 404, "nobody"),
@@ -166,7 +177,8 @@ async fn an_agent_by_its_routes_alone() {
     let bench = bench().await;
     let token = bench.boot_token().await;
     let post = |path: &str, bearer: &str, body: Value| {
-        let request = Request::builder().method(Method::POST).uri(path).header("authorization", format!("Bearer {bearer}"));
+        let request =
+            Request::builder().method(Method::POST).uri(path).header("authorization", format!("Bearer {bearer}"));
         common::with_json(request, Some(body))
     };
     let hello = serde_json::to_value(common::hello()).unwrap();
@@ -182,7 +194,9 @@ async fn an_agent_by_its_routes_alone() {
     let log = Request::builder().method(Method::POST).uri("/dragonfly/v1/agent/log?offset=0");
     let log = log.header("authorization", format!("Bearer {session}")).body(Body::from("first line\n")).unwrap();
     assert_eq!(bench.send(log).await.status(), StatusCode::NO_CONTENT);
-    let read = bench.send(as_admin(Method::GET, &format!("/dragonfly/v1/machines/{NAME}/log")).body(Body::empty()).unwrap()).await;
+    let read = bench
+        .send(as_admin(Method::GET, &format!("/dragonfly/v1/machines/{NAME}/log")).body(Body::empty()).unwrap())
+        .await;
     assert_eq!(text(read).await, "first line\n");
 }
 

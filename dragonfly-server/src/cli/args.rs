@@ -219,8 +219,10 @@ pub(super) enum Command {
         machines: Vec<String>,
     },
     /// Follow what happens, live
-    #[command(after_help = "Examples:\n  dragonfly watch\n  dragonfly watch CensusAbleQualityParent --until ready --timeout 1800\n\n\
-        With --until the exit code is 1 when the machine ends in Error or Held, or the time is over.")]
+    #[command(
+        after_help = "Examples:\n  dragonfly watch\n  dragonfly watch CensusAbleQualityParent --until ready --timeout 1800\n\n\
+        With --until the exit code is 1 when the machine ends in Error or Held, or the time is over."
+    )]
     Watch {
         /// Only this machine
         machine: Option<String>,

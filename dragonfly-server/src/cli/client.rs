@@ -153,7 +153,8 @@ impl Client {
 fn refused(status: u16, body: &[u8]) -> anyhow::Error {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     // A problem's `detail`, or `message` in Kubernetes' shapes.
-    let said = ["detail", "message", "title"].into_iter().find_map(|field| body.get(field)?.as_str()).unwrap_or_default();
+    let said =
+        ["detail", "message", "title"].into_iter().find_map(|field| body.get(field)?.as_str()).unwrap_or_default();
     match status {
         401 => anyhow!(
             "the server does not take this token; the right one is in the file {TOKEN_FILE} of its data directory: \

@@ -79,7 +79,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Describe { what, name } => objects::describe(&client, &out, &what, &name).await?,
         Command::Apply { files, output } => objects::apply(&client, &out, &files, output).await?,
-        Command::Delete { what, names, files } => objects::delete(&client, &out, what.as_deref(), &names, &files).await?,
+        Command::Delete { what, names, files } => {
+            objects::delete(&client, &out, what.as_deref(), &names, &files).await?
+        }
         Command::Watch { machine, until, timeout } => {
             return watch::watch(&client, &out, machine.as_deref(), until, timeout).await;
         }

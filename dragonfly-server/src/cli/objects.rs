@@ -50,8 +50,7 @@ async fn fetch(client: &Client, kind: Kind, names: &[String], selector: Option<&
     let mut objects = Vec::new();
     let mut from = String::new();
     loop {
-        let query =
-            [("limit", "500"), ("continue", from.as_str()), ("labelSelector", selector.unwrap_or_default())];
+        let query = [("limit", "500"), ("continue", from.as_str()), ("labelSelector", selector.unwrap_or_default())];
         let mut page = client.get(&[GROUP[0], GROUP[1], GROUP[2], kind.plural], &query).await?;
         if let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) {
             objects.extend(items);
@@ -122,7 +121,9 @@ fn write(out: &Out, mut objects: Vec<Value>, single: bool, format: Format) -> an
 
 async fn machines(client: &Client, out: &Out, objects: &[Value], wide: bool) -> anyhow::Result<()> {
     if objects.is_empty() {
-        out.line("No machines yet. Boot one from the network; `dragonfly get networks` shows where they are answered.")?;
+        out.line(
+            "No machines yet. Boot one from the network; `dragonfly get networks` shows where they are answered.",
+        )?;
         return Ok(());
     }
     let mut all = client.get(&["dragonfly", "v1", "machines"], &[]).await?;
@@ -265,7 +266,8 @@ pub(super) async fn apply(client: &Client, out: &Out, files: &[PathBuf], format:
         let answer = client.post_text(&["dragonfly", "v1", "apply"], text).await.context(name)?;
         let items = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
         if matches!(format, Format::Json | Format::Yaml | Format::Name) {
-            let objects: Vec<Value> = items.into_iter().filter_map(|mut i| i.get_mut("object").map(Value::take)).collect();
+            let objects: Vec<Value> =
+                items.into_iter().filter_map(|mut i| i.get_mut("object").map(Value::take)).collect();
             let single = objects.len() == 1;
             write(out, objects, single, format)?;
             continue;

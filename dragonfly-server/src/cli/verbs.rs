@@ -26,7 +26,9 @@ async fn verb(client: &Client, machine: &str, verb: &str, body: &Value) -> anyho
 fn values(words: &[String]) -> anyhow::Result<BTreeMap<&str, &str>> {
     words
         .iter()
-        .map(|word| word.split_once('=').filter(|(key, _)| !key.is_empty()).context(format!("--value {word}: write KEY=VALUE")))
+        .map(|word| {
+            word.split_once('=').filter(|(key, _)| !key.is_empty()).context(format!("--value {word}: write KEY=VALUE"))
+        })
         .collect()
 }
 
@@ -49,7 +51,11 @@ pub(super) async fn assign(
 ) -> anyhow::Result<()> {
     let overwrite = overwrite(disks).unwrap_or_default();
     if overwrite != Overwrite::Blank && !yes {
-        let which = if overwrite == Overwrite::All { "every disk that the template names".to_owned() } else { disks.join(", ") };
+        let which = if overwrite == Overwrite::All {
+            "every disk that the template names".to_owned()
+        } else {
+            disks.join(", ")
+        };
         ask(&format!("Data on {which} of {} will be lost. Go on?", machines.join(", ")))?;
     }
     let body = json!({ "template": template, "values": values(given)?, "overwrite": overwrite });
@@ -114,7 +120,13 @@ fn told(out: &Out, workflow: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn each(client: &Client, out: &Out, machines: &[String], word: &str, told: &str) -> anyhow::Result<()> {
+pub(super) async fn each(
+    client: &Client,
+    out: &Out,
+    machines: &[String],
+    word: &str,
+    told: &str,
+) -> anyhow::Result<()> {
     for machine in machines {
         verb(client, machine, word, &json!({})).await?;
         out.line(&format!("{machine} {told}"))?;
@@ -156,9 +168,10 @@ pub(super) async fn why(client: &Client, out: &Out, machine: &str, format: Forma
     if let Some(run) = why.get("workflow").filter(|w| !w.is_null()) {
         let (name, state, message) = (text(run, "/name"), text(run, "/state"), text(run, "/message"));
         let step = run.get("step").and_then(Value::as_str).map(|s| format!(", step {s}")).unwrap_or_default();
-        out.line(&format!("Workflow {name}: {state}{step} {message}").trim_end().to_owned())?;
+        out.line(format!("Workflow {name}: {state}{step} {message}").trim_end())?;
     }
-    let next: Vec<&str> = why.get("next").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let next: Vec<&str> =
+        why.get("next").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     if !next.is_empty() {
         out.line(&format!("Next: {}", next.join("; or ")))?;
     }
@@ -189,7 +202,8 @@ pub(super) async fn timeline(client: &Client, out: &Out, machine: &str, format: 
 pub(super) fn event_line(event: &Value) -> String {
     let time = text(event, "/time");
     // To the millisecond: what firmware does is told apart there.
-    let time = time.split_once('.').map_or_else(|| time.to_owned(), |(s, f)| format!("{s}.{}", f.get(..3).unwrap_or("000")));
+    let time =
+        time.split_once('.').map_or_else(|| time.to_owned(), |(s, f)| format!("{s}.{}", f.get(..3).unwrap_or("000")));
     let time = time.trim_end_matches('Z');
     let (machine, kind, message) = (text(event, "/machine"), text(event, "/type"), text(event, "/message"));
     format!("{time}  {machine:<28}  {kind:<20}  {message}").trim_end().to_owned()
@@ -232,7 +246,12 @@ mod tests {
         ];
         for wanted in fates {
             let decision = Decision {
-                fate: wanted.clone(), reason: "r".into(), machine: None, address: None, hostname: None, console: None,
+                fate: wanted.clone(),
+                reason: "r".into(),
+                machine: None,
+                address: None,
+                hostname: None,
+                console: None,
             };
             assert_eq!(fate(&serde_json::to_value(&decision).unwrap()), wanted.word());
         }

@@ -83,7 +83,12 @@ async fn follow(client: &Client, out: &Out, machine: Option<&str>, until: Option
 }
 
 /// The exit code, once the machine is where it was waited for.
-async fn arrived(client: &Client, out: &Out, machine: Option<&str>, until: Option<Until>) -> anyhow::Result<Option<ExitCode>> {
+async fn arrived(
+    client: &Client,
+    out: &Out,
+    machine: Option<&str>,
+    until: Option<Until>,
+) -> anyhow::Result<Option<ExitCode>> {
     let (Some(machine), Some(Until::Ready)) = (machine, until) else { return Ok(None) };
     let mut whole = match client.get(&["dragonfly", "v1", "machines", machine], &[]).await {
         Ok(whole) => whole,
@@ -95,7 +100,12 @@ async fn arrived(client: &Client, out: &Out, machine: Option<&str>, until: Optio
     let failed = matches!(line.phase, Some(Phase::Error | Phase::Held));
     if line.phase == Some(Phase::Ready) || failed {
         let since = line.phase_since.map(|t| view::ago(SystemClock.now(), t)).unwrap_or_default();
-        out.line(&format!("{} is {} since {since}: {}", line.display_name, view::phase_word(line.phase), line.message))?;
+        out.line(&format!(
+            "{} is {} since {since}: {}",
+            line.display_name,
+            view::phase_word(line.phase),
+            line.message
+        ))?;
     }
     Ok(match line.phase {
         Some(Phase::Ready) => Some(ExitCode::SUCCESS),

@@ -6,9 +6,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use dragonfly_core::secret::SecretString;
 
+use super::App;
 use super::problem::Problem;
 use super::route::Access;
-use super::App;
 use crate::auth::COOKIE;
 
 /// Who a person is, for handlers and the record of what was done.

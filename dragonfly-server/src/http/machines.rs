@@ -28,7 +28,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .post("/dragonfly/v1/machines/{name}/reimage", Person, "Install anew, whatever is on its disks", reimage)
         .post("/dragonfly/v1/machines/{name}/retry", Person, "Another attempt of what failed", retry)
         .post("/dragonfly/v1/machines/{name}/abort", Person, "Call its run off", abort)
-        .post("/dragonfly/v1/machines/{name}/protect", Person, "Refuse assign and reimage, or allow them again", protect)
+        .post(
+            "/dragonfly/v1/machines/{name}/protect",
+            Person,
+            "Refuse assign and reimage, or allow them again",
+            protect,
+        )
         .post("/dragonfly/v1/machines/{name}/hold", Person, "Do nothing to it; it boots from its disk", hold)
         .post("/dragonfly/v1/machines/{name}/release", Person, "Settle a hold", release)
         .get("/dragonfly/v1/machines/{name}/why", Person, "What it would boot now, and why", why)

@@ -37,8 +37,8 @@ use crate::config::Mode;
 use crate::metrics::Meters;
 
 pub use problem::{Problem, chain};
-pub use route::{Access, Route};
 use route::Routes;
+pub use route::{Access, Route};
 
 /// The largest body of most routes, in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;

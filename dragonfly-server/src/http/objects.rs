@@ -150,7 +150,8 @@ fn selector(text: &str) -> Result<Selector, Problem> {
                 labels.insert(key.to_owned(), value.to_owned());
             }
             _ => {
-                let detail = format!("labelSelector: `{term}` is not understood; write `key=value`, several with commas");
+                let detail =
+                    format!("labelSelector: `{term}` is not understood; write `key=value`, several with commas");
                 return Err(Problem::bad_request(detail));
             }
         }
@@ -245,10 +246,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(record.to_json())))
 }
 
-async fn one(
-    State(app): State<App>,
-    Path((plural, name)): Path<(String, String)>,
-) -> Result<Json<Value>, Refused> {
+async fn one(State(app): State<App>, Path((plural, name)): Path<(String, String)>) -> Result<Json<Value>, Refused> {
     Ok(Json(app.engine.get(kind(&plural)?, &name).await?.to_json()))
 }
 
@@ -358,12 +356,8 @@ mod tests {
     }
 
     fn record(name: &str, label: &str) -> Record {
-        let mut record = Record {
-            kind: Kind::TEMPLATE,
-            metadata: Default::default(),
-            spec: json!({}),
-            status: Value::Null,
-        };
+        let mut record =
+            Record { kind: Kind::TEMPLATE, metadata: Default::default(), spec: json!({}), status: Value::Null };
         name.clone_into(&mut record.metadata.name);
         record.metadata.labels.insert("l".into(), label.into());
         record
@@ -388,7 +382,9 @@ mod tests {
             .split(|b| *b == b'\n')
             .filter(|l| !l.is_empty())
             .map(|l| serde_json::from_slice::<Value>(l).unwrap())
-            .map(|v| format!("{} {}", v["type"].as_str().unwrap(), v["object"]["metadata"]["name"].as_str().unwrap_or("-")))
+            .map(|v| {
+                format!("{} {}", v["type"].as_str().unwrap(), v["object"]["metadata"]["name"].as_str().unwrap_or("-"))
+            })
             .collect();
         assert_eq!(seen, ["ADDED a", "MODIFIED a", "ADDED b", "DELETED a", "DELETED b", "ERROR -"]);
     }

@@ -40,7 +40,12 @@ struct Once {
     once: Option<String>,
 }
 
-async fn page(State(app): State<App>, about: Connection, headers: HeaderMap, Asked(Once { once }): Asked<Once>) -> Response {
+async fn page(
+    State(app): State<App>,
+    about: Connection,
+    headers: HeaderMap,
+    Asked(Once { once }): Asked<Once>,
+) -> Response {
     match once {
         Some(token) if app.auth.use_link(&token) => {
             tracing::info!(peer = %about.peer.ip(), "a browser signed in by a link");
@@ -48,7 +53,8 @@ async fn page(State(app): State<App>, about: Connection, headers: HeaderMap, Ask
         }
         Some(_) => {
             tracing::warn!(peer = %about.peer.ip(), "a sign-in link was refused");
-            let problem = "This link has been used or is too old. Paste the token, or ask for a new link: dragonfly login";
+            let problem =
+                "This link has been used or is too old. Paste the token, or ask for a new link: dragonfly login";
             login_page(StatusCode::UNAUTHORIZED, Some(problem))
         }
         None if guard::cookie(&headers).is_some_and(|c| app.auth.is_session(c)) => Redirect::to("/").into_response(),
@@ -67,7 +73,10 @@ async fn sign_in(State(app): State<App>, about: Connection, headers: HeaderMap, 
         return signed_in(&app, about);
     }
     tracing::warn!(peer = %about.peer.ip(), "a sign-in was refused");
-    login_page(StatusCode::UNAUTHORIZED, Some("This is not the token. It is in the file admin.token of the server's data directory."))
+    login_page(
+        StatusCode::UNAUTHORIZED,
+        Some("This is not the token. It is in the file admin.token of the server's data directory."),
+    )
 }
 
 fn login_page(status: StatusCode, problem: Option<&'static str>) -> Response {
@@ -105,7 +114,8 @@ async fn sign_out(State(app): State<App>, about: Connection, headers: HeaderMap)
 
 async fn link(State(app): State<App>, Extension(caller): Extension<Caller>) -> Result<Json<Value>, Problem> {
     let token = app.auth.new_link();
-    let token = token.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random numbers"))?;
+    let token =
+        token.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random numbers"))?;
     tracing::info!(by = caller.by, "made a sign-in link");
     Ok(Json(json!({ "path": format!("/login?once={}", token.reveal()), "seconds": LINK_LIFE.as_secs() })))
 }

@@ -69,7 +69,9 @@ mod tests {
         for good in ["127.0.0.1:3000", "10.0.0.1", "[::1]:3000", "localhost:3000", "LOCALHOST", "Rack.Example:3000"] {
             assert!(is_ours(good, &names), "{good}");
         }
-        for bad in ["evil.example", "evil.example:3000", "", "rack.example.evil.example", "a b", "127.0.0.1.evil.example"] {
+        for bad in
+            ["evil.example", "evil.example:3000", "", "rack.example.evil.example", "a b", "127.0.0.1.evil.example"]
+        {
             assert!(!is_ours(bad, &names), "{bad}");
         }
     }

@@ -1,5 +1,6 @@
 //! A server without sockets: its routes, a store in memory, and callers of every kind.
-#![allow(dead_code, unreachable_pub, reason = "each test uses some of it")]
+#![allow(dead_code, unreachable_pub, missing_debug_implementations, reason = "each test uses some of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +8,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
-use dragonfly_actions::plan::Catalog;
 use dragonfly_boot::BootFiles;
 use dragonfly_boot::http::BootHttp;
 use dragonfly_core::Mac;
@@ -71,7 +71,7 @@ pub async fn bench() -> Bench {
     let auth = Arc::new(Auth::new(TOKEN.as_bytes(), b"key", Arc::clone(&clock) as _));
     let settings = Settings { server_pin: "00".repeat(32), ..Settings::default() };
     let store = Arc::new(MemoryStore::new(Arc::clone(&clock) as _));
-    let engine = Engine::builder(store, SealingKey::generate().unwrap(), Arc::new(Catalog::default()))
+    let engine = Engine::builder(store, SealingKey::generate().unwrap(), dragonfly_server::serve::checker())
         .settings(settings)
         .images(Arc::clone(&auth) as _)
         .logs(dir.path().join("logs"))

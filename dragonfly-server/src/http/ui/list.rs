@@ -49,7 +49,8 @@ impl Row {
         let address = machine.address.map(|a| a.to_string()).unwrap_or_default();
         let seen = machine.last_seen.map(|then| When::at(then, now));
         let template = machine.template.as_deref().unwrap_or_default();
-        let haystack = [&machine.display_name, phase, &mac, &address, &machine.model, template].join(" ").to_lowercase();
+        let haystack =
+            [&machine.display_name, phase, &mac, &address, &machine.model, template].join(" ").to_lowercase();
         Self {
             phase,
             class: phase_class(machine.phase),

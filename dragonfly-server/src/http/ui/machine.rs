@@ -266,10 +266,13 @@ fn facts(machine: &Hardware) -> Vec<(&'static str, String)> {
     add("Memory", seen.memory.total.map(|total| view::bytes(total.0)));
     add("TPM", seen.tpm.clone());
     add("Hypervisor", seen.hypervisor.clone());
-    add("BMC seen", seen.bmc.as_ref().map(|bmc| {
-        let address = bmc.address.map(|a| a.to_string()).unwrap_or_default();
-        format!("{} {address}", bmc.interface.clone().unwrap_or_default())
-    }));
+    add(
+        "BMC seen",
+        seen.bmc.as_ref().map(|bmc| {
+            let address = bmc.address.map(|a| a.to_string()).unwrap_or_default();
+            format!("{} {address}", bmc.interface.clone().unwrap_or_default())
+        }),
+    );
     add("Boot interface", seen.boot_interface.clone());
     facts
 }
