@@ -1,1 +1,3 @@
-//! Helpers shared by the journeys.
+//! What tests the whole house: the lab, and helpers that journeys share.
+
+pub mod lab;

@@ -1,0 +1,212 @@
+//! The words of `cargo lab`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Blank virtual machines from power-on to Ready, through the real server.
+///
+/// Without a command: starts some, shows them come up, and keeps the web pages at
+/// http://127.0.0.1:3000 until Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(name = "cargo lab", max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Lab {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) interactive: Interactive,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo lab
+  cargo lab --machines 1 --firmware uefi --image small
+  cargo lab run --machines 3 --firmware mixed --template disk --report report.json --keep kept/
+  cargo lab run --firmware uefi --dhcp proxy --template partitions
+  cargo lab run --scenario bad-image
+
+Needs root, for a network namespace of its own. DRAGONFLY_LAB_ACCEL=kvm|tcg sets how QEMU runs
+machines; unset, KVM is tried by booting something on it.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The same unattended; exits 0 only if every machine came up as wished
+    Run(Run),
+    /// Only build the operating system images, or find them in the cache
+    Image(Image),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Interactive {
+    /// How many machines
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) machines: u8,
+    /// Their firmware
+    #[arg(long, value_enum, default_value_t = FirmwareChoice::Mixed)]
+    pub(crate) firmware: FirmwareChoice,
+    /// The template that is assigned to them
+    #[arg(long, value_enum, default_value_t = TemplateChoice::Disk)]
+    pub(crate) template: TemplateChoice,
+    /// The Debian that is installed: a small one, or one with systemd, cloud-init and SSH
+    #[arg(long, value_enum, default_value_t = ImageChoice::Small)]
+    pub(crate) image: ImageChoice,
+    /// Port of the web pages on this machine's loopback
+    #[arg(long, default_value_t = 3000)]
+    pub(crate) port: u16,
+    /// Assign nothing: do it yourself in the web pages
+    #[arg(long)]
+    pub(crate) no_assign: bool,
+    /// Install missing packages without asking
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Run {
+    /// How many machines
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) machines: u8,
+    /// Their firmware; mixed is bios, uefi, uefi-http in that order
+    #[arg(long, value_enum, default_value_t = FirmwareChoice::Bios)]
+    pub(crate) firmware: FirmwareChoice,
+    /// What the server's DHCP does; proxy and auto stand beside a dnsmasq that owns the addresses
+    #[arg(long, value_enum, default_value_t = Dhcp::Full)]
+    pub(crate) dhcp: Dhcp,
+    /// The machines' management controllers
+    #[arg(long, value_enum, default_value_t = Bmc::None)]
+    pub(crate) bmc: Bmc,
+    /// What is installed: a whole-disk image, or partitions with a root file system and a boot loader
+    #[arg(long, value_enum, default_value_t = TemplateChoice::Disk)]
+    pub(crate) template: TemplateChoice,
+    /// Which Debian
+    #[arg(long, value_enum, default_value_t = ImageChoice::Small)]
+    pub(crate) image: ImageChoice,
+    /// What is tried
+    #[arg(long, value_enum, default_value_t = Scenario::Install)]
+    pub(crate) scenario: Scenario,
+    /// Write the report here, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Keep captures, command lines, serial logs, disks and the store in this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Give up after this many seconds, counted from the first machine's start
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) timeout: u64,
+    /// Kill the server while an image streams, and start it again
+    #[arg(long)]
+    pub(crate) kill_server_while_imaging: bool,
+    /// Reset each machine this many times once it is Ready: it must come up from its disk each time
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) ready_reboots: u32,
+    /// Install missing packages without asking
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Image {
+    /// Which Debian
+    #[arg(long, value_enum, default_value_t = ImageChoice::Small)]
+    pub(crate) image: ImageChoice,
+    /// For which template
+    #[arg(long, value_enum, default_value_t = TemplateChoice::Disk)]
+    pub(crate) template: TemplateChoice,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FirmwareChoice {
+    Bios,
+    Uefi,
+    UefiHttp,
+    Mixed,
+}
+
+/// What one machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Firmware {
+    Bios,
+    Uefi,
+    UefiHttp,
+}
+
+impl Firmware {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::Uefi => "uefi",
+            Self::UefiHttp => "uefi-http",
+        }
+    }
+}
+
+impl FirmwareChoice {
+    /// What machine number `index`, from 0, has.
+    pub(crate) fn of(self, index: usize) -> Firmware {
+        match self {
+            Self::Bios => Firmware::Bios,
+            Self::Uefi => Firmware::Uefi,
+            Self::UefiHttp => Firmware::UefiHttp,
+            Self::Mixed => [Firmware::Bios, Firmware::Uefi, Firmware::UefiHttp][index % 3],
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dhcp {
+    Full,
+    Reservation,
+    Proxy,
+    Auto,
+}
+
+impl Dhcp {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Reservation => "reservation",
+            Self::Proxy => "proxy",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// Whether another server owns the addresses.
+    pub(crate) fn has_peer(self) -> bool {
+        matches!(self, Self::Proxy | Self::Auto)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Bmc {
+    None,
+    Ipmi,
+    Redfish,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TemplateChoice {
+    /// A whole-disk image; its last partition is grown
+    Disk,
+    /// A partition table, a root file system streamed into it, a boot loader
+    Partitions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageChoice {
+    /// Debian's essential packages, kernel and udev; under 100 MB
+    Small,
+    /// systemd, cloud-init, SSH
+    Full,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// Blank machines are installed
+    Install,
+    /// A disk that already carries a system, unknown to the server, comes up unchanged
+    Adopt,
+    /// What the agent reports of a machine is what the machine was given
+    Inventory,
+    /// Images and templates that are wrong end in errors that name the cause
+    BadImage,
+}

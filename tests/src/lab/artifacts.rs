@@ -1,0 +1,98 @@
+//! What the lab builds from this workspace: the server, the agent, the boot files.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use sha2::{Digest as _, Sha256};
+
+use super::console::say;
+use super::host::MUSL;
+use super::process::{logged, output};
+
+/// Programs and files of this workspace, as built now.
+#[derive(Debug, Clone)]
+pub(crate) struct Artifacts {
+    /// The server.
+    pub(crate) dragonfly: PathBuf,
+    /// Kernel, initramfs, unified kernel image, iPXE.
+    pub(crate) boot_files: PathBuf,
+}
+
+fn workspace() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests are not in a workspace")
+}
+
+fn target_directory() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => Ok(directory.into()),
+        None => Ok(workspace()?.join("target")),
+    }
+}
+
+/// Where images are kept between runs.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let directory = match std::env::var_os("DRAGONFLY_LAB_CACHE") {
+        Some(directory) => directory.into(),
+        None => target_directory()?.join("lab").join("cache"),
+    };
+    std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    Ok(directory.canonicalize()?)
+}
+
+/// Builds what has changed. `kernel` is the Debian package that the machines boot.
+pub(crate) fn build(kernel: &str) -> Result<Artifacts> {
+    let target = target_directory()?;
+    say("building the server and the agent");
+    cargo(&["build", "--quiet", "--locked", "-p", "dragonfly-server", "--bin", "dragonfly"])?;
+    cargo(&["build", "--quiet", "--locked", "-p", "mage", "--profile", "agent", "--target", MUSL])?;
+    let dragonfly = target.join("debug/dragonfly");
+    let mage = target.join(MUSL).join("agent/mage");
+    let mut digest = Sha256::new();
+    digest.update(kernel);
+    digest.update(std::fs::read(&mage).with_context(|| mage.display().to_string())?);
+    digest_tree(&workspace()?.join("dragonfly-server/src/mage_build"), &mut digest)?;
+    let boot_files = cache()?.join(format!("boot-{}", &hex::encode(digest.finalize())[..16]));
+    if !boot_files.join("manifest.json").exists() {
+        let half = boot_files.with_extension("half");
+        if half.exists() {
+            std::fs::remove_dir_all(&half)?;
+        }
+        say(format_args!("building the boot files from {kernel}"));
+        logged(
+            Command::new(&dragonfly)
+                .args(["mage", "build", "--out"])
+                .arg(&half)
+                .arg("--mage")
+                .arg(&mage)
+                .args(["--kernel-package", kernel]),
+            &cache()?.join("mage-build.log"),
+        )?;
+        ensure!(half.join("manifest.json").exists(), "`dragonfly mage build` left no manifest.json");
+        std::fs::rename(&half, &boot_files)?;
+    }
+    Ok(Artifacts { dragonfly, boot_files })
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    output(
+        Command::new(cargo).args(arguments).current_dir(workspace()?).env("CC_x86_64_unknown_linux_musl", "musl-gcc"),
+    )
+    .map(|_| ())
+}
+
+fn digest_tree(directory: &Path, digest: &mut Sha256) -> Result<()> {
+    let mut entries: Vec<_> = std::fs::read_dir(directory)
+        .with_context(|| directory.display().to_string())?
+        .collect::<std::io::Result<_>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        if entry.file_type()?.is_dir() {
+            digest_tree(&entry.path(), digest)?;
+        } else {
+            digest.update(std::fs::read(entry.path())?);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! One virtual machine of the lab.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use dragonfly_core::{Mac, name};
+
+use super::args::Firmware;
+use super::events::Timeline;
+use super::namespace::Namespace;
+use super::process::Process;
+use super::qemu::{self, Accel, Bus, Disk, Hardware};
+use super::serial;
+
+/// Size of a blank disk: an image fits, and there is something to grow into.
+pub(crate) const DISK: u64 = 3 << 30;
+
+/// A machine, running or not.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) index: usize,
+    /// Its memorable name, with capitals.
+    pub(crate) name: String,
+    pub(crate) mac: String,
+    /// What `writefile` is to place on it in this run.
+    pub(crate) nonce: String,
+    pub(crate) hardware: Hardware,
+    directory: PathBuf,
+    running: Option<Running>,
+    /// When it was switched on.
+    pub(crate) started: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Running {
+    qemu: Process,
+    follower: Arc<AtomicBool>,
+}
+
+impl Machine {
+    /// Machine number `index`, with one blank disk; its files go to `directory`.
+    pub(crate) fn new(index: usize, firmware: Firmware, directory: &Path) -> Result<Self> {
+        let mac: Mac = format!("52:54:00:77:00:{:02x}", index + 1).parse()?;
+        let name = name::memorable(mac);
+        let directory = directory.join(format!("{}-{}", index + 1, firmware.word()));
+        std::fs::create_dir_all(&directory)?;
+        let disk = directory.join("disk.raw");
+        File::create(&disk)?.set_len(DISK)?;
+        let hardware = Hardware {
+            firmware,
+            mac: mac.to_string(),
+            uuid: format!("52540077-00{:02x}-4000-8000-{:012x}", index + 1, std::process::id()),
+            tap: format!("tap{index}"),
+            memory_mib: 1536,
+            disks: vec![Disk { file: disk, bus: Bus::Virtio, serial: format!("LABDISK{:02}", index + 1) }],
+            serial_log: directory.join("serial.log"),
+            monitor: directory.join("monitor"),
+            vars: directory.join("vars.fd"),
+            more: Vec::new(),
+        };
+        Ok(Self {
+            index,
+            name,
+            mac: mac.to_string(),
+            nonce: nonce()?,
+            hardware,
+            directory,
+            running: None,
+            started: None,
+        })
+    }
+
+    /// Its first disk.
+    pub(crate) fn disk(&self) -> &Path {
+        &self.hardware.disks[0].file
+    }
+
+    /// Switches it on.
+    pub(crate) fn start(&mut self, namespace: &Namespace, accel: Accel, timeline: &Timeline) -> Result<()> {
+        if self.hardware.firmware != Firmware::Bios && !self.hardware.vars.exists() {
+            std::fs::copy(qemu::VARS, &self.hardware.vars).context(qemu::VARS)?;
+        }
+        let mut command = namespace.door().command("qemu-system-x86_64");
+        command.args(qemu::arguments(&self.hardware, accel));
+        std::fs::write(self.directory.join("command"), format!("{command:?}\n"))?;
+        let follower = Arc::new(AtomicBool::new(false));
+        self.started = Some(Instant::now());
+        let qemu = Process::start("qemu", command, &self.directory.join("qemu.log"))?;
+        serial::follow(self.index, self.hardware.serial_log.clone(), timeline.clone(), Arc::clone(&follower));
+        self.running = Some(Running { qemu, follower });
+        Ok(())
+    }
+
+    /// An error if it has stopped by itself.
+    pub(crate) fn must_run(&mut self) -> Result<()> {
+        match &mut self.running {
+            Some(running) => running.qemu.must_run(),
+            None => bail!("{} was not switched on", self.name),
+        }
+    }
+
+    /// Presses its reset button.
+    pub(crate) fn reset(&self) -> Result<()> {
+        let stream = UnixStream::connect(&self.hardware.monitor).context("QEMU's monitor")?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        lines.next().context("no greeting")??;
+        for command in ["qmp_capabilities", "system_reset"] {
+            writeln!(&stream, "{{\"execute\":\"{command}\"}}")?;
+            loop {
+                let line = lines.next().context("no answer")??;
+                if line.contains("\"return\"") {
+                    break;
+                }
+                anyhow::ensure!(!line.contains("\"error\""), "{command}: {line}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Pulls its plug.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.follower.store(true, Ordering::SeqCst);
+            running.qemu.stop(Duration::from_secs(5));
+        }
+    }
+}
+
+/// 128 random bits in hexadecimal.
+fn nonce() -> Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(hex::encode(bytes))
+}

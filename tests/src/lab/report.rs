@@ -1,0 +1,36 @@
+//! What a run came to, for programs.
+
+use serde::Serialize;
+
+use super::stages::Stage;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) machines: Vec<MachineReport>,
+    pub(crate) host: Host,
+    pub(crate) server: ServerReport,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct MachineReport {
+    pub(crate) name: String,
+    pub(crate) mac: String,
+    pub(crate) firmware: &'static str,
+    pub(crate) ready: bool,
+    pub(crate) error: Option<String>,
+    pub(crate) stages: Vec<Stage>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Host {
+    pub(crate) kvm: bool,
+    pub(crate) cores: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ServerReport {
+    /// The most memory that the server had.
+    pub(crate) max_rss_bytes: u64,
+    /// Bytes that left over the bridge; nearly all of them are HTTP.
+    pub(crate) http_bytes_sent: u64,
+}

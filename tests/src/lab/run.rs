@@ -1,0 +1,442 @@
+//! `cargo lab run`: unattended, judged from outside.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use dragonfly_core::event::Event;
+
+use super::args::{self, Bmc, Scenario, TemplateChoice};
+use super::console::say;
+use super::events::{Entry, Fact};
+use super::image::{self, OsImage};
+use super::interrupt::Interrupt;
+use super::machine::Machine;
+use super::qemu::Accel;
+use super::report::{Host, MachineReport, Report, ServerReport};
+use super::serial::Mark;
+use super::stages::{Moment, What, stages};
+use super::world::{CLOUD_KERNEL, Wish, World};
+use super::{disk, host, manifest, process, scenario};
+
+/// The template's name in the store.
+pub(crate) const TEMPLATE: &str = "lab";
+
+/// `cargo lab run`.
+pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
+    if args.bmc != Bmc::None {
+        bail!("--bmc: power drivers belong to a later release; the lab switches its machines on itself (--bmc none)");
+    }
+    host::prepare(args.yes)?;
+    match args.scenario {
+        Scenario::Install => install(args, interrupt),
+        Scenario::Adopt => scenario::adopt(args, interrupt),
+        Scenario::Inventory => scenario::inventory(args, interrupt),
+        Scenario::BadImage => scenario::bad_image(args, interrupt),
+    }
+}
+
+/// The steps that install an image as the template says.
+pub(crate) fn steps(template: TemplateChoice, image: &OsImage) -> String {
+    match template {
+        TemplateChoice::Disk => manifest::disk_steps(image),
+        TemplateChoice::Partitions => manifest::partition_steps(image),
+    }
+}
+
+fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
+    let image = image::find_or_build(args.image, args.template, interrupt)?;
+    let wish = Wish {
+        machines: usize::from(args.machines),
+        dhcp: args.dhcp,
+        kernel: CLOUD_KERNEL,
+        image: &image,
+        keep: args.keep.as_deref(),
+        capture: args.keep.is_some(),
+    };
+    let mut world = World::build(&wish, interrupt)?;
+    let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;
+    world.server.apply(&manifest::template(TEMPLATE, &steps(args.template, &image)))?;
+    for machine in &mut machines {
+        machine.start(&world.namespace, world.accel, &world.timeline)?;
+        say(format_args!("{} ({}, {}) is on", machine.name, machine.mac, machine.hardware.firmware.word()));
+    }
+    let mut watch = Watch::new(&machines, true);
+    let mut outage = Outage::new(args.kill_server_while_imaging);
+    let end = Instant::now() + Duration::from_secs(args.timeout);
+    while !watch.all_settled() && Instant::now() < end && !interrupt.is_set() {
+        watch.step(&world, &mut machines)?;
+        outage.step(&mut world, &watch, interrupt)?;
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    watch.give_up(&machines);
+    if watch.all_ready() && args.ready_reboots > 0 {
+        let end = Instant::now() + Duration::from_secs(args.timeout);
+        if let Err(error) = reboot_often(args.ready_reboots, &world, &mut watch, &mut machines, end, interrupt) {
+            watch.fail_all(&format!("{error:#}"));
+        }
+    }
+    if let Err(error) = outage.must_have_happened() {
+        watch.fail_all(&format!("{error:#}"));
+    }
+    check_outside(&world, &mut watch, &mut machines);
+    let report = report(&mut world, &watch, &machines)?;
+    if let Some(path) = &args.report {
+        std::fs::write(path, serde_json::to_vec_pretty(&report)?).with_context(|| path.display().to_string())?;
+    }
+    table(&report);
+    interrupt.check()?;
+    let failed: Vec<_> = report.machines.iter().filter(|m| !m.ready).map(|m| m.name.as_str()).collect();
+    for machine in machines.iter().filter(|m| failed.contains(&m.name.as_str())) {
+        say(format_args!(
+            "--- {}: its serial line ends\n{}",
+            machine.name,
+            process::tail(&machine.hardware.serial_log, 25)
+        ));
+    }
+    ensure!(failed.is_empty(), "not ready: {}", failed.join(", "));
+    Ok(())
+}
+
+/// What has become of each machine so far.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// By memorable name in lower case, as the server calls them.
+    states: BTreeMap<String, State>,
+    seen: usize,
+    assign: bool,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(crate) struct State {
+    pub(crate) registered: bool,
+    pub(crate) ready: bool,
+    pub(crate) echoes: u32,
+    pub(crate) began: u32,
+    pub(crate) imaging: bool,
+    pub(crate) error: Option<String>,
+    progress: u64,
+}
+
+impl State {
+    fn is_settled(&self) -> bool {
+        self.error.is_some() || (self.ready && self.echoes > 0)
+    }
+}
+
+impl Watch {
+    /// Watches these; assigns the lab's template to each when it has registered, if `assign`.
+    pub(crate) fn new(machines: &[Machine], assign: bool) -> Self {
+        let states = machines.iter().map(|m| (m.name.to_lowercase(), State::default())).collect();
+        Self { states, seen: 0, assign }
+    }
+
+    /// Takes in what is new.
+    pub(crate) fn step(&mut self, world: &World, machines: &mut [Machine]) -> Result<()> {
+        for entry in world.timeline.since(self.seen) {
+            self.seen += 1;
+            self.take(&entry, world, machines)?;
+        }
+        for machine in machines {
+            if let Err(error) = machine.must_run() {
+                self.fail(&machine.name, format!("{error:#}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, entry: &Entry, world: &World, machines: &[Machine]) -> Result<()> {
+        match &entry.fact {
+            Fact::Event(event) => {
+                let Some(machine) = machine_of(event, machines) else { return Ok(()) };
+                self.tell(entry, machine, event);
+                self.learn(machine, event, world)
+            }
+            Fact::Serial(index, mark) => {
+                if let Some(machine) = machines.get(*index)
+                    && *mark == Mark::Trouble
+                {
+                    line(entry, machine, "its console asks for help");
+                }
+                Ok(())
+            }
+            Fact::Echo(echo) => {
+                let Some(machine) = machines.iter().find(|m| m.mac.eq_ignore_ascii_case(&echo.mac)) else {
+                    return Ok(());
+                };
+                line(
+                    entry,
+                    machine,
+                    &format!("the installed system answers (root file system of {} MiB)", echo.root_kib / 1024),
+                );
+                if echo.nonce == machine.nonce {
+                    self.state(&machine.name).echoes += 1;
+                } else {
+                    self.fail(&machine.name, format!("it echoed `{}`, not this run's nonce", echo.nonce));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn learn(&mut self, machine: &Machine, event: &Event, world: &World) -> Result<()> {
+        let assign = self.assign;
+        let state = self.state(&machine.name);
+        match event.kind.as_str() {
+            "machine.registered" | "machine.hello" if !state.registered => {
+                state.registered = true;
+                if assign {
+                    let value = format!("nonce={}", machine.nonce);
+                    let order = ["assign", &machine.name, "--template", TEMPLATE, "--value", &value, "--yes"];
+                    if let Err(error) = world.server.cli(&order) {
+                        self.fail(&machine.name, format!("{error:#}"));
+                    }
+                }
+            }
+            "workflow.began" => state.began += 1,
+            "machine.ready" => state.ready = true,
+            "machine.error" | "workflow.failed" | "machine.held" | "identity.conflict" => {
+                self.fail(&machine.name, event.message.clone());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, entry: &Entry, machine: &Machine, event: &Event) {
+        let state = self.state(&machine.name);
+        if event.kind == "step.progress" {
+            let number = |path| event.data.pointer(path).and_then(serde_json::Value::as_u64);
+            state.imaging |= event.data["step"] == "image" || event.data["step"] == "root";
+            let (Some(done), Some(total)) = (number("/progress/done"), number("/progress/total")) else { return };
+            let quarter = (done * 4).checked_div(total).unwrap_or(0);
+            if quarter == state.progress {
+                return;
+            }
+            state.progress = quarter;
+        }
+        line(entry, machine, &format!("{:18} {}", event.kind, event.message));
+    }
+
+    pub(crate) fn state(&mut self, name: &str) -> &mut State {
+        self.states.entry(name.to_lowercase()).or_default()
+    }
+
+    pub(crate) fn fail(&mut self, name: &str, why: String) {
+        let state = self.state(name);
+        if state.error.is_none() {
+            state.error = Some(why);
+        }
+    }
+
+    fn fail_all(&mut self, why: &str) {
+        let names: Vec<_> = self.states.keys().cloned().collect();
+        for name in names {
+            self.fail(&name, why.to_owned());
+        }
+    }
+
+    pub(crate) fn all_settled(&self) -> bool {
+        self.states.values().all(State::is_settled)
+    }
+
+    fn all_ready(&self) -> bool {
+        self.states.values().all(|s| s.error.is_none() && s.ready && s.echoes > 0)
+    }
+
+    fn give_up(&mut self, machines: &[Machine]) {
+        for machine in machines {
+            let state = self.state(&machine.name).clone();
+            if !state.is_settled() {
+                let so_far = match (state.ready, state.echoes, state.registered) {
+                    (true, 0, _) => "handed over, but the installed system never answered",
+                    (false, 1.., _) => "its system answered, but the server does not call it Ready",
+                    (_, _, true) => "registered, but never became Ready",
+                    (_, _, false) => "its agent never registered",
+                };
+                self.fail(&machine.name, format!("time is over: {so_far}"));
+            }
+        }
+    }
+}
+
+fn machine_of<'a>(event: &Event, machines: &'a [Machine]) -> Option<&'a Machine> {
+    let mac = event.data.get("mac").and_then(serde_json::Value::as_str);
+    machines.iter().find(|machine| {
+        event.machine.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(&machine.name))
+            || mac.is_some_and(|mac| mac.eq_ignore_ascii_case(&machine.mac))
+    })
+}
+
+fn line(entry: &Entry, machine: &Machine, what: &str) {
+    let seconds = machine.started.map_or(0.0, |on| entry.at.saturating_duration_since(on).as_secs_f64());
+    say(format_args!("{seconds:7.1} s  {:28} {what}", machine.name));
+}
+
+/// Kills the server once an image is on its way, and starts it again a little later.
+#[derive(Debug)]
+struct Outage {
+    wanted: bool,
+    back_at: Option<Instant>,
+    over: bool,
+}
+
+impl Outage {
+    fn new(wanted: bool) -> Self {
+        Self { wanted, back_at: None, over: false }
+    }
+
+    fn step(&mut self, world: &mut World, watch: &Watch, interrupt: &Interrupt) -> Result<()> {
+        if !self.wanted || self.over {
+            return world.server.must_run();
+        }
+        match self.back_at {
+            None if watch.states.values().any(|s| s.imaging && !s.ready) => {
+                say("           the server is killed while an image streams");
+                world.server.kill();
+                self.back_at = Some(Instant::now() + Duration::from_secs(3));
+                Ok(())
+            }
+            Some(at) if Instant::now() >= at => {
+                world.server.run(interrupt)?;
+                say("           the server is back");
+                self.over = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn must_have_happened(&self) -> Result<()> {
+        ensure!(!self.wanted || self.over, "no image was seen on its way, so the server was never killed");
+        Ok(())
+    }
+}
+
+/// A machine that is Ready comes up from its disk however often it boots from the network, and is
+/// never installed again.
+fn reboot_often(
+    times: u32,
+    world: &World,
+    watch: &mut Watch,
+    machines: &mut [Machine],
+    end: Instant,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    for time in 1..=times {
+        let before: Vec<_> = machines.iter().map(|m| watch.state(&m.name).clone()).collect();
+        for machine in machines.iter() {
+            machine.reset()?;
+        }
+        say(format_args!("           reset {time} of {times}"));
+        let back = interrupt.wait_until(end, || {
+            watch.step(world, machines).is_ok()
+                && machines.iter().zip(&before).all(|(m, before)| watch.state(&m.name).echoes > before.echoes)
+        });
+        ensure!(back, "after reset {time} of a machine that is Ready, its system did not come up again");
+        for (machine, before) in machines.iter().zip(&before) {
+            let now = watch.state(&machine.name);
+            ensure!(now.began == before.began, "{} was Ready and began a workflow again", machine.name);
+        }
+    }
+    Ok(())
+}
+
+/// Asks the server once more, stops the machines, and reads their disks.
+fn check_outside(world: &World, watch: &mut Watch, machines: &mut [Machine]) {
+    for machine in machines {
+        let settled = watch.state(&machine.name).error.is_none();
+        if settled {
+            match world.server.machine(&machine.name) {
+                Ok(shown) if shown.pointer("/status/phase").is_some_and(|p| p == "Ready") => {}
+                Ok(shown) => {
+                    let phase = shown.pointer("/status/phase").cloned().unwrap_or_default();
+                    watch.fail(&machine.name, format!("the server shows phase {phase}, not Ready"));
+                }
+                Err(error) => watch.fail(&machine.name, format!("{error:#}")),
+            }
+        }
+        machine.stop();
+        if settled && let Err(error) = disk::check_installed(machine.disk(), &machine.nonce) {
+            watch.fail(&machine.name, format!("its disk: {error:#}"));
+        }
+    }
+}
+
+/// What was learned about one machine, in milliseconds from its start.
+fn moments(machine: &Machine, machines: &[Machine], entries: &[Entry]) -> Vec<Moment> {
+    let Some(on) = machine.started else { return Vec::new() };
+    entries
+        .iter()
+        .filter_map(|entry| {
+            let what = match &entry.fact {
+                Fact::Event(event) if machine_of(event, machines).is_some_and(|m| m.index == machine.index) => {
+                    What::Event {
+                        kind: event.kind.clone(),
+                        action: event.data.get("action").and_then(serde_json::Value::as_str).map(str::to_owned),
+                    }
+                }
+                Fact::Serial(index, mark) if *index == machine.index => What::Serial(*mark),
+                Fact::Echo(echo) if echo.mac.eq_ignore_ascii_case(&machine.mac) => What::Echo,
+                _ => return None,
+            };
+            let ms = u64::try_from(entry.at.saturating_duration_since(on).as_millis()).unwrap_or(u64::MAX);
+            Some(Moment { ms, what })
+        })
+        .collect()
+}
+
+fn report(world: &mut World, watch: &Watch, machines: &[Machine]) -> Result<Report> {
+    let entries = world.timeline.all();
+    let machines = machines
+        .iter()
+        .map(|machine| {
+            let state = watch.states.get(&machine.name.to_lowercase()).cloned().unwrap_or_default();
+            MachineReport {
+                name: machine.name.clone(),
+                mac: machine.mac.clone(),
+                firmware: machine.hardware.firmware.word(),
+                ready: state.error.is_none() && state.ready && state.echoes > 0,
+                error: state.error,
+                stages: stages(&moments(machine, machines, &entries)),
+            }
+        })
+        .collect();
+    Ok(Report {
+        machines,
+        host: Host {
+            kvm: world.accel == Accel::Kvm,
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        },
+        server: ServerReport {
+            max_rss_bytes: world.server.most_memory(),
+            http_bytes_sent: world.namespace.bytes_sent()?,
+        },
+    })
+}
+
+fn table(report: &Report) {
+    for machine in &report.machines {
+        let verdict = if machine.ready { "Ready" } else { "failed" };
+        say(format_args!("{} ({}): {verdict}", machine.name, machine.firmware));
+        let stages: Vec<_> = machine
+            .stages
+            .iter()
+            .map(|s| format!("{} {:.1}", s.name, s.end_ms.saturating_sub(s.start_ms) as f64 / 1000.0))
+            .collect();
+        say(format_args!("  seconds: {}", stages.join(", ")));
+        if let Some(end) = machine.stages.last() {
+            say(format_args!("  {} ends {:.1} s after power-on", end.name, end.end_ms as f64 / 1000.0));
+        }
+        if let Some(error) = &machine.error {
+            say(format_args!("  {error}"));
+        }
+    }
+    say(format_args!(
+        "server: at most {} MiB of memory, {} MiB sent; {} on {} cores",
+        report.server.max_rss_bytes >> 20,
+        report.server.http_bytes_sent >> 20,
+        if report.host.kvm { "KVM" } else { "emulation" },
+        report.host.cores
+    ));
+}

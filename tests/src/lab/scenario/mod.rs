@@ -1,0 +1,10 @@
+//! What a lab tries besides installing blank machines.
+
+mod adopt;
+mod bad_image;
+mod inventory;
+mod smbios;
+
+pub(super) use adopt::adopt;
+pub(super) use bad_image::bad_image;
+pub(super) use inventory::inventory;
