@@ -34,6 +34,8 @@ pub use leave::{ChainParams, KexecParams, LeaveParams, ScriptUrl};
 pub use partition::{Attribute, PartitionParams, PartitionSpec, TableKind};
 pub use parttype::PartitionType;
 pub use size::Size;
+#[cfg(feature = "run")]
+pub(crate) use size::human;
 pub use target::Target;
 pub use writefile::{Mode, WriteFileParams};
 

@@ -8,12 +8,20 @@ pub mod bootentry;
 mod disk;
 mod efi;
 mod fail;
+mod format;
+mod go;
+mod grow;
 mod host;
+mod image;
 mod leave;
 mod marker;
+mod mount;
 mod node;
+mod partition;
 mod place;
+mod program;
 mod sys;
+mod writefile;
 
 pub use disk::DiskUse;
 pub use host::Host;
@@ -24,6 +32,12 @@ use dragonfly_core::action::Actions;
 
 /// Every action of this crate, for one host.
 pub fn builtin_on(host: Host) -> Actions {
-    let _ = host;
     Actions::new()
+        .with(partition::PartitionAction(host.clone()))
+        .with(format::FormatAction(host.clone()))
+        .with(image::ImageAction { host: host.clone(), patience: image::Patience::default() })
+        .with(writefile::WriteFileAction(host.clone()))
+        .with(grow::GrowAction(host))
+        .with(go::RebootAction)
+        .with(go::PowerOffAction)
 }

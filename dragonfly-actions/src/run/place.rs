@@ -111,6 +111,15 @@ impl Host {
         Ok(found)
     }
 
+    /// What a partition holds now.
+    pub(crate) fn find_on(&self, place: &Place) -> Result<Option<Signature>, ActionError> {
+        let mut disk = self.open_disk(&place.disk, false)?;
+        // What was written through the partition's node may not be in this node's cache.
+        super::sys::flush(&disk.file).or_failed(|| format!("{} could not be flushed", disk.name))?;
+        probe::file_system(&mut disk.file, place.start, place.length)
+            .or_failed(|| format!("{} could not be read", disk.name))
+    }
+
     /// A node for the partition, after the kernel has been told of its whole table. Blocks.
     pub(crate) fn open_place(&self, place: &Place) -> Result<PathBuf, ActionError> {
         let mut disk = self.open_disk(&place.disk, false)?;

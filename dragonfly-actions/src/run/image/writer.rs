@@ -1,0 +1,310 @@
+//! The thread that writes, and reads back.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::Receiver;
+
+use dragonfly_core::action::{ActionContext, ActionError};
+use sha2::{Digest as _, Sha256};
+
+use super::super::disk::OpenDisk;
+use super::super::fail::{OrFailed, because};
+use super::super::host::{Done, Host};
+use super::super::partition::publish;
+use super::super::sys;
+use crate::plan::{self, Given, ImageParams, ReadBack, human};
+use crate::probe::WINDOW;
+
+/// How much is handed over at a time, and how much of the start is written last.
+pub(crate) const PIECE: usize = 1 << 20;
+/// Zeros are looked for in blocks of this size: smaller ones cost more calls than they save.
+const BLOCK: usize = 64 << 10;
+/// How many pieces are read back as samples.
+const SAMPLES: usize = 64;
+/// How much may wait in the kernel's cache before it is pushed out: an error of the disk then shows
+/// early, and the last flush is short.
+const PUSH: u64 = 256 << 20;
+
+/// What the writer is told.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// The next [`PIECE`] bytes; fewer only at the end.
+    Bytes(Vec<u8>),
+    /// That was all, and it is right.
+    End,
+}
+
+/// Why writing ended badly.
+#[derive(Debug)]
+pub(crate) enum Whole {
+    /// The disk.
+    Failed(ActionError),
+    /// The pieces stopped without an end; who sent them knows why.
+    Cut,
+}
+
+impl From<ActionError> for Whole {
+    fn from(error: ActionError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Where the image goes.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    host: Host,
+    disk: OpenDisk,
+    name: String,
+    start: u64,
+    room: u64,
+    whole_disk: bool,
+}
+
+impl Destination {
+    /// Finds and claims it. Nothing is written yet. Blocks.
+    pub(crate) fn open(host: &Host, params: &ImageParams, cx: &ActionContext) -> Result<Self, ActionError> {
+        let permit = cx.permit();
+        match &params.target {
+            Some(target) => {
+                let place = host.find(target, permit)?;
+                let disk = host.claim(&place.disk, permit)?;
+                let name = place.name();
+                Ok(Self { host: host.clone(), disk, name, start: place.start, room: place.length, whole_disk: false })
+            }
+            None => {
+                let chosen = match &params.disk {
+                    Some(selector) => host.choose(selector)?,
+                    None => host.choose_or_ours(None, permit)?,
+                };
+                if host.noted(permit.workflow_uid, &chosen.name) == Some(Done::Partitioned) {
+                    return because(format!(
+                        "an earlier step of this run has partitioned {}; an image of a whole disk would destroy that. \
+                         Write it into a partition with `target`, or leave the partitioning out",
+                        chosen.name
+                    ));
+                }
+                let disk = host.claim(&chosen, permit)?;
+                let (name, room) = (disk.name.clone(), disk.size);
+                Ok(Self { host: host.clone(), disk, name, start: 0, room, whole_disk: true })
+            }
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn room(&self) -> u64 {
+        self.room
+    }
+
+    pub(crate) fn sector(&self) -> u32 {
+        self.disk.sector
+    }
+
+    /// Writes every piece, the first one last; then reads back. Blocks.
+    pub(crate) fn write(
+        mut self,
+        from: &Receiver<Piece>,
+        params: &ImageParams,
+        cx: &ActionContext,
+    ) -> Result<(), Whole> {
+        // Nothing is touched before something that can be unpacked has come.
+        let head = match from.recv() {
+            Ok(Piece::Bytes(head)) => head,
+            Ok(Piece::End) => return Err(ActionError::because("the image unpacks to nothing").into()),
+            Err(_) => return Err(Whole::Cut),
+        };
+        let content = params.digest.as_ref().and_then(Given::known).map(ToString::to_string).unwrap_or_default();
+        self.prepare(cx, &content)?;
+        let mut sink = Sink::new(&self.disk.file, self.start, head.len() as u64, params.read_back);
+        sink.see(&head, 0);
+        let mut pushed = 0;
+        loop {
+            match from.recv() {
+                Ok(Piece::Bytes(piece)) => sink.push(&piece).or_failed(|| self.broken())?,
+                Ok(Piece::End) => break,
+                Err(_) => return Err(Whole::Cut),
+            }
+            if sink.position - pushed >= PUSH {
+                pushed = sink.position;
+                self.disk.file.sync_data().or_failed(|| self.broken())?;
+            }
+        }
+        sink.settle().or_failed(|| self.broken())?;
+        let length = sink.position;
+        let seen = sink.seen;
+        // Every other byte is on the medium before the first MiB makes the disk look whole.
+        self.disk.sync()?;
+        cx.check_cancelled()?;
+        self.disk.write_at(&head, self.start)?;
+        self.disk.sync()?;
+        let back = self.read_back(&head, length, &seen, cx);
+        if let Err(error) = back {
+            // It must not boot.
+            self.disk.zero(self.start, (PIECE as u64).min(self.room))?;
+            self.disk.sync()?;
+            return Err(error.into());
+        }
+        cx.log(format!("{}: {} written and read back", self.name, human(length)));
+        if self.whole_disk {
+            self.disk.mark(cx.permit(), plan::IMAGE2DISK, true, &content)?;
+            self.disk.sync()?;
+            publish(&self.host, &mut self.disk)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what would make a half-written disk look like a whole one.
+    fn prepare(&mut self, cx: &ActionContext, content: &str) -> Result<(), ActionError> {
+        self.disk.note(cx.permit(), Done::Written);
+        if self.whole_disk {
+            self.host.announce(&self.disk, &[])?;
+        }
+        let part = self.room.min(WINDOW);
+        self.disk.zero(self.start, part)?;
+        // The second copy of a GPT, and metadata of arrays that lies at the end.
+        self.disk.zero(self.start + self.room - part, part)?;
+        if self.whole_disk {
+            self.disk.mark(cx.permit(), plan::IMAGE2DISK, false, content)?;
+        }
+        self.disk.sync()
+    }
+
+    fn broken(&self) -> String {
+        format!("{} could not be written; the disk may be failing", self.name)
+    }
+
+    /// Compares the disk with what was sent to it.
+    fn read_back(&self, head: &[u8], length: u64, seen: &Seen, cx: &ActionContext) -> Result<(), ActionError> {
+        // From the medium, not from the cache.
+        sys::flush(&self.disk.file).or_failed(|| format!("{} could not be flushed", self.name))?;
+        let wrong = |at: u64| {
+            ActionError::because(format!(
+                "{} does not hold what was written to it: it differs at byte {at}; the disk is failing, replace it",
+                self.name
+            ))
+        };
+        let mut buffer = vec![0u8; PIECE];
+        let mut read = |offset: u64, length: usize| -> Result<Vec<u8>, ActionError> {
+            let into = &mut buffer[..length];
+            self.disk
+                .file
+                .read_exact_at(into, self.start + offset)
+                .or_failed(|| format!("{} cannot be read back at byte {offset}", self.name))?;
+            Ok(into.to_vec())
+        };
+        if read(0, head.len())? != head {
+            return Err(wrong(0));
+        }
+        match seen {
+            Seen::Samples { samples, .. } => {
+                for sample in samples {
+                    cx.check_cancelled()?;
+                    if Sha256::digest(read(sample.offset, sample.length)?)[..] != sample.digest {
+                        return Err(wrong(sample.offset));
+                    }
+                }
+            }
+            Seen::Full(wanted) => {
+                let mut hasher = Sha256::new();
+                let mut at = 0;
+                while at < length {
+                    cx.check_cancelled()?;
+                    let part = (length - at).min(PIECE as u64);
+                    hasher.update(read(at, part as usize)?);
+                    at += part;
+                }
+                if hasher.finalize() != wanted.clone().finalize() {
+                    return because(format!(
+                        "{} does not hold what was written to it; the disk is failing, replace it",
+                        self.name
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is remembered of the image for the read-back.
+enum Seen {
+    /// Some pieces, each as likely as any other.
+    Samples { samples: Vec<Sample>, count: u64, state: u64 },
+    /// All of it.
+    Full(Sha256),
+}
+
+struct Sample {
+    offset: u64,
+    length: usize,
+    digest: [u8; 32],
+}
+
+/// Writes pieces behind the first one; runs of zeros are given to the device as such.
+struct Sink<'a> {
+    file: &'a File,
+    start: u64,
+    position: u64,
+    /// Zeros that are still to be made, up to the position.
+    zeros: u64,
+    seen: Seen,
+}
+
+impl<'a> Sink<'a> {
+    fn new(file: &'a File, start: u64, position: u64, read_back: ReadBack) -> Self {
+        let seen = match read_back {
+            ReadBack::Sample => {
+                Seen::Samples { samples: Vec::with_capacity(SAMPLES), count: 0, state: 0x2545_F491_4F6C_DD1D }
+            }
+            ReadBack::Full => Seen::Full(Sha256::new()),
+        };
+        Self { file, start, position, zeros: 0, seen }
+    }
+
+    fn push(&mut self, piece: &[u8]) -> std::io::Result<()> {
+        self.see(piece, self.position);
+        for block in piece.chunks(BLOCK) {
+            if is_zero(block) {
+                self.zeros += block.len() as u64;
+            } else {
+                self.settle()?;
+                self.file.write_all_at(block, self.start + self.position)?;
+            }
+            self.position += block.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes the zeros that wait.
+    fn settle(&mut self) -> std::io::Result<()> {
+        let zeros = std::mem::take(&mut self.zeros);
+        super::super::disk::zero(self.file, self.start + self.position - zeros, zeros)
+    }
+
+    /// Remembers a piece for the read-back.
+    fn see(&mut self, piece: &[u8], offset: u64) {
+        match &mut self.seen {
+            Seen::Full(hasher) => hasher.update(piece),
+            Seen::Samples { samples, count, state } => {
+                *count += 1;
+                // Reservoir sampling; xorshift is random enough to choose places.
+                *state ^= *state << 13;
+                *state ^= *state >> 7;
+                *state ^= *state << 17;
+                let slot = (*state % *count) as usize;
+                let sample = || Sample { offset, length: piece.len(), digest: Sha256::digest(piece).into() };
+                if samples.len() < SAMPLES {
+                    samples.push(sample());
+                } else if let Some(place) = samples.get_mut(slot) {
+                    *place = sample();
+                }
+            }
+        }
+    }
+}
+
+fn is_zero(block: &[u8]) -> bool {
+    static ZEROS: [u8; 4096] = [0; 4096];
+    block.chunks(ZEROS.len()).all(|part| *part == ZEROS[..part.len()])
+}
