@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use dragonfly_actions::plan::Catalog;
 use dragonfly_boot::http::BootHttp;
 use dragonfly_boot::{BootConfig, BootFiles, BootServer};
 use dragonfly_core::action::TemplateChecker;
@@ -181,17 +182,7 @@ impl Server {
 
 /// Who judges templates when they are applied.
 pub fn checker() -> Arc<dyn TemplateChecker> {
-    Arc::new(AgentJudges)
-}
-
-/// Judges nothing here: the agent plans every step before it runs the first, and reports what is wrong.
-#[derive(Debug)]
-struct AgentJudges;
-
-impl TemplateChecker for AgentJudges {
-    fn check(&self, _: &dragonfly_core::resource::TemplateSpec) -> Vec<dragonfly_core::action::Problem> {
-        Vec::new()
-    }
+    Arc::new(Catalog::builtin())
 }
 
 async fn watch_signals(stop: CancellationToken) {
