@@ -116,7 +116,7 @@ impl Events {
         };
         let oldest = ring.kept.front().map_or(ring.next, |e| e.id);
         // A number from the future is from before a restart: the listener's state is not ours.
-        let gap = after + 1 < oldest || after >= ring.next;
+        let gap = after.saturating_add(1) < oldest || after >= ring.next;
         let replay = ring.kept.iter().filter(|e| gap || e.id > after).cloned().collect();
         Subscription { replay, gap, live }
     }
@@ -150,6 +150,7 @@ mod tests {
         assert_eq!(some.replay.iter().map(|e| e.id).collect::<Vec<_>>(), [4, 5]);
         assert!(events.subscribe(Some(1)).gap, "event 2 is no longer kept");
         assert!(events.subscribe(Some(900)).gap, "a number from before a restart");
+        assert!(events.subscribe(Some(u64::MAX)).gap, "a number that nobody gave");
         assert!(!events.subscribe(Some(5)).gap);
         assert!(events.subscribe(None).replay.is_empty());
     }
