@@ -69,8 +69,11 @@ enum Place {
 }
 
 impl Place {
-    /// Reads `run.number`, as [`frame`] writes it.
+    /// Reads `run.number`, as [`frame`] writes it, or the bare number of an event of this run.
     fn read(id: &str, run: u64) -> Self {
+        if let Ok(id) = id.parse() {
+            return Self::After(id);
+        }
         let parts = id.split_once('.').and_then(|(run, id)| Some((run.parse::<u64>().ok()?, id.parse::<u64>().ok()?)));
         match parts {
             Some((theirs, id)) if theirs == run => Self::After(id),
@@ -100,14 +103,16 @@ fn frame(told: &Told, run: u64) -> Frame {
 /// Everything after a place, without end: a listener that lags is given what is still kept, and told
 /// of a gap when that is not all.
 fn told(events: Events, after: Option<Place>) -> impl Stream<Item = Told> {
-    let (start, lost) = match after {
-        None => (None, false),
-        Some(Place::After(id)) => (Some(id), false),
-        Some(Place::Elsewhere) => (None, true),
+    let start = match after {
+        None => None,
+        Some(Place::After(id)) => Some(id),
+        // No event of ours has this number: everything that is kept, and word of the gap.
+        Some(Place::Elsewhere) => Some(u64::MAX),
     };
     let Subscription { replay, gap, live } = events.subscribe(start);
-    let first = opening(lost || gap, replay);
-    let state = (events, live, start.unwrap_or(0));
+    let last = replay.last().map_or_else(|| start.filter(|_| !gap).unwrap_or(0), |newest| newest.id);
+    let first = opening(gap, replay);
+    let state = (events, live, last);
     let rest = futures_util::stream::unfold(state, |(events, mut live, last)| async move {
         loop {
             match live.recv().await {
@@ -180,9 +185,13 @@ mod tests {
         assert_eq!(Place::read("7.3", 7), Place::After(3));
         assert_eq!(Place::read("6.3", 7), Place::Elsewhere);
         assert_eq!(Place::read("nonsense", 7), Place::Elsewhere);
-        let events = Events::new(10);
-        let stream = told(events.clone(), Some(Place::Elsewhere));
-        say(&events);
-        assert_eq!(take(stream, 2).await, ["gap", "1"]);
+        assert_eq!(Place::read("5", 7), Place::After(5));
+        for place in [Place::Elsewhere, Place::After(900), Place::After(u64::MAX)] {
+            let events = Events::new(10);
+            say(&events);
+            let stream = told(events.clone(), Some(place));
+            say(&events);
+            assert_eq!(take(stream, 3).await, ["gap", "1", "2"], "{place:?}");
+        }
     }
 }
