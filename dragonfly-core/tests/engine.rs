@@ -205,6 +205,20 @@ fn assign() -> AssignRequest {
 }
 
 #[tokio::test]
+async fn a_reserved_address_is_known_to_the_boot_services() {
+    let site = Site::new().await;
+    let manifest = "
+apiVersion: dragonfly.computer/v1
+kind: Hardware
+metadata: { name: db-1 }
+spec: { macs: ['52:54:00:ab:cd:07'], dhcp: { address: 10.0.0.20 } }
+";
+    site.engine.apply(manifest, "op").await.unwrap();
+    assert_eq!(site.engine.reserved_for("10.0.0.20".parse().unwrap()), Some(mac(7)));
+    assert_eq!(site.engine.reserved_for("10.0.0.21".parse().unwrap()), None);
+}
+
+#[tokio::test]
 async fn from_power_on_to_ready() {
     let site = Site::new().await;
     assert_eq!(site.fate(1), "discover", "nobody has seen it");

@@ -1,5 +1,7 @@
 //! Boot requests: facts from memory, the policy, an identity for the agent about to start.
 
+use std::net::Ipv4Addr;
+
 use async_trait::async_trait;
 use serde_json::json;
 
@@ -178,6 +180,12 @@ impl BootProvider for Engine {
 
     async fn identity(&self, request: &BootRequest) -> std::result::Result<Option<Identity>, BootError> {
         Ok(self.mint(request))
+    }
+
+    fn reserved_for(&self, address: Ipv4Addr) -> Option<Mac> {
+        let machines = self.machines();
+        let holds = |m: &&std::sync::Arc<Hardware>| m.spec.dhcp.as_ref().is_some_and(|d| d.address == address);
+        machines.iter().find(holds).and_then(|m| m.spec.macs.first().copied())
     }
 }
 
