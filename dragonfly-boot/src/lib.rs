@@ -15,6 +15,8 @@ pub mod identity;
 pub mod ipxe;
 pub mod radvertise;
 pub mod server;
+#[cfg(test)]
+mod testing;
 pub mod tftp;
 mod urls;
 

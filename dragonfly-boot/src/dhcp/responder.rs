@@ -309,3 +309,7 @@ fn describe(client: Client) -> String {
         Client::Ipxe { http: false, .. } => format!("iPXE without HTTP:{platform}"),
     }
 }
+
+#[cfg(test)]
+#[path = "responder_tests.rs"]
+mod tests;

@@ -15,6 +15,8 @@ mod body;
 mod file;
 mod range;
 mod route;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::future::Future;
