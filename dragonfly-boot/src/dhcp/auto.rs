@@ -12,6 +12,8 @@ use super::segment::Mode;
 
 /// How long each probe waits for an offer.
 pub const PROBE: Duration = Duration::from_secs(10);
+/// How often it asks again once it is full: another server may appear on a quiet segment.
+pub const WATCH: Duration = Duration::from_secs(60);
 /// How many probes nobody must answer.
 pub const PROBES: u8 = 3;
 
@@ -24,7 +26,7 @@ pub struct Auto {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Probing { sent: u8, next: Duration },
-    Full,
+    Full { next: Duration },
     Proxy { foreign: Option<Ipv4Addr> },
 }
 
@@ -51,17 +53,26 @@ impl Auto {
 
     /// What is to be done at this time.
     pub fn step(&mut self, now: Duration) -> Step {
-        let State::Probing { sent, next } = &mut self.state else { return Step::Listen };
+        let (next, every) = match &mut self.state {
+            State::Proxy { .. } => return Step::Listen,
+            State::Full { next } => (next, WATCH),
+            State::Probing { next, .. } => (next, PROBE),
+        };
         if now < *next {
             return Step::Wait(*next - now);
         }
-        if *sent == PROBES {
-            self.state = State::Full;
-            return Step::Listen;
+        *next = now + every;
+        match &mut self.state {
+            State::Probing { sent, .. } if *sent == PROBES => {
+                self.state = State::Full { next: now + WATCH };
+                Step::Wait(WATCH)
+            }
+            State::Probing { sent, .. } => {
+                *sent += 1;
+                Step::Probe(PROBE)
+            }
+            _ => Step::Probe(WATCH),
         }
-        *sent += 1;
-        *next = now + PROBE;
-        Step::Probe(PROBE)
     }
 
     /// Another server offered an address, or a client accepted one from it.
@@ -79,7 +90,7 @@ impl Auto {
     /// What DHCP does meanwhile: while it probes it gives boot information only.
     pub fn mode(&self) -> Mode {
         match self.state {
-            State::Full => Mode::Full,
+            State::Full { .. } => Mode::Full,
             State::Probing { .. } | State::Proxy { .. } => Mode::Proxy,
         }
     }
@@ -88,7 +99,7 @@ impl Auto {
     pub fn reason(&self) -> String {
         match &self.state {
             State::Probing { sent, .. } => format!("probing for other servers, {sent} of {PROBES}"),
-            State::Full => format!("no other server answered {PROBES} probes"),
+            State::Full { .. } => format!("no other server answered {PROBES} probes"),
             State::Proxy { foreign: Some(server) } => format!("{server} hands out addresses here"),
             State::Proxy { foreign: None } => "allowFull is not set, or other servers could not be heard".to_owned(),
         }
@@ -114,7 +125,8 @@ mod tests {
         ] {
             assert_eq!((auto.step(at(now)), auto.mode()), (want, Mode::Proxy), "{now} s");
         }
-        assert_eq!((auto.step(at(30)), auto.mode()), (Step::Listen, Mode::Full));
+        assert_eq!((auto.step(at(30)), auto.mode()), (Step::Wait(WATCH), Mode::Full));
+        assert_eq!((auto.step(at(90)), auto.mode()), (Step::Probe(WATCH), Mode::Full));
         auto.foreign(OTHER);
         assert_eq!((auto.step(at(1000)), auto.mode()), (Step::Listen, Mode::Proxy));
         assert!(auto.reason().contains("10.0.0.9"));

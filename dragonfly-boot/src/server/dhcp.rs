@@ -52,6 +52,11 @@ impl Listener {
                 }
                 _ => continue,
             };
+            // Our own probe, as broadcasts come back to who sent them.
+            let own = self.interface.as_ref().and_then(|i| i.mac);
+            if own.is_some() && packet.mac() == own {
+                continue;
+            }
             let unicast = !incoming.to.is_broadcast() && incoming.to == incoming.local;
             let Some(segment) = self.segment(&packet, incoming) else { continue };
             if !packet.is_relayed() {
