@@ -5,14 +5,19 @@
 //! word, and then calls [`leave`].
 
 pub mod bootentry;
+mod bootloader;
+mod chroot;
 mod disk;
 mod efi;
 mod fail;
 mod format;
+mod fstab;
 mod go;
 mod grow;
+mod grub;
 mod host;
 mod image;
+mod kexec;
 mod leave;
 mod marker;
 mod mount;
@@ -20,6 +25,7 @@ mod node;
 mod partition;
 mod place;
 mod program;
+mod root;
 mod sys;
 mod writefile;
 
@@ -37,7 +43,10 @@ pub fn builtin_on(host: Host) -> Actions {
         .with(format::FormatAction(host.clone()))
         .with(image::ImageAction { host: host.clone(), patience: image::Patience::default() })
         .with(writefile::WriteFileAction(host.clone()))
-        .with(grow::GrowAction(host))
+        .with(grow::GrowAction(host.clone()))
+        .with(chroot::ChrootExecAction(host.clone()))
+        .with(bootloader::BootloaderAction(host.clone()))
+        .with(kexec::KexecAction(host))
         .with(go::RebootAction)
         .with(go::PowerOffAction)
 }

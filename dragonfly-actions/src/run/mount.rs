@@ -79,25 +79,6 @@ impl Mount {
         Ok(())
     }
 
-    /// Shows a directory of this machine, and what is mounted under it, in another place.
-    pub(crate) fn bind(from: &Path, at: PathBuf) -> Result<Self, ActionError> {
-        mount(Some(from), &at, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
-            .or_failed(|| format!("{} could not be shown at {}", from.display(), at.display()))?;
-        // What the program mounts there must not show on this machine, nor its unmounting reach it.
-        let this = Self { at, scratch: false, mounted: true };
-        mount(None::<&str>, &this.at, None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)
-            .or_failed(|| format!("{} could not be kept apart", this.at.display()))?;
-        Ok(this)
-    }
-
-    /// Mounts a kernel file system: `proc`, `sysfs`, `tmpfs`, `efivarfs`.
-    pub(crate) fn virtual_fs(kind: &str, at: PathBuf) -> Result<Self, ActionError> {
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
-        mount(Some(kind), &at, Some(kind), flags, None::<&str>)
-            .or_failed(|| format!("{kind} could not be mounted on {}", at.display()))?;
-        Ok(Self { at, scratch: false, mounted: true })
-    }
-
     /// Where it is mounted.
     pub(crate) fn path(&self) -> &Path {
         &self.at

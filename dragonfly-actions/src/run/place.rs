@@ -13,7 +13,7 @@ use crate::probe::{self, Signature};
 use crate::table::Partition;
 
 /// A partition that was found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) disk: Disk,
     pub(crate) partition: Partition,
@@ -96,19 +96,13 @@ impl Host {
     }
 
     fn candidates(&self, disk: &Disk, open: &mut OpenDisk, permit: &Permit) -> Result<Vec<Candidate>, ActionError> {
-        let Some(table) = open.table()? else { return Ok(Vec::new()) };
         let ours = self.is_ours(open, permit);
-        let sector = u64::from(open.sector);
-        let mut found = Vec::new();
-        for partition in table.partitions() {
-            let start = partition.first_lba.saturating_mul(sector);
-            let length = partition.sectors.saturating_mul(sector).min(open.size.saturating_sub(start));
-            let holds = probe::file_system(&mut open.file, start, length)
-                .or_failed(|| format!("{} could not be read", open.name))?;
-            let place = Place { disk: disk.clone(), partition: partition.clone(), start, length, holds };
-            found.push(Candidate { place, ours });
-        }
-        Ok(found)
+        Ok(places(disk, open)?.into_iter().map(|place| Candidate { place, ours }).collect())
+    }
+
+    /// The partitions of a disk.
+    pub(crate) fn partitions(&self, disk: &Disk) -> Result<Vec<Place>, ActionError> {
+        places(disk, &mut self.open_disk(disk, false)?)
     }
 
     /// What a partition holds now.
@@ -128,6 +122,20 @@ impl Host {
         }
         self.partition_node(&disk.name, place.partition.number)
     }
+}
+
+fn places(disk: &Disk, open: &mut OpenDisk) -> Result<Vec<Place>, ActionError> {
+    let Some(table) = open.table()? else { return Ok(Vec::new()) };
+    let sector = u64::from(open.sector);
+    let mut found = Vec::new();
+    for partition in table.partitions() {
+        let start = partition.first_lba.saturating_mul(sector);
+        let length = partition.sectors.saturating_mul(sector).min(open.size.saturating_sub(start));
+        let holds = probe::file_system(&mut open.file, start, length)
+            .or_failed(|| format!("{} could not be read", open.name))?;
+        found.push(Place { disk: disk.clone(), partition: partition.clone(), start, length, holds });
+    }
+    Ok(found)
 }
 
 /// The one that is meant: names in the table before labels of file systems, disks of this run before others.

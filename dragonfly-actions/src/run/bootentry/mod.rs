@@ -8,7 +8,7 @@
 mod bls;
 mod grub;
 mod syslinux;
-mod version;
+pub(crate) mod version;
 
 use std::collections::BTreeMap;
 

@@ -15,7 +15,7 @@ use super::fail::{OrFailed, because};
 use super::host::Host;
 use super::sys;
 
-pub(crate) use option::{HardDrive, LoadOption, Signature};
+pub(crate) use option::{ACTIVE, HardDrive, LoadOption, Signature};
 
 /// `EFI_GLOBAL_VARIABLE` (UEFI specification, 3.3).
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -154,7 +154,6 @@ fn numbers(bytes: &[u8]) -> Vec<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::option::ACTIVE;
     use super::*;
 
     fn wanted(path: &str) -> LoadOption {

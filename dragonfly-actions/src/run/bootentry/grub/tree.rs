@@ -8,9 +8,9 @@ pub(super) enum Statement {
     /// A command with its arguments, or an assignment.
     Command(Vec<Word>),
     /// `if`, `elif`: condition and what follows from it; then `else`.
-    If { arms: Vec<(Vec<Statement>, Vec<Statement>)>, otherwise: Vec<Statement> },
+    If { arms: Vec<(Vec<Self>, Vec<Self>)>, otherwise: Vec<Self> },
     /// `menuentry` or `submenu`, its words and its body.
-    Menu { words: Vec<Word>, body: Vec<Statement> },
+    Menu { words: Vec<Word>, body: Vec<Self> },
 }
 
 /// How deep statements may stand in one another.

@@ -174,7 +174,7 @@ impl Splitter<'_> {
         };
         if end == 0 {
             // `$"..."` is a translated string; any other `$` stands for itself.
-            if !(self.rest.starts_with(['"', '\'']) && !quoted) {
+            if quoted || !self.rest.starts_with(['"', '\'']) {
                 self.push('$');
             }
             return Ok(());
