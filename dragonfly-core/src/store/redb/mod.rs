@@ -11,6 +11,8 @@
 mod copy;
 mod file;
 #[cfg(test)]
+mod power_cuts;
+#[cfg(test)]
 mod tests;
 mod writer;
 

@@ -1,0 +1,156 @@
+//! A process that is killed loses no write that it was told is done.
+//!
+//! This test starts itself as a child that writes to a store and says what was answered, kills it
+//! at some moment, and reads the store.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![allow(clippy::print_stdout, reason = "without the harness, its result is its own to tell")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use dragonfly_core::resource::{Kind, Metadata, Record};
+use dragonfly_core::store::redb::{RedbStore, verify};
+use dragonfly_core::store::{Key, Part, Selector, Store, WatchEvent, When};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+const ROUNDS: u64 = 8;
+const WRITERS: usize = 8;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    match &arguments[1..] {
+        [word, path] if word == "write-until-killed" => runtime.block_on(child(Path::new(path))),
+        // cargo's own arguments, like a filter, are not for this one test.
+        _ => runtime.block_on(parent()),
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key::new(Kind::HARDWARE, name)
+}
+
+/// Writes each of its objects over and over, deletes it now and then, and says what it asks for
+/// and what is answered.
+async fn child(path: &Path) {
+    let store = RedbStore::open(path).unwrap();
+    let writers = (0..WRITERS).map(|n| {
+        let store = store.clone();
+        async move {
+            let name = format!("m{n}");
+            let mut seen = store.get(&key(&name)).await.unwrap();
+            let mut count = seen.as_ref().map_or(0, |record| record.spec["n"].as_u64().unwrap()) + 1;
+            loop {
+                let delete = seen.as_ref().filter(|_| count % 6 == 5);
+                say(&name, "asks", delete.map_or(json!(count), |_| Value::Null));
+                seen = match delete {
+                    Some(record) => {
+                        store.delete(&key(&name), &record.metadata.resource_version).await.unwrap();
+                        None
+                    }
+                    None => Some(put(&store, &name, count, seen).await),
+                };
+                say(&name, "has", seen.as_ref().map_or(Value::Null, |_| json!(count)));
+                count += 1;
+            }
+        }
+    });
+    futures_util::future::join_all(writers).await;
+}
+
+async fn put(store: &RedbStore, name: &str, count: u64, seen: Option<Record>) -> Record {
+    let metadata = Metadata { name: name.to_owned(), ..Metadata::default() };
+    let spec = json!({ "n": count, "text": "x".repeat((count * 97 % 5000) as usize) });
+    let record = Record { kind: Kind::HARDWARE, metadata, spec, status: Value::Null };
+    let when = seen.map_or(When::Absent, |seen| When::Unchanged(seen.metadata.resource_version));
+    store.put(record, Part::Spec, when).await.unwrap()
+}
+
+/// One line, whole, at once.
+fn say(name: &str, word: &str, what: Value) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("{name} {word} {what}\n").as_bytes()).unwrap();
+    out.flush().unwrap();
+}
+
+#[derive(Debug, Default, Clone)]
+struct Object {
+    /// `null` when it was deleted or never was.
+    has: Value,
+    asks: Option<Value>,
+}
+
+async fn parent() {
+    let directory = tempfile::tempdir().unwrap();
+    let path: PathBuf = directory.path().join("store.redb");
+    let mut objects: BTreeMap<String, Object> = BTreeMap::new();
+    let (mut answered, mut slowest) = (0, Duration::ZERO);
+    for round in 0..ROUNDS {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .arg("write-until-killed")
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        // Only from the first answer on is there something to lose.
+        let mut text = String::new();
+        while !text.contains(" has ") {
+            assert!(lines.read_line(&mut text).unwrap() > 0, "the child ended by itself");
+        }
+        std::thread::sleep(Duration::from_millis(40 + round * 37 % 160));
+        child.kill().unwrap();
+        lines.read_to_string(&mut text).unwrap();
+        child.wait().unwrap();
+        // The last line may be cut.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        for line in whole.lines() {
+            let mut words = line.splitn(3, ' ');
+            let (name, word) = (words.next().unwrap(), words.next().unwrap());
+            let what: Value = serde_json::from_str(words.next().unwrap()).unwrap();
+            let object = objects.entry(name.to_owned()).or_default();
+            if word == "has" {
+                answered += 1;
+                *object = Object { has: what, asks: None };
+            } else {
+                object.asks = Some(what);
+            }
+        }
+
+        let began = Instant::now();
+        let store = RedbStore::open(&path).unwrap();
+        slowest = slowest.max(began.elapsed());
+        for (name, object) in &mut objects {
+            let found = store.get(&key(name)).await.unwrap().map_or(Value::Null, |record| record.spec["n"].clone());
+            let expected = found == object.has || Some(&found) == object.asks.as_ref();
+            assert!(expected, "round {round}: {name} is {found}, and its writer was at {object:?}");
+            *object = Object { has: found, asks: None };
+        }
+        resumes(&store).await;
+        store.close().await.unwrap();
+        let found = verify(&path).unwrap();
+        assert!(found.problems.is_empty(), "round {round}: {found:?}");
+    }
+    assert!(answered > ROUNDS * 20, "only {answered} writes were answered in {ROUNDS} rounds");
+    println!("durability: {answered} answered writes, {ROUNDS} kills, none lost; opened again within {slowest:?}");
+}
+
+/// A watch that resumes in the middle of what the killed process wrote hears the rest.
+async fn resumes(store: &RedbStore) {
+    let all = store.list(Kind::HARDWARE, &Selector::all(), 0, None).await.unwrap().items;
+    let Some(oldest) = all.iter().min_by_key(|r| r.metadata.resource_version.parse::<u64>().unwrap()) else { return };
+    let mut rest: Vec<&Record> = all.iter().filter(|record| *record != oldest).collect();
+    let mut watch = store.watch(Kind::HARDWARE, Some(oldest.metadata.resource_version.clone()));
+    while !rest.is_empty() {
+        match watch.next().await.unwrap().unwrap() {
+            WatchEvent::Applied(record) => rest.retain(|r| **r != *record),
+            WatchEvent::Snapshot(all) => rest.retain(|r| !all.contains(r)),
+            _ => {}
+        }
+    }
+}
