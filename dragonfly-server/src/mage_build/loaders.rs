@@ -53,42 +53,68 @@ const DISK_LOADERS: &[&str] = &[
 
 /// The script of `local.efi`: on the first disk with one of the loaders, start it; else back to
 /// firmware, which tries what comes next in its order.
-pub fn local_script() -> String {
-    let mut script = String::from(
-        "insmod part_gpt\ninsmod part_msdos\ninsmod fat\ninsmod chain\ninsmod search_fs_file\nset found=\n",
-    );
-    for path in DISK_LOADERS {
-        // Disks only: a loader that came by the network is how this one got here.
-        script += &format!(
-            "if [ -z \"$found\" ]; then\n  unset disk\n  search --no-floppy --hint-efi=hd0,gpt1 --file {path} --set=disk\n  \
-             if regexp '^hd' \"$disk\"; then\n    echo \"Starting ($disk){path}\"\n    set found=1\n    \
-             chainloader ($disk){path}\n    boot\n  fi\nfi\n"
-        );
-    }
-    script += "echo \"No boot loader was found on this machine's disks.\"\nsleep 3\nexit\n";
-    script
+fn local_script() -> String {
+    // Disks only: a loader that comes by the network is how this one got here.
+    format!(
+        "for path in {}; do\n  for disk in (hd*); do\n    if [ -f \"$disk$path\" ]; then\n      \
+         echo \"Starting $disk$path\"\n      chainloader \"$disk$path\"\n      boot\n    fi\n  done\ndone\n\
+         echo \"No boot loader was found on the disks of this machine:\"\nls\nsleep 5\nexit\n",
+        DISK_LOADERS.join(" ")
+    )
 }
 
 /// A UEFI program that starts what is installed on the machine's disk.
 pub(super) fn local_loader() -> Result<Vec<u8>> {
     let work = tempfile::tempdir().context("no temporary directory")?;
-    let script = work.path().join("local.cfg");
+    let memory = work.path().join("memory.tar");
     let out = work.path().join("local.efi");
-    std::fs::write(&script, local_script())?;
+    // The script needs `if`, which GRUB has only once its normal mode reads a file: so the script is
+    // a file, in an archive inside the image.
+    std::fs::write(&memory, tar_of_one("boot/grub.cfg", local_script().as_bytes()))?;
     if !Path::new("/usr/lib/grub/x86_64-efi").exists() {
         anyhow::bail!("/usr/lib/grub/x86_64-efi is missing on this host: apt-get install grub-efi-amd64-bin");
     }
-    let mut args: Vec<std::ffi::OsString> = ["-O", "x86_64-efi", "-p", "/EFI/none", "-c"].map(Into::into).into();
-    args.push(script.into());
-    args.push("-o".into());
+    let mut args: Vec<std::ffi::OsString> = ["-O", "x86_64-efi", "-m"].map(Into::into).into();
+    args.push(memory.into());
+    // Behind `-m`, which sets a place of its own.
+    args.extend(["-p", "(memdisk)/boot", "-o"].map(Into::into));
     args.push(out.clone().into());
     let modules = [
-        "part_gpt", "part_msdos", "fat", "chain", "search", "search_fs_file", "regexp", "test", "echo", "sleep", "normal",
+        "part_gpt", "part_msdos", "fat", "chain", "regexp", "ls", "test", "echo", "sleep", "normal", "memdisk", "tar",
         "configfile", "boot", "disk", "minicmd",
     ];
     args.extend(modules.map(Into::into));
     run("grub-mkimage", &args, None, "grub-common")?;
     std::fs::read(&out).context("grub-mkimage left no image")
+}
+
+/// A ustar archive (POSIX 1003.1) with one file.
+fn tar_of_one(name: &str, data: &[u8]) -> Vec<u8> {
+    let mut header = [0u8; 512];
+    let mut put = |at: usize, text: &str| {
+        for (to, from) in header.iter_mut().skip(at).zip(text.bytes()) {
+            *to = from;
+        }
+    };
+    put(0, name);
+    put(100, "0000644\0");
+    put(108, "0000000\0");
+    put(116, "0000000\0");
+    put(124, &format!("{:011o}\0", data.len()));
+    put(136, "00000000000\0");
+    // The sum is taken with eight spaces in its own place.
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar\x0000");
+    let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+    for (to, from) in header.iter_mut().skip(148).zip(format!("{sum:06o}\0 ").bytes()) {
+        *to = from;
+    }
+    let mut tar = header.to_vec();
+    tar.extend_from_slice(data);
+    // Two empty blocks end it.
+    tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
+    tar
 }
 
 /// iPXE as Debian builds it.
@@ -115,6 +141,16 @@ mod tests {
         assert!(local_loader().unwrap().starts_with(b"MZ"));
         let script = local_script();
         assert!(script.find("debian/grubx64.efi").unwrap() < script.find("BOOT/BOOTX64.EFI").unwrap());
+    }
+
+    #[test]
+    fn tar_reads_the_archive() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.tar");
+        std::fs::write(&path, tar_of_one("boot/grub.cfg", b"exit\n")).unwrap();
+        let output = std::process::Command::new("tar").arg("-xOf").arg(&path).arg("boot/grub.cfg").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(output.stdout, b"exit\n");
     }
 
     #[test]
