@@ -29,37 +29,29 @@ pub(super) fn unified_image(kernel: &[u8], initramfs: &[u8], cmdline: &str, rele
     Ok((image, Room { offset: initrd_at + identity_at as u64, length: IDENTITY_ROOM as u64 }))
 }
 
-/// Boot loaders of installed systems, in the order in which they are tried: what distributions install
-/// under their own name first, the removable default last.
+/// Boot loaders of installed systems, in the order in which they are tried: what systems install under
+/// their own names first, the removable default last. `*` stands for a system's folder.
 const DISK_LOADERS: &[&str] = &[
-    "/EFI/debian/shimx64.efi",
-    "/EFI/debian/grubx64.efi",
-    "/EFI/ubuntu/shimx64.efi",
-    "/EFI/ubuntu/grubx64.efi",
-    "/EFI/fedora/shimx64.efi",
-    "/EFI/rocky/shimx64.efi",
-    "/EFI/almalinux/shimx64.efi",
-    "/EFI/centos/shimx64.efi",
-    "/EFI/redhat/shimx64.efi",
-    "/EFI/opensuse/shim.efi",
-    "/EFI/sles/shim.efi",
-    "/EFI/arch/grubx64.efi",
-    "/EFI/alpine/grubx64.efi",
+    "/EFI/*/shimx64.efi",
+    "/EFI/*/shim.efi",
+    "/EFI/*/grubx64.efi",
     "/EFI/systemd/systemd-bootx64.efi",
     "/EFI/Microsoft/Boot/bootmgfw.efi",
     "/EFI/VMware/safeboot64.efi",
     "/EFI/BOOT/BOOTX64.EFI",
+    "/efi/boot/bootx64.efi",
 ];
 
 /// The script of `local.efi`: on the first disk with one of the loaders, start it; else back to
-/// firmware, which tries what comes next in its order.
+/// whoever started this, with nothing changed.
 fn local_script() -> String {
     // Disks only: a loader that comes by the network is how this one got here.
+    let places: Vec<String> = DISK_LOADERS.iter().map(|path| format!("(hd*){path}")).collect();
     format!(
-        "for path in {}; do\n  for disk in (hd*); do\n    if [ -f \"$disk$path\" ]; then\n      \
-         echo \"Starting $disk$path\"\n      chainloader \"$disk$path\"\n      boot\n    fi\n  done\ndone\n\
-         echo \"No boot loader was found on the disks of this machine:\"\nls\nsleep 5\nexit\n",
-        DISK_LOADERS.join(" ")
+        "for file in {}; do\n  if [ -f \"$file\" ]; then\n    echo \"Starting $file\"\n    \
+         regexp --set=1:root --set=2:path '^.([^)]*).(.*)$' \"$file\"\n    chainloader \"$path\"\n    boot\n  \
+         fi\ndone\necho \"No boot loader was found on the disks of this machine:\"\nls\nsleep 5\nexit\n",
+        places.join(" ")
     )
 }
 
@@ -140,7 +132,7 @@ mod tests {
     fn the_local_loader_can_be_made_and_tries_the_default_last() {
         assert!(local_loader().unwrap().starts_with(b"MZ"));
         let script = local_script();
-        assert!(script.find("debian/grubx64.efi").unwrap() < script.find("BOOT/BOOTX64.EFI").unwrap());
+        assert!(script.find("/EFI/*/grubx64.efi").unwrap() < script.find("BOOT/BOOTX64.EFI").unwrap());
     }
 
     #[test]
