@@ -23,7 +23,7 @@ use crate::options::Options;
 use crate::rescue::Rescue;
 use crate::run::Runner;
 use crate::session::{self, Leave};
-use crate::{VERSION, discover, init, leave};
+use crate::{VERSION, discover, init};
 
 /// How long a link may take to come up: spanning tree and link aggregation need their time.
 const LINK_PATIENCE: Duration = Duration::from_secs(90);
@@ -117,12 +117,12 @@ impl Agent {
         }
         tokio::spawn(session::ship(Arc::clone(&link), self.journal.clone()));
         let runner = Runner {
-            actions: actions(),
+            actions: dragonfly_actions::builtin(),
             images: Arc::new(images),
             reports: Arc::clone(&link) as Arc<dyn crate::client::Reports>,
             journal: self.journal.clone(),
             heartbeat: Duration::from_secs(u64::from(welcome.heartbeat_seconds.clamp(2, 300))),
-            is_hand_over,
+            is_hand_over: dragonfly_actions::is_hand_over,
         };
         let on_failure = || {
             if self.owns_machine {
@@ -278,21 +278,24 @@ impl Agent {
         None
     }
 
-    fn leave(&self, leave: &Leave) -> ExitCode {
-        match leave {
+    fn leave(&self, leave_by: &Leave) -> ExitCode {
+        match leave_by {
             Leave::HandOver(action) => self.journal.say(format!("handing over: {action}")),
             Leave::Restart { reason } => self.journal.say(format!("restarting: {reason}")),
         }
         if !self.owns_machine {
             return ExitCode::SUCCESS;
         }
-        if let Leave::HandOver(action) = leave
-            && let Err(why) = hand_over(action)
+        use dragonfly_actions::run::{Leave as How, leave};
+        if let Leave::HandOver(action) = leave_by
+            && let Some(how) = How::of(action)
+            && let Err(error) = leave(how)
         {
-            self.journal.say(format!("{action}: {why}; restarting instead"));
+            self.journal.say(format!("{action}: {}; restarting instead", chain(&error)));
         }
-        let refused = leave::restart();
-        self.journal.say(format!("the kernel does not restart: {refused}"));
+        if let Err(error) = leave(How::Reboot) {
+            self.journal.say(chain(&error));
+        }
         ExitCode::FAILURE
     }
 }
@@ -352,18 +355,10 @@ async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> 
     tokio::task::spawn_blocking(f).await.map_err(|e| e.to_string())
 }
 
-fn actions() -> dragonfly_core::action::Actions {
-    dragonfly_core::action::Actions::new()
-}
-
-fn is_hand_over(_: &str) -> bool {
-    false
-}
-
-fn hand_over(_: &str) -> Result<(), String> {
-    Ok(())
-}
-
-fn probe(_: &Path) -> Option<Vec<String>> {
-    None
+/// What is on a disk, in words.
+fn probe(device: &Path) -> Option<Vec<String>> {
+    let host = dragonfly_actions::run::Host::default();
+    let disk = host.disk(device.file_name()?.to_str()?)?;
+    let mut file = std::fs::File::open(device).ok()?;
+    dragonfly_actions::probe::look(&mut file, disk.size, disk.sector).ok().map(|look| look.names())
 }

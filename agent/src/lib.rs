@@ -20,7 +20,6 @@ pub mod images;
 pub mod init;
 pub mod inventory;
 pub mod journal;
-pub mod leave;
 pub mod modules;
 pub mod net;
 pub mod options;

@@ -67,7 +67,8 @@ impl Archive {
         self.inode += 1;
         self.bytes.extend_from_slice(b"070701");
         let links = if mode & 0o170_000 == 0o040_000 { 2 } else { 1 };
-        let fields = [self.inode, mode, 0, 0, links, 0, data.len() as u32, 0, 0, device.0, device.1, path.len() as u32 + 1, 0];
+        let fields =
+            [self.inode, mode, 0, 0, links, 0, data.len() as u32, 0, 0, device.0, device.1, path.len() as u32 + 1, 0];
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08X}").as_bytes());
         }
@@ -98,7 +99,13 @@ mod tests {
         archive.device("dev/console", 0o600, 5, 1);
         assert!(archive.has("/a/b"));
         let bytes = archive.finish();
-        let mut cpio = Command::new("cpio").arg("-itv").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut cpio = Command::new("cpio")
+            .arg("-itv")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         cpio.stdin.take().unwrap().write_all(&bytes).unwrap();
         let output = cpio.wait_with_output().unwrap();
         assert!(output.status.success());

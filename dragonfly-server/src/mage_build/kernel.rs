@@ -50,7 +50,9 @@ pub(super) fn from_package(package: &str, cache: &Path, say: &dyn Fn(&str)) -> R
 
 /// What a package that only depends on the newest kernel depends on; itself if it is a kernel.
 fn real_package(package: &str) -> Result<String> {
-    if !package.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) || !package.starts_with("linux-image-") {
+    if !package.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        || !package.starts_with("linux-image-")
+    {
         bail!("`{package}` is not a Debian kernel package; try linux-image-amd64 or linux-image-cloud-amd64");
     }
     let text = run("apt-cache", &["depends", package], None, "apt")
@@ -81,7 +83,8 @@ pub(super) fn from_netboot(dir: &Path, cache: &Path, say: &dyn Fn(&str)) -> Resu
         let _ = std::fs::remove_dir_all(&work);
         std::fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
         let lib = work.join("lib");
-        let args = ["-no-progress".as_ref(), "-no-xattrs".as_ref(), "-d".as_ref(), lib.as_os_str(), modloop.as_os_str()];
+        let args =
+            ["-no-progress".as_ref(), "-no-xattrs".as_ref(), "-d".as_ref(), lib.as_os_str(), modloop.as_os_str()];
         run("unsquashfs", &args, None, "squashfs-tools")?;
         let release = one_entry(&lib.join("modules"))
             .with_context(|| format!("{} does not hold modules/RELEASE", modloop.display()))?;

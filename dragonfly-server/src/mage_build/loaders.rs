@@ -20,11 +20,13 @@ pub(super) fn unified_image(kernel: &[u8], initramfs: &[u8], cmdline: &str, rele
     initrd.resize(initrd.len().next_multiple_of(512), 0);
     let identity_at = initrd.len();
     initrd.resize(identity_at + IDENTITY_ROOM, 0);
-    let os_release = format!("ID=mage\nNAME=Mage\nPRETTY_NAME=\"Mage ({release})\"\nVERSION_ID={}\n", env!("CARGO_PKG_VERSION"));
+    let os_release =
+        format!("ID=mage\nNAME=Mage\nPRETTY_NAME=\"Mage ({release})\"\nVERSION_ID={}\n", env!("CARGO_PKG_VERSION"));
     let cmdline = format!("{cmdline}\0");
     let sections: [(&str, &[u8]); 4] =
         [(".osrel", os_release.as_bytes()), (".cmdline", cmdline.as_bytes()), (".linux", kernel), (".initrd", &initrd)];
-    let (image, offsets) = pe::add_sections(&stub, &sections).with_context(|| format!("{STUB} cannot be built upon"))?;
+    let (image, offsets) =
+        pe::add_sections(&stub, &sections).with_context(|| format!("{STUB} cannot be built upon"))?;
     let initrd_at = offsets.last().copied().context("no sections")?;
     Ok((image, Room { offset: initrd_at + identity_at as u64, length: IDENTITY_ROOM as u64 }))
 }
@@ -72,8 +74,22 @@ pub(super) fn local_loader() -> Result<Vec<u8>> {
     args.extend(["-p", "(memdisk)/boot", "-o"].map(Into::into));
     args.push(out.clone().into());
     let modules = [
-        "part_gpt", "part_msdos", "fat", "chain", "regexp", "ls", "test", "echo", "sleep", "normal", "memdisk", "tar",
-        "configfile", "boot", "disk", "minicmd",
+        "part_gpt",
+        "part_msdos",
+        "fat",
+        "chain",
+        "regexp",
+        "ls",
+        "test",
+        "echo",
+        "sleep",
+        "normal",
+        "memdisk",
+        "tar",
+        "configfile",
+        "boot",
+        "disk",
+        "minicmd",
     ];
     args.extend(modules.map(Into::into));
     run("grub-mkimage", &args, None, "grub-common")?;

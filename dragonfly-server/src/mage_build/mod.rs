@@ -46,7 +46,13 @@ pub struct BuildOptions {
 impl BuildOptions {
     /// The generic Debian kernel into a directory.
     pub fn new(out: impl Into<PathBuf>) -> Self {
-        Self { out: out.into(), mage: None, modules_from: None, kernel_package: "linux-image-amd64".to_owned(), cache: None }
+        Self {
+            out: out.into(),
+            mage: None,
+            modules_from: None,
+            kernel_package: "linux-image-amd64".to_owned(),
+            cache: None,
+        }
     }
 }
 
@@ -148,7 +154,11 @@ fn build_blocking(options: &BuildOptions, say: &dyn Fn(&str)) -> Result<Built> {
         files: files.files,
         uki_identity: Some(room),
         drivers: selected.drivers,
-        missing_drivers: RACK_DRIVERS.iter().filter(|d| selected.missing.contains(**d)).map(|d| (*d).to_owned()).collect(),
+        missing_drivers: RACK_DRIVERS
+            .iter()
+            .filter(|d| selected.missing.contains(**d))
+            .map(|d| (*d).to_owned())
+            .collect(),
     };
     if !built.missing_drivers.is_empty() {
         say(&format!("this kernel has no driver {}", built.missing_drivers.join(", ")));

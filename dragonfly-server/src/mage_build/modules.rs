@@ -150,7 +150,8 @@ impl Tree {
             dep.push('\n');
         }
         let keep = |text: &str, module: fn(&str) -> Option<&str>| -> String {
-            let kept = text.lines().filter(|l| module(l).is_some_and(|m| selection.files.contains(&m.replace('-', "_"))));
+            let kept =
+                text.lines().filter(|l| module(l).is_some_and(|m| selection.files.contains(&m.replace('-', "_"))));
             kept.map(|l| format!("{l}\n")).collect()
         };
         let alias = keep(&self.aliases, |l| l.strip_prefix("alias ")?.split_ascii_whitespace().nth(1));
@@ -204,10 +205,7 @@ mod tests {
             b"kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko\nkernel/fs/jbd2/jbd2.ko:\nkernel/lib/crc32c-generic.ko.gz:\n\
               kernel/net/other.ko:\n",
         );
-        write(
-            "modules.alias",
-            b"# x\nalias fs-ext4 ext4\nalias crc32c crc32c_generic\nalias pci:v1* other\n",
-        );
+        write("modules.alias", b"# x\nalias fs-ext4 ext4\nalias crc32c crc32c_generic\nalias pci:v1* other\n");
         write("modules.softdep", b"softdep ext4 pre: crc32c\nsoftdep other pre: ext4\n");
         write("modules.builtin", b"kernel/drivers/nvme/nvme.ko\n");
         write("kernel/fs/ext4/ext4.ko", b"ext4");
@@ -230,7 +228,11 @@ mod tests {
         let contents = tree.contents(&selection).unwrap();
         assert!(contents.contains(&("kernel/lib/crc32c-generic.ko".to_owned(), b"crc".to_vec())));
         let [dep, alias, softdep] = tree.index(&selection).map(|(_, text)| text);
-        assert!(dep.contains("kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko\n") && dep.contains("kernel/lib/crc32c-generic.ko:\n"), "{dep}");
+        assert!(
+            dep.contains("kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko\n")
+                && dep.contains("kernel/lib/crc32c-generic.ko:\n"),
+            "{dep}"
+        );
         assert_eq!(alias, "alias fs-ext4 ext4\nalias crc32c crc32c_generic\n");
         assert_eq!(softdep, "softdep ext4 pre: crc32c\n");
     }

@@ -42,7 +42,11 @@ pub(super) fn add_sections(image: &[u8], sections: &[(&str, &[u8])]) -> Result<(
         let raw = u32::try_from(out.len())? - offset;
         let mut header = [0u8; 40];
         let name = name.as_bytes();
-        header.get_mut(..name.len()).filter(|_| name.len() <= 8).context("a section's name has more than 8 letters")?.copy_from_slice(name);
+        header
+            .get_mut(..name.len())
+            .filter(|_| name.len() <= 8)
+            .context("a section's name has more than 8 letters")?
+            .copy_from_slice(name);
         header[8..12].copy_from_slice(&size.to_le_bytes());
         header[12..16].copy_from_slice(&address.to_le_bytes());
         header[16..20].copy_from_slice(&raw.to_le_bytes());

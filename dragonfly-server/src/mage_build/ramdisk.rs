@@ -41,7 +41,8 @@ pub(super) fn archive(mage: &Path, kernel: &Kernel, tree: &Tree, selection: &Sel
     busybox(&mut archive)?;
     programs(&mut archive)?;
     for (host, package) in [("/etc/mke2fs.conf", "e2fsprogs")] {
-        let bytes = std::fs::read(host).with_context(|| format!("{host} is missing on this host: apt-get install {package}"))?;
+        let bytes = std::fs::read(host)
+            .with_context(|| format!("{host} is missing on this host: apt-get install {package}"))?;
         archive.file(host, 0o644, &bytes);
     }
     // Without it the agent trusts its own server only, and says so.
@@ -87,7 +88,8 @@ fn busybox(archive: &mut Archive) -> Result<()> {
 
 fn programs(archive: &mut Archive) -> Result<()> {
     for (name, package, others) in PROGRAMS {
-        let path = on_host(name).with_context(|| format!("{name} is missing on this host: apt-get install {package}"))?;
+        let path =
+            on_host(name).with_context(|| format!("{name} is missing on this host: apt-get install {package}"))?;
         program(archive, name, &path)?;
         for other in *others {
             archive.link(&format!("sbin/{other}"), name);
@@ -130,7 +132,10 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn library_paths(ldd: &str) -> Vec<PathBuf> {
-    ldd.lines().filter_map(|line| line.split_ascii_whitespace().find(|w| w.starts_with('/'))).map(PathBuf::from).collect()
+    ldd.lines()
+        .filter_map(|line| line.split_ascii_whitespace().find(|w| w.starts_with('/')))
+        .map(PathBuf::from)
+        .collect()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
