@@ -360,5 +360,5 @@ fn probe(device: &Path) -> Option<Vec<String>> {
     let host = dragonfly_actions::run::Host::default();
     let disk = host.disk(device.file_name()?.to_str()?)?;
     let mut file = std::fs::File::open(device).ok()?;
-    dragonfly_actions::probe::look(&mut file, disk.size, disk.sector).ok().map(|look| look.names())
+    dragonfly_actions::probe::look(&mut file, disk.size.0, disk.sector.unwrap_or(512)).ok().map(|look| look.names())
 }

@@ -55,6 +55,17 @@ impl HttpImages {
         })
     }
 
+    /// An image that a template names by path alone lies on the server that this agent talks to.
+    fn resolve(&self, url: &Url) -> Result<Url, ImageError> {
+        if url.scheme() != dragonfly_actions::plan::SERVER_SCHEME {
+            return Ok(url.clone());
+        }
+        let mut resolved = self.server.clone();
+        resolved.set_path(url.path());
+        resolved.set_query(url.query());
+        Ok(resolved)
+    }
+
     fn client_for(&self, url: &Url) -> Result<&reqwest::Client, ImageError> {
         let same =
             url.host() == self.server.host() && url.port_or_known_default() == self.server.port_or_known_default();
@@ -111,6 +122,8 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 #[async_trait]
 impl ImageSource for HttpImages {
     async fn open(&self, url: &Url, offset: u64, known: Option<&str>) -> Result<ImageStream, ImageError> {
+        let resolved = self.resolve(url)?;
+        let url = &resolved;
         let shown = bare(url);
         let io = |source: dragonfly_core::Source| ImageError::Io { url: shown.clone(), source };
         let mut request = self.client_for(url)?.get(url.clone()).header(ACCEPT_ENCODING, "identity");

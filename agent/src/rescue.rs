@@ -1,6 +1,5 @@
 //! A shell for the person who stands at a machine that failed.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +52,6 @@ fn shell(device: &Path) -> std::io::Result<()> {
         .stdin(Stdio::from(input))
         .stdout(Stdio::from(output))
         .stderr(Stdio::from(error))
-        .process_group(0)
         .status()
         .map(drop)
 }
