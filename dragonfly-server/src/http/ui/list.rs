@@ -64,10 +64,22 @@ impl Row {
     }
 }
 
+impl Row {
+    /// Whether its message is about something that went wrong.
+    fn is_troubled(&self) -> bool {
+        let tried = self.machine.run.as_ref().is_some_and(|run| run.attempt > 1);
+        tried || matches!(self.machine.phase, Some(Phase::Error | Phase::Held))
+    }
+}
+
 fn progress(machine: &Machine) -> Option<(u8, String)> {
     let run = machine.run.as_ref()?;
     if !matches!(machine.phase, Some(Phase::Assigned | Phase::Provisioning | Phase::Error)) {
         return None;
+    }
+    if machine.phase == Some(Phase::Assigned) {
+        // Steps of an attempt that is over tell nothing about the next.
+        return Some((run.percent, format!("attempt {} waits for its agent", run.attempt)));
     }
     let words = match (&run.step, run.progress) {
         (Some(step), Some(progress)) => format!("{step}, {}", view::progress_words(progress)),

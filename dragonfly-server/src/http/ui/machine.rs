@@ -235,6 +235,14 @@ fn size(size: &dragonfly_core::inventory::Bytes) -> String {
     view::bytes(size.0)
 }
 
+/// For the template: `10 Gb/s`.
+fn speed(speed: &dragonfly_core::inventory::MegabitsPerSecond) -> String {
+    match speed.0 {
+        megabits if megabits >= 1000 && megabits % 500 == 0 => format!("{} Gb/s", megabits as f64 / 1000.0),
+        megabits => format!("{megabits} Mb/s"),
+    }
+}
+
 /// What is known of the machine as a whole, in the order of interest.
 fn facts(machine: &Hardware) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
@@ -260,8 +268,9 @@ fn facts(machine: &Hardware) -> Vec<(&'static str, String)> {
         }),
     );
     add("CPU", seen.cpu.model.clone());
-    let counted = [(seen.cpu.sockets, "sockets"), (seen.cpu.cores, "cores"), (seen.cpu.threads, "threads")];
-    let counted = counted.into_iter().filter_map(|(n, word)| n.map(|n| format!("{n} {word}")));
+    let counted = [(seen.cpu.sockets, "socket"), (seen.cpu.cores, "core"), (seen.cpu.threads, "thread")];
+    let plural = |n| if n == 1 { "" } else { "s" };
+    let counted = counted.into_iter().filter_map(|(n, word)| n.map(|n| format!("{n} {word}{}", plural(n))));
     add("Topology", Some(counted.collect::<Vec<_>>().join(", ")));
     add("Memory", seen.memory.total.map(|total| view::bytes(total.0)));
     add("TPM", seen.tpm.clone());
