@@ -1,5 +1,6 @@
 //! Settings of the server: flags, then `DRAGONFLY_*`, then the configuration file, then defaults.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -247,6 +248,30 @@ impl Options {
     }
 }
 
+/// Variables that begin like ours and that neither the server nor its commands read.
+pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    const OURS: [&str; 16] = [
+        "HOST",
+        "PORT",
+        "BOOT_FILES",
+        "IMAGES",
+        "DISCOVERY",
+        "MODE",
+        "BACKEND",
+        "SERVER_URL",
+        "NAMES",
+        "LOG",
+        "DATA",
+        "CONFIG",
+        "SERVER",
+        "PIN",
+        "TOKEN",
+        "TOKEN_FILE",
+    ];
+    let names = names.filter_map(|name| name.into_string().ok());
+    names.filter(|name| name.strip_prefix("DRAGONFLY_").is_some_and(|rest| !OURS.contains(&rest))).collect()
+}
+
 fn check_server_url(url: &Url) -> Result<(), ConfigError> {
     let bad = |problem| Err(ConfigError::ServerUrl { url: url.to_string(), problem });
     if url.scheme() != "https" {
@@ -288,6 +313,16 @@ mod tests {
         assert!(causes(&error).contains("prot"), "{}", causes(&error));
         let error = read("port = \"x\"").unwrap_err();
         assert!(causes(&error).contains("port"), "{}", causes(&error));
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_noticed_and_ours_are_known() {
+        use clap::CommandFactory as _;
+        let command = crate::cli::Cli::command();
+        let ours = command.get_arguments().filter_map(clap::Arg::get_env).map(ToOwned::to_owned);
+        assert_eq!(unknown_variables(ours), [""; 0]);
+        let names = ["DRAGONFLY_PROT", "DRAGONFLY_TOKEN_FILE", "PATH"].map(OsString::from);
+        assert_eq!(unknown_variables(names.into_iter()), ["DRAGONFLY_PROT"]);
     }
 
     #[test]

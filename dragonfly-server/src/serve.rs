@@ -13,6 +13,7 @@ use dragonfly_core::clock::{Clock, SystemClock};
 use dragonfly_core::engine::{Engine, Settings};
 use dragonfly_core::secret::SealingKey;
 use dragonfly_core::store::redb::RedbStore;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -27,7 +28,7 @@ use crate::http::{App, Parts};
 use crate::leases::RedbLeases;
 use crate::listen::{self, Limits};
 use crate::metrics::{Counted, Meters, Timed};
-use crate::{files, http, tls};
+use crate::{config, files, http, tls};
 
 /// How long the parts have to end once somebody said stop.
 const STOP: Duration = Duration::from_secs(15);
@@ -35,6 +36,9 @@ const STOP: Duration = Duration::from_secs(15);
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     log_to_stderr(&config.log)?;
+    for name in config::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+        tracing::warn!("{name} is set, and nothing reads it; is it misspelt?");
+    }
     let stop = CancellationToken::new();
     tokio::spawn(watch_signals(stop.clone()));
     let server = start(config, stop).await?;
@@ -168,7 +172,7 @@ impl Server {
         let (engine, cancel) = (self.app.engine.clone(), stop.clone());
         parts.spawn(async move { engine.run(cancel).await });
         let router = http::guarded(self.app.clone());
-        parts.spawn(listen::serve(self.listener, self.tls.config, router, Limits::default(), stop.clone()));
+        parts.spawn(listen::serve(self.listener, self.tls.config, router, limits(), stop.clone()));
         stop.cancelled().await;
         tracing::info!("stopping");
         let ended = tokio::time::timeout(STOP, async { while parts.join_next().await.is_some() {} }).await;
@@ -183,6 +187,16 @@ impl Server {
 /// Who judges templates when they are applied.
 pub fn checker() -> Arc<dyn TemplateChecker> {
     Arc::new(Catalog::builtin())
+}
+
+/// As many connections as there are files to open, less what the store, logs and images need.
+fn limits() -> Limits {
+    let limits = Limits::default();
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return limits };
+    let wanted = hard.min(65_536).max(soft);
+    let files = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_or(soft, |()| wanted);
+    let connections = usize::try_from(files / 2).unwrap_or(limits.connections).min(limits.connections);
+    Limits { connections, ..limits }
 }
 
 async fn watch_signals(stop: CancellationToken) {

@@ -1,5 +1,7 @@
 //! Who may use what: every route of the table, with every kind of caller.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod common;
 
 use axum::body::Body;

@@ -271,11 +271,7 @@ pub(super) enum Command {
     },
     /// Run the boot services alone at a remote site (not in this version)
     #[command(hide = true)]
-    Boot {
-        /// The server to ask
-        #[arg(long = "for", value_name = "URL")]
-        server: Url,
-    },
+    Boot,
 }
 
 #[derive(Debug, Subcommand)]

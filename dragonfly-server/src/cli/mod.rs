@@ -46,10 +46,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Out::stdout().line(&dragonfly_core::name::memorable(*mac))?;
             return Ok(ExitCode::SUCCESS);
         }
-        Some(Command::Boot { server }) => {
+        Some(Command::Boot) => {
             anyhow::bail!(
-                "boot services alone at a remote site (for {server}) are not part of this version; \
-                 run the whole server there: dragonfly --data DIR"
+                "boot services alone at a remote site, for {}, are not part of this version; \
+                 run a whole server there: dragonfly --data DIR",
+                cli.reach.server
             );
         }
         _ => {}
@@ -101,7 +102,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Protect { machines, off } => verbs::protect(&client, &out, &machines, !off).await?,
         Command::Hold { machines, reason } => verbs::hold(&client, &out, &machines, &reason).await?,
         // Answered above.
-        Command::Name { .. } | Command::Boot { .. } | Command::Mage { .. } => {}
+        Command::Name { .. } | Command::Boot | Command::Mage { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

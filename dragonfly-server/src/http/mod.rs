@@ -18,12 +18,14 @@ mod ui;
 
 use std::any::Any;
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use dragonfly_boot::BootFiles;
@@ -34,6 +36,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::auth::Auth;
 use crate::boot::Services;
 use crate::config::Mode;
+use crate::listen::Connection;
 use crate::metrics::Meters;
 
 pub use problem::{Problem, chain};
@@ -169,7 +172,9 @@ const HEADERS: [(HeaderName, &str); 6] = [
 async fn dress(request: Request, next: Next) -> Response {
     // Firmware parses little: what goes to it goes as the boot services made it.
     let plain = request.uri().path().starts_with("/boot");
+    let asked = Asked::of(&request);
     let response = next.run(request).await;
+    asked.log(response.status());
     if plain {
         return response;
     }
@@ -180,6 +185,30 @@ async fn dress(request: Request, next: Next) -> Response {
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// What the log says of a request: never its query, which may hold a signature or a sign-in link.
+struct Asked {
+    method: Method,
+    path: String,
+    peer: Option<IpAddr>,
+    begun: Instant,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        let path = request.uri().path();
+        // The rest of this path is a proof.
+        let path = if path.starts_with("/boot/phone-home/") { "/boot/phone-home/..." } else { path };
+        let peer = request.extensions().get::<Connection>().map(|about| about.peer.ip());
+        Self { method: request.method().clone(), path: path.to_owned(), peer, begun: Instant::now() }
+    }
+
+    fn log(self, status: StatusCode) {
+        let Self { method, path, peer, begun } = self;
+        let milliseconds = begun.elapsed().as_millis();
+        tracing::debug!(%method, path, peer = ?peer, status = status.as_u16(), milliseconds, "answered");
+    }
 }
 
 async fn as_problem(response: Response) -> Response {

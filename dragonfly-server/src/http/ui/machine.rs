@@ -304,7 +304,7 @@ fn verbs(app: &App, machine: &Hardware) -> Verbs {
         },
         blank: disk.blank == Some(true),
     });
-    let free = !machine.spec.protected;
+    let free = !machine.spec.protected && machine.spec.hold.is_none();
     Verbs {
         name: machine.name().to_owned(),
         display_name: view::display_name(machine).to_owned(),
