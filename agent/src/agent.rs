@@ -293,9 +293,8 @@ impl Agent {
         {
             self.journal.say(format!("{action}: {}; restarting instead", chain(&error)));
         }
-        if let Err(error) = leave(How::Reboot) {
-            self.journal.say(chain(&error));
-        }
+        let Err(error) = leave(How::Reboot);
+        self.journal.say(chain(&error));
         ExitCode::FAILURE
     }
 }

@@ -323,7 +323,16 @@ async fn call<B: Serialize, A: DeserializeOwned>(
 
 /// Sends a request and reads the whole answer, sorted by what can be done about it.
 async fn answer(request: reqwest::RequestBuilder) -> Result<Bytes, CallError> {
-    let mut response = request.send().await.map_err(|e| CallError::away(e.without_url()))?;
+    let mut response = request.send().await.map_err(|e| {
+        let e = e.without_url();
+        // What the pin's check says, for a person.
+        if chain(&e).contains("ApplicationVerificationFailure") {
+            return CallError::away(
+                "whoever answers there holds another key than the server of this boot; it was told nothing",
+            );
+        }
+        CallError::away(e)
+    })?;
     let status = response.status();
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await.map_err(|e| CallError::away(e.without_url()))? {

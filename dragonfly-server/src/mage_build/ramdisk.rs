@@ -49,6 +49,10 @@ pub(super) fn archive(mage: &Path, kernel: &Kernel, tree: &Tree, selection: &Sel
     if let Ok(bundle) = std::fs::read("/etc/ssl/certs/ca-certificates.crt") {
         archive.file("etc/ssl/certs/ca-certificates.crt", 0o644, &bundle);
     }
+    // The action `chain` starts it.
+    for (name, bytes) in super::loaders::ipxe()?.into_iter().filter(|(name, _)| *name == "ipxe.lkrn") {
+        archive.file(&format!("usr/lib/ipxe/{name}"), 0o644, &bytes);
+    }
     let modules = format!("lib/modules/{}", tree.release());
     debug_assert_eq!(tree.release(), kernel.release);
     for (path, bytes) in tree.contents(selection)? {
