@@ -3,15 +3,16 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
-use std::path::PathBuf;
 
 use dragonfly_core::action::{ActionError, Permit};
 use dragonfly_core::inventory::Disk;
 use dragonfly_core::resource::hardware::Overwrite;
+use nix::errno::Errno;
 
 use super::fail::{OrFailed, because};
 use super::host::{Done, Host, read};
 use super::marker::{self, Marker};
+use super::mount::patiently;
 use super::sys;
 use crate::plan::DiskSelector;
 use crate::probe::{self, Look};
@@ -37,7 +38,6 @@ impl DiskUse {
 #[derive(Debug)]
 pub(crate) struct OpenDisk {
     pub(crate) name: String,
-    pub(crate) node: PathBuf,
     pub(crate) file: File,
     pub(crate) size: u64,
     pub(crate) sector: u32,
@@ -107,7 +107,7 @@ impl Host {
         }
         let size = sys::size(&file).or_failed(|| format!("{} does not tell its size", node.display()))?;
         let sector = sys::sector(&file).or_failed(|| format!("{} does not tell its sector size", node.display()))?;
-        Ok(OpenDisk { name: disk.name.clone(), node, file, size, sector, host: self.clone() })
+        Ok(OpenDisk { name: disk.name.clone(), file, size, sector, host: self.clone() })
     }
 
     /// Whether a run has written this disk: in this boot, or by its mark in an earlier one.
@@ -131,12 +131,14 @@ impl Host {
         }
         // Nobody else may claim it in between: the kernel gives an exclusive open once.
         let node = self.dev.join(&disk.name);
-        let exclusive = OpenOptions::new().read(true).custom_flags(libc::O_EXCL | libc::O_CLOEXEC).open(&node);
-        if let Err(error) = exclusive {
-            let what = match error.raw_os_error() {
-                Some(libc::EBUSY) => {
-                    format!("{} is held by another user of the kernel; nothing was written", disk.name)
-                }
+        let mut exclusive = OpenOptions::new();
+        exclusive.read(true).custom_flags(libc::O_EXCL | libc::O_CLOEXEC);
+        let claimed = patiently(|| {
+            exclusive.open(&node).map(drop).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+        });
+        if let Err(error) = claimed {
+            let what = match error {
+                Errno::EBUSY => format!("{} is held by another user of the kernel; nothing was written", disk.name),
                 _ => format!("{} could not be opened; nothing was written", node.display()),
             };
             return Err(ActionError::failed(what, error));

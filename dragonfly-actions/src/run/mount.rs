@@ -67,7 +67,7 @@ impl Mount {
         let flags = if write { MsFlags::empty() } else { MsFlags::MS_RDONLY };
         // Installed systems may bring device nodes and set-user-id programs; nothing of it is run by
         // this mount, and a chroot needs them.
-        mount(Some(node), &self.at, Some(driver), flags, None::<&str>).map_err(|error| {
+        patiently(|| mount(Some(node), &self.at, Some(driver), flags, None::<&str>)).map_err(|error| {
             let advice = match error {
                 Errno::ENODEV => format!("this kernel has no driver for {driver}"),
                 Errno::EUCLEAN | Errno::EINVAL => format!("its {driver} file system is damaged"),
@@ -94,13 +94,11 @@ impl Mount {
             return Ok(());
         }
         // A program that was just killed may hold it for a moment.
-        for _ in 0..50 {
-            match umount2(&self.at, MntFlags::UMOUNT_NOFOLLOW) {
-                Ok(()) => return Ok(()),
-                Err(Errno::EBUSY) => std::thread::sleep(Duration::from_millis(20)),
-                Err(error) => {
-                    return Err(ActionError::failed(format!("{} could not be unmounted", self.at.display()), error));
-                }
+        match patiently(|| umount2(&self.at, MntFlags::UMOUNT_NOFOLLOW)) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EBUSY) => {}
+            Err(error) => {
+                return Err(ActionError::failed(format!("{} could not be unmounted", self.at.display()), error));
             }
         }
         let _ = umount2(&self.at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
@@ -109,6 +107,18 @@ impl Mount {
             self.at.display()
         ))
     }
+}
+
+/// Tries for a second while something is busy: a process that another thread starts holds our exclusive
+/// opens from fork to exec.
+pub(crate) fn patiently(mut work: impl FnMut() -> nix::Result<()>) -> nix::Result<()> {
+    for _ in 0..50 {
+        match work() {
+            Err(Errno::EBUSY) => std::thread::sleep(Duration::from_millis(20)),
+            done => return done,
+        }
+    }
+    work()
 }
 
 impl Drop for Mount {

@@ -1,4 +1,6 @@
 //! Real block devices: files behind loop devices, of any size and sector size. Needs root.
+// Helpers outside `#[test]` functions; not every test crate uses all of them.
+#![allow(dead_code, clippy::unwrap_used, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

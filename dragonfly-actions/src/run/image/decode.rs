@@ -8,6 +8,7 @@ use dragonfly_core::action::{ActionContext, ActionError, Unit};
 use tokio::sync::mpsc;
 
 use super::super::fail::because;
+use super::Stopped;
 use super::decompress::{PREFIX, announced, sniff, unpack};
 use super::digest::{Digesting, Hasher};
 use super::fetch::Fetched;
@@ -84,7 +85,7 @@ pub(crate) fn decode(
     decoding: Decoding,
     to: &SyncSender<Piece>,
     cx: &ActionContext,
-) -> Result<(), ActionError> {
+) -> Result<(), Stopped> {
     let fetched = Cell::new(0);
     let mut received = Received::new(from);
     let total = received.begin().map_err(told)?;
@@ -92,13 +93,13 @@ pub(crate) fn decode(
     let mut prefix = Vec::with_capacity(PREFIX);
     (&mut packed).take(PREFIX as u64).read_to_end(&mut prefix).map_err(told)?;
     if prefix.is_empty() {
-        return because("the image is empty; check the template's `url`");
+        return Err(ActionError::because("the image is empty; check the template's `url`").into());
     }
     let kind = if decoding.compression == Compression::Auto { sniff(&prefix) } else { decoding.compression };
     if let Some(size) = announced(kind, &prefix, total)
         && size > decoding.room
     {
-        return Err(decoding.too_small(&format!("{} ({size} bytes)", human(size))));
+        return Err(decoding.too_small(&format!("{} ({size} bytes)", human(size))).into());
     }
     let mut source = Cursor::new(prefix).chain(&mut packed);
     let mut raw = decoding.raw_digest.as_ref().map(|digest| Hasher::new(digest.algorithm()));
@@ -108,7 +109,7 @@ pub(crate) fn decode(
         loop {
             cx.check_cancelled()?;
             let piece = next(&mut limited).map_err(|error| match limited.is_exceeded() {
-                true => decoding.too_small(&format!("more than {} bytes", decoding.room)),
+                true => decoding.too_small(&format!("more than {} bytes", decoding.room)).into(),
                 false => told(error),
             })?;
             if piece.is_empty() {
@@ -121,25 +122,24 @@ pub(crate) fn decode(
                 raw.update(&piece);
             }
             if to.send(Piece::Bytes(piece)).is_err() {
-                // The writer has stopped and says why itself.
-                return Ok(());
+                return Err(Stopped::Neighbour);
             }
             cx.progress(fetched.get(), total, Unit::Bytes);
         }
     }
     if !source.fill_buf().map_err(told)?.is_empty() {
-        return because("something lies behind the image's end; the file at the URL is damaged or is not an image");
+        let what = "something lies behind the image's end; the file at the URL is damaged or is not an image";
+        return Err(ActionError::because(what).into());
     }
     drop(source);
+    cx.progress(fetched.get(), total, Unit::Bytes);
     if let (Some(digest), Some(hasher)) = (&decoding.digest, packed.into_hasher()) {
         judge(hasher, digest, "the image at the URL", "digest")?;
     }
     if let (Some(digest), Some(hasher)) = (&decoding.raw_digest, raw) {
         judge(hasher, digest, "the unpacked image", "rawDigest")?;
     }
-    // If nobody hears it, the writer has failed and says why.
-    let _ = to.send(Piece::End);
-    Ok(())
+    to.send(Piece::End).map_err(|_| Stopped::Neighbour)
 }
 
 /// The next piece: full, but for the last; empty at the end.
@@ -159,9 +159,9 @@ fn judge(hasher: Hasher, wanted: &Digest, what: &str, field: &str) -> Result<(),
 }
 
 /// An error of the readers, for a person.
-fn told(error: io::Error) -> ActionError {
+fn told(error: io::Error) -> Stopped {
     if error.get_ref().is_some_and(|inner| inner.is::<Cut>()) {
-        return ActionError::failed("the image did not arrive", error);
+        return Stopped::Neighbour;
     }
     match error.kind() {
         io::ErrorKind::UnexpectedEof => {
@@ -169,4 +169,5 @@ fn told(error: io::Error) -> ActionError {
         }
         _ => ActionError::failed("the image cannot be unpacked: the file at the URL is damaged", error),
     }
+    .into()
 }

@@ -37,14 +37,6 @@ impl Hasher {
         };
         if got == wanted.value() { Ok(()) } else { Err(format!("{name}:{}", hex::encode(got))) }
     }
-
-    /// Its value.
-    pub(crate) fn value(self) -> Vec<u8> {
-        match self {
-            Self::Sha256(hasher) => hasher.finalize().to_vec(),
-            Self::Sha512(hasher) => hasher.finalize().to_vec(),
-        }
-    }
 }
 
 /// A reader whose bytes are counted and digested as they are consumed.

@@ -24,7 +24,7 @@ use dragonfly_core::action::{Action, ActionContext, ActionError, Resume};
 use tokio::sync::mpsc;
 
 use self::decode::Decoding;
-use self::writer::{Destination, Whole};
+use self::writer::Destination;
 use super::disk::OpenDisk;
 use super::fail::{because, blocking};
 use super::host::{Done, Host};
@@ -37,6 +37,21 @@ pub(crate) use self::fetch::Patience;
 const FETCHED: usize = 64;
 /// Pieces of 1 MiB that may wait for the disk.
 const DECODED: usize = 8;
+
+/// Why one of the threads ended before its work was done.
+#[derive(Debug)]
+enum Stopped {
+    /// This.
+    Failed(ActionError),
+    /// A neighbour stopped, and knows why.
+    Neighbour,
+}
+
+impl From<ActionError> for Stopped {
+    fn from(error: ActionError) -> Self {
+        Self::Failed(error)
+    }
+}
 
 /// Streams an image to a disk or a partition.
 #[derive(Debug, Clone)]
@@ -73,18 +88,19 @@ impl Action for ImageAction {
         let (decode_cx, write_cx) = (cx.clone(), cx.clone());
         let (fetch, decode, write) = tokio::join!(
             fetch::fetch(cx, &url, fetched, self.patience, judged),
-            blocking(move || decode::decode(received, decoding, &decoded, &decode_cx)),
+            tokio::task::spawn_blocking(move || decode::decode(received, decoding, &decoded, &decode_cx)),
             tokio::task::spawn_blocking(move || destination.write(&written, &params, &write_cx)),
         );
-        let write = write
-            .map_err(|error| ActionError::failed("the writing thread died; this is a defect of the agent", error))?;
-        // Each of them stops when a neighbour does. Who failed first knows why; the others only
-        // know that it is gone.
-        match (decode, write, fetch) {
-            (_, Err(Whole::Failed(error)), _) | (Err(error), _, _) => Err(error),
-            (_, Err(Whole::Cut), Err(error)) => Err(error),
-            (_, Err(Whole::Cut), Ok(())) => because("the image ended before its end; this is a defect of the agent"),
-            (Ok(()), Ok(()), _) => Ok(()),
+        let died = |error| ActionError::failed("a worker thread died; this is a defect of the agent", error);
+        let (decode, write) = (decode.map_err(died)?, write.map_err(died)?);
+        // Each of them stops when a neighbour does. Who failed knows why; the others only know that
+        // somebody is gone.
+        match (fetch, decode, write) {
+            (Ok(()), Ok(()), Ok(())) => Ok(()),
+            (_, Err(Stopped::Failed(error)), _) | (_, _, Err(Stopped::Failed(error))) | (Err(error), _, _) => {
+                Err(error)
+            }
+            (Ok(()), _, _) => because("the image was given up and nobody said why; this is a defect of the agent"),
         }
     }
 

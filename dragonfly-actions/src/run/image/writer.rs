@@ -12,6 +12,7 @@ use super::super::fail::{OrFailed, because};
 use super::super::host::{Done, Host};
 use super::super::partition::publish;
 use super::super::sys;
+use super::Stopped;
 use crate::plan::{self, Given, ImageParams, ReadBack, human};
 use crate::probe::WINDOW;
 
@@ -32,21 +33,6 @@ pub(crate) enum Piece {
     Bytes(Vec<u8>),
     /// That was all, and it is right.
     End,
-}
-
-/// Why writing ended badly.
-#[derive(Debug)]
-pub(crate) enum Whole {
-    /// The disk.
-    Failed(ActionError),
-    /// The pieces stopped without an end; who sent them knows why.
-    Cut,
-}
-
-impl From<ActionError> for Whole {
-    fn from(error: ActionError) -> Self {
-        Self::Failed(error)
-    }
 }
 
 /// Where the image goes.
@@ -108,23 +94,23 @@ impl Destination {
         from: &Receiver<Piece>,
         params: &ImageParams,
         cx: &ActionContext,
-    ) -> Result<(), Whole> {
+    ) -> Result<(), Stopped> {
         // Nothing is touched before something that can be unpacked has come.
         let head = match from.recv() {
             Ok(Piece::Bytes(head)) => head,
             Ok(Piece::End) => return Err(ActionError::because("the image unpacks to nothing").into()),
-            Err(_) => return Err(Whole::Cut),
+            Err(_) => return Err(Stopped::Neighbour),
         };
         let content = params.digest.as_ref().and_then(Given::known).map(ToString::to_string).unwrap_or_default();
         self.prepare(cx, &content)?;
-        let mut sink = Sink::new(&self.disk.file, self.start, head.len() as u64, params.read_back);
+        let mut sink = Sink::new(&self.disk.file, self.start, self.room, head.len() as u64, params.read_back);
         sink.see(&head, 0);
         let mut pushed = 0;
         loop {
             match from.recv() {
                 Ok(Piece::Bytes(piece)) => sink.push(&piece).or_failed(|| self.broken())?,
                 Ok(Piece::End) => break,
-                Err(_) => return Err(Whole::Cut),
+                Err(_) => return Err(Stopped::Neighbour),
             }
             if sink.position - pushed >= PUSH {
                 pushed = sink.position;
@@ -132,17 +118,22 @@ impl Destination {
             }
         }
         sink.settle().or_failed(|| self.broken())?;
-        let length = sink.position;
-        let seen = sink.seen;
+        let Sink { position: length, seen, tail, .. } = sink;
         // Every other byte is on the medium before the first MiB makes the disk look whole.
         self.disk.sync()?;
         cx.check_cancelled()?;
+        for (offset, piece) in &tail {
+            self.disk.write_at(piece, self.start + offset)?;
+        }
+        self.disk.sync()?;
         self.disk.write_at(&head, self.start)?;
         self.disk.sync()?;
         let back = self.read_back(&head, length, &seen, cx);
         if let Err(error) = back {
             // It must not boot.
-            self.disk.zero(self.start, (PIECE as u64).min(self.room))?;
+            let part = self.room.min(WINDOW);
+            self.disk.zero(self.start, part)?;
+            self.disk.zero(self.start + self.room - part, part)?;
             self.disk.sync()?;
             return Err(error.into());
         }
@@ -245,6 +236,11 @@ struct Sample {
 struct Sink<'a> {
     file: &'a File,
     start: u64,
+    /// From here on pieces are held back: firmware may boot by a table's second copy, which ends an
+    /// image that fills its disk.
+    hold: u64,
+    /// What was held back: at most 2 MiB.
+    tail: Vec<(u64, Vec<u8>)>,
     position: u64,
     /// Zeros that are still to be made, up to the position.
     zeros: u64,
@@ -252,18 +248,24 @@ struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    fn new(file: &'a File, start: u64, position: u64, read_back: ReadBack) -> Self {
+    fn new(file: &'a File, start: u64, room: u64, position: u64, read_back: ReadBack) -> Self {
         let seen = match read_back {
             ReadBack::Sample => {
                 Seen::Samples { samples: Vec::with_capacity(SAMPLES), count: 0, state: 0x2545_F491_4F6C_DD1D }
             }
             ReadBack::Full => Seen::Full(Sha256::new()),
         };
-        Self { file, start, position, zeros: 0, seen }
+        Self { file, start, hold: room.saturating_sub(WINDOW), tail: Vec::new(), position, zeros: 0, seen }
     }
 
     fn push(&mut self, piece: &[u8]) -> std::io::Result<()> {
         self.see(piece, self.position);
+        if self.position + piece.len() as u64 > self.hold {
+            self.settle()?;
+            self.tail.push((self.position, piece.to_vec()));
+            self.position += piece.len() as u64;
+            return Ok(());
+        }
         for block in piece.chunks(BLOCK) {
             if is_zero(block) {
                 self.zeros += block.len() as u64;
