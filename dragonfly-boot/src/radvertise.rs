@@ -44,6 +44,21 @@ pub fn is_solicitation(message: &[u8]) -> bool {
     message.len() >= 8 && message.starts_with(&[SOLICITATION, 0])
 }
 
+/// The card that a solicitation says it comes from: its source link-layer address (RFC 4861 section
+/// 4.6.1).
+pub fn solicitor(message: &[u8]) -> Option<Mac> {
+    let mut rest = message.get(8..).filter(|_| is_solicitation(message))?;
+    while let [kind, units, ..] = rest {
+        // A length of 0 would go round for ever (section 4.6).
+        let (option, tail) = rest.split_at_checked(usize::from(*units) * 8).filter(|_| *units > 0)?;
+        if *kind == 1 {
+            return option.get(2..8).and_then(|mac| <[u8; 6]>::try_from(mac).ok()).map(Mac::new);
+        }
+        rest = tail;
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +78,12 @@ mod tests {
         assert!(is_solicitation(&[133, 0, 0, 0, 0, 0, 0, 0]));
         assert!(!is_solicitation(&[133, 0, 0, 0]));
         assert!(!is_solicitation(&[134, 0, 0, 0, 0, 0, 0, 0]));
+        let from = |options: &[u8]| solicitor(&[&[133, 0, 0, 0, 0, 0, 0, 0], options].concat());
+        let nonce = [14, 1, 9, 9, 9, 9, 9, 9];
+        let source = [1, 1, 2, 0, 0, 0, 0, 5];
+        assert_eq!(from(&[nonce, source].concat()), Some(Mac::new([2, 0, 0, 0, 0, 5])));
+        for bad in [&[][..], &nonce, &[1, 0, 2, 0], &[1, 1, 2, 0], &[14, 9, 0, 0, 0, 0, 0, 0]] {
+            assert_eq!(from(bad), None, "{bad:?}");
+        }
     }
 }

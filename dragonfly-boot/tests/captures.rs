@@ -1,5 +1,7 @@
 //! Requests of real firmware, as captured, are understood and answered with what it can boot.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::sync::Arc;

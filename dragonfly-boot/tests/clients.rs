@@ -3,6 +3,8 @@
 //! Needs root, iproute2, busybox, dnsmasq, tftp-hpa, atftp, curl (with TFTP) and perfdhcp (package
 //! `kea-admin`); skips without them, and fails instead where `CI` is set.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

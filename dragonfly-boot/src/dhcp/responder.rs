@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dragonfly_core::Mac;
 use dragonfly_core::boot::{BootObserver, BootProvider, BootRequest, Decision, Sighting};
-use dragonfly_core::clock::Clock;
+use dragonfly_core::clock::{Clock, Timestamp};
 use tokio::sync::watch;
 
 use super::book::{LeaseBook, Query};
@@ -28,6 +28,9 @@ use crate::files::LoaderCache;
 const PROBE_PATIENCE: Duration = Duration::from_millis(50);
 /// How many addresses are probed at one time. Beyond that, offers go out unprobed.
 const MAX_PROBES: usize = 64;
+/// How long a machine counts as booting after it asked, and how many are remembered.
+const BOOTING: Duration = Duration::from_secs(120);
+const MAX_BOOTING: usize = 4096;
 
 /// Finds out whether an address that we are about to give is used by somebody already.
 #[async_trait]
@@ -47,6 +50,8 @@ pub struct Responder {
     loaders: LoaderCache,
     book: Mutex<LeaseBook>,
     probes: Mutex<HashMap<Ipv4Addr, watch::Receiver<bool>>>,
+    /// When each card last asked to boot.
+    booting: Mutex<HashMap<Mac, Timestamp>>,
 }
 
 /// A message, where it was received and how.
@@ -74,12 +79,28 @@ impl Responder {
     ) -> Result<Self, LeaseError> {
         let book = Mutex::new(LeaseBook::from_rows(store.load().await?));
         let loaders = LoaderCache::new(files);
-        Ok(Self { provider, store, observer, clock, conflicts, loaders, book, probes: Mutex::default() })
+        Ok(Self {
+            provider,
+            store,
+            observer,
+            clock,
+            conflicts,
+            loaders,
+            book,
+            probes: Mutex::default(),
+            booting: Mutex::default(),
+        })
     }
 
     /// The card that has leased an address from us, if that holds.
     pub fn holder(&self, address: Ipv4Addr) -> Option<Mac> {
         self.book().holder(address, self.clock.now())
+    }
+
+    /// Whether a card asked to boot a short while ago.
+    pub fn is_booting(&self, mac: Mac) -> bool {
+        let now = self.clock.now();
+        self.booting().get(&mac).is_some_and(|at| now.since(*at) < BOOTING)
     }
 
     /// The bytes to send in answer, and where; `None` for silence.
@@ -142,6 +163,9 @@ impl Responder {
     ) -> Option<Reply> {
         let Received { packet, segment, .. } = received;
         if packet.kind == Kind::Discover && client.boots() {
+            if let Some(mac) = packet.mac() {
+                self.note_booting(mac);
+            }
             self.saw(packet, "dhcp.discover", format!("{} on {}", describe(client), segment.name));
         }
         let reply = match verdict {
@@ -269,6 +293,21 @@ impl Responder {
         if let Some(mut waiting) = waiting {
             let _ = tokio::time::timeout(PROBE_PATIENCE, waiting.wait_for(|done| *done)).await;
         }
+    }
+
+    fn note_booting(&self, mac: Mac) {
+        let now = self.clock.now();
+        let mut booting = self.booting();
+        if booting.len() >= MAX_BOOTING {
+            booting.retain(|_, at| now.since(*at) < BOOTING);
+        }
+        if booting.len() < MAX_BOOTING {
+            booting.insert(mac, now);
+        }
+    }
+
+    fn booting(&self) -> MutexGuard<'_, HashMap<Mac, Timestamp>> {
+        self.booting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn book(&self) -> MutexGuard<'_, LeaseBook> {

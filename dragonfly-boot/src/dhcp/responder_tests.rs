@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dragonfly_core::Source;
 use dragonfly_core::boot::Fate;
-use dragonfly_core::clock::Timestamp;
 
 use super::super::lease::{LeaseState, MemoryLeases};
 use super::super::packet::option;

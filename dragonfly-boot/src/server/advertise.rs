@@ -1,15 +1,16 @@
 //! Sends router advertisements on one interface (RFC 4861 section 6.2).
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddrV6};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
+use dragonfly_core::Mac;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
 
 use super::sockets::Interface;
-use crate::radvertise::{advertisement, is_solicitation};
+use crate::radvertise::{advertisement, is_solicitation, solicitor};
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
@@ -40,28 +41,35 @@ impl Advertiser {
         Ok(Self { socket: UdpSocket::from_std(socket.into())?, interface: interface.clone() })
     }
 
-    /// Advertises for ever, as long as `wanted` says so: at once, when asked, and now and then.
-    pub(super) async fn run(&self, wanted: impl Fn() -> bool) {
+    /// Advertises for ever: where the network is ours (`owned`) to all, at once, when asked, and now and
+    /// then; elsewhere only to a machine that is booting through us, when it asks, and to it alone.
+    pub(super) async fn run(&self, owned: impl Fn() -> bool, booting: impl Fn(Mac) -> bool) {
         let mut buffer = [0; 1500];
         let mut next = Instant::now();
         let mut last: Option<Instant> = None;
         loop {
-            let length = tokio::select! {
+            let received = tokio::select! {
                 () = sleep_until(next) => None,
-                read = self.socket.recv(&mut buffer) => Some(read.unwrap_or(0)),
+                received = self.socket.recv_from(&mut buffer) => Some(received),
             };
-            match length {
-                Some(0) => tokio::time::sleep(SPACING).await,
-                // To all at once, but not sooner than allowed after the last.
-                Some(length) if buffer.get(..length).is_some_and(is_solicitation) => {
-                    next = next.min(last.map_or_else(Instant::now, |last| last + SPACING));
+            match received {
+                Some(Ok((length, from))) => {
+                    let message = buffer.get(..length).unwrap_or_default();
+                    if !is_solicitation(message) {
+                        continue;
+                    }
+                    if owned() {
+                        // To all at once, but not sooner than allowed after the last.
+                        next = next.min(last.map_or_else(Instant::now, |last| last + SPACING));
+                    } else if solicitor(message).is_some_and(&booting) && !from.ip().is_unspecified() {
+                        self.send(from).await;
+                    }
                 }
-                Some(_) => {}
+                // One that would come again at once.
+                Some(Err(_)) => tokio::time::sleep(SPACING).await,
                 None => {
-                    if wanted()
-                        && let Err(error) = self.send().await
-                    {
-                        tracing::debug!(interface = self.interface.name, %error, "router advertisement not sent");
+                    if owned() {
+                        self.send(SocketAddrV6::new(ALL_NODES, 0, 0, self.interface.index).into()).await;
                     }
                     let now = Instant::now();
                     (last, next) = (Some(now), now + INTERVAL);
@@ -70,9 +78,9 @@ impl Advertiser {
         }
     }
 
-    async fn send(&self) -> io::Result<()> {
-        let message = advertisement(self.interface.mac);
-        let to = SocketAddrV6::new(ALL_NODES, 0, 0, self.interface.index);
-        self.socket.send_to(&message, std::net::SocketAddr::V6(to)).await.map(drop)
+    async fn send(&self, to: SocketAddr) {
+        if let Err(error) = self.socket.send_to(&advertisement(self.interface.mac), to).await {
+            tracing::debug!(interface = self.interface.name, %error, "router advertisement not sent");
+        }
     }
 }

@@ -401,7 +401,9 @@ impl Shared {
         self.tasks.spawn(async move {
             let advertise = async {
                 match &advertiser {
-                    Some(advertiser) => advertiser.run(|| listener.owns_addresses()).await,
+                    Some(advertiser) => {
+                        advertiser.run(|| listener.owns_addresses(), |mac| this.responder.is_booting(mac)).await
+                    }
                     None => std::future::pending().await,
                 }
             };

@@ -83,6 +83,11 @@ impl PacketSocket {
         Ok(Self { socket: UdpSocket::from_std(socket.into())? })
     }
 
+    #[cfg(test)]
+    pub(super) fn port(&self) -> u16 {
+        self.socket.local_addr().map_or(0, |a| a.port())
+    }
+
     /// Waits for a packet.
     pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<Incoming> {
         self.socket.async_io(Interest::READABLE, || self.receive_now(buffer)).await

@@ -254,3 +254,7 @@ impl Reader {
         Ok(self.piece.slice(from..to))
     }
 }
+
+#[cfg(test)]
+#[path = "tftp_tests.rs"]
+mod tests;

@@ -47,8 +47,8 @@ pub struct NetworkSpec {
     /// Machines here may get a boot token.
     #[serde(default = "yes")]
     pub provisioning: bool,
-    /// Send IPv6 router advertisements without a prefix where we own the network, so that iPXE
-    /// does not wait 13 s for one.
+    /// Send IPv6 router advertisements without a prefix where we own the network, and elsewhere to
+    /// machines that boot through us, so that iPXE does not wait 13 s for one.
     #[serde(default = "yes")]
     pub router_advertisements: bool,
     /// UEFI HTTP Boot straight into the agent's unified kernel image, without iPXE.
