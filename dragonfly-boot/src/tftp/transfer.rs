@@ -147,8 +147,6 @@ impl Transfer {
         match packet {
             Incoming::Error { code, message } => Some(Output::Aborted(format!("error {code}: {message}"))),
             Incoming::Ack(block) => self.ack(*block, now),
-            // A request again: our answer was lost.
-            Incoming::Read(_) if !self.is_answered() => Some(self.again(now)),
             Incoming::Read(_) | Incoming::Write => None,
         }
     }
@@ -181,8 +179,13 @@ impl Transfer {
         if ahead == 0 {
             // Nothing new. With a window it says that the first block is missing (RFC 7440 section 4); but
             // to answer each copy of it would double the traffic for ever after, so one per round trip.
+            // Nor for ever: it counts like silence.
             let fresh = now.saturating_sub(self.sent_at) >= self.timer.round_trip();
-            return (self.terms.window > 1 && fresh).then(|| self.again(now));
+            if self.terms.window == 1 || !fresh || self.retries >= self.max_retries {
+                return None;
+            }
+            self.retries += 1;
+            return Some(self.again(now));
         }
         self.measure(now);
         self.acked += ahead;
