@@ -116,12 +116,18 @@ function list(rows) {
     apply();
     tick();
   });
+  const look = paced(async () => {
+    byId("sightings").innerHTML = await part("/fragments/sightings");
+    tick();
+  });
   apply();
   if (all) refresh();
   return (event) => {
     if (event === null || event.type === "object.deleted") all = true;
     else if (event.machine) changed.add(event.machine);
     else return;
+    // A machine without a row is one that boots and has not reported, or has just done so.
+    if (event === null || !byId("m-" + event.machine)) look();
     refresh();
   };
 }

@@ -22,10 +22,10 @@ pub const PORT: u16 = 3000;
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// Address to listen on
+    /// Address to listen on [default: 0.0.0.0]
     #[arg(long, env = "DRAGONFLY_HOST", value_name = "ADDRESS")]
     pub host: Option<IpAddr>,
-    /// Port for TLS and plain HTTP, told apart by their first byte
+    /// Port for TLS and plain HTTP, told apart by their first byte [default: 3000]
     #[arg(long, env = "DRAGONFLY_PORT", value_name = "PORT")]
     pub port: Option<u16>,
     /// Directory of boot files: iPXE binaries, Mage's kernel and initramfs [default: DATA/boot]
@@ -34,13 +34,13 @@ pub struct Options {
     /// Directory of operating system images [default: DATA/images]
     #[arg(long, env = "DRAGONFLY_IMAGES", value_name = "DIR")]
     pub images: Option<PathBuf>,
-    /// What is done with machines that nobody has seen
+    /// What is done with machines that nobody has seen [default: local]
     #[arg(long, env = "DRAGONFLY_DISCOVERY", value_enum, value_name = "HOW")]
     pub discovery: Option<DiscoveryName>,
-    /// How much of a datacenter this server runs
+    /// How much of a datacenter this server runs [default: simple]
     #[arg(long, env = "DRAGONFLY_MODE", value_enum, value_name = "MODE")]
     pub mode: Option<Mode>,
-    /// Where state is kept
+    /// Where state is kept [default: redb]
     #[arg(long, env = "DRAGONFLY_BACKEND", value_enum, value_name = "STORE")]
     pub backend: Option<Backend>,
     /// Where machines reach this server, if not at the address their request came to
@@ -49,7 +49,7 @@ pub struct Options {
     /// Host names, besides its own, under which browsers may reach this server
     #[arg(long, env = "DRAGONFLY_NAMES", value_name = "NAME", value_delimiter = ',')]
     pub names: Option<Vec<String>>,
-    /// What is logged, as in `info` or `dragonfly_boot=debug,info`
+    /// What is logged, as in `dragonfly_boot=debug,info` [default: info]
     #[arg(long, env = "DRAGONFLY_LOG", value_name = "FILTER")]
     pub log: Option<String>,
     /// The data directory, when it is set in the file

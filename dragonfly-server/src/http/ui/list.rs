@@ -9,6 +9,7 @@ use dragonfly_core::lifecycle::Phase;
 use dragonfly_core::resource::NetworkSpec;
 use serde::Deserialize;
 
+use super::sightings::{self, Sightings};
 use super::{When, page, phase_class};
 use crate::http::App;
 use crate::http::extract::Asked;
@@ -106,6 +107,7 @@ struct ListPage {
     wanted: Wanted,
     networks: usize,
     problems: Vec<String>,
+    sightings: Sightings,
     mode: &'static str,
 }
 
@@ -147,7 +149,8 @@ async fn list(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Response 
     let rows = rows.into_iter().filter(|row| wanted.takes(row)).collect();
     let networks = app.engine.cache().all::<NetworkSpec>().len();
     let mode = app.mode.word();
-    page(StatusCode::OK, &ListPage { rows, total, counts, wanted, networks, problems: app.boot.problems(), mode })
+    let (problems, sightings) = (app.boot.problems(), sightings::now(&app));
+    page(StatusCode::OK, &ListPage { rows, total, counts, wanted, networks, problems, sightings, mode })
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -7,6 +7,7 @@ mod assets;
 mod forms;
 mod list;
 mod machine;
+mod sightings;
 
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -19,7 +20,9 @@ use super::route::Routes;
 use crate::view;
 
 pub(super) fn routes(routes: Routes) -> Routes {
-    [assets::routes, list::routes, machine::routes, forms::routes].into_iter().fold(routes, |routes, part| part(routes))
+    [assets::routes, list::routes, sightings::routes, machine::routes, forms::routes]
+        .into_iter()
+        .fold(routes, |routes, part| part(routes))
 }
 
 /// A rendered page or part of one.
