@@ -115,24 +115,31 @@ pub(crate) fn load(
     initrd: Option<&File>,
     cmdline: &str,
 ) -> Result<(), ActionError> {
-    if let Err(error) = sys::kexec_file_load(kernel, initrd, cmdline) {
-        let what = match error.raw_os_error() {
-            Some(libc::ENOSYS) => format!("this kernel has no kexec (CONFIG_KEXEC_FILE is off); {REBOOT_INSTEAD}"),
-            Some(libc::EPERM) => format!(
-                "this kernel does not allow kexec (lockdown, kernel.kexec_load_disabled, or not root); {REBOOT_INSTEAD}"
-            ),
-            Some(libc::ENOEXEC) => format!("{name} is not a kernel that kexec can start on this machine"),
-            Some(libc::EKEYREJECTED | libc::ENOKEY | libc::ENODATA | libc::ENOPKG) => {
-                format!("{name} carries no signature that this kernel accepts; {REBOOT_INSTEAD}")
-            }
-            Some(libc::ENOMEM | libc::EADDRNOTAVAIL) => {
-                format!("there is not enough memory to load {name}; {REBOOT_INSTEAD}")
-            }
-            _ => format!("the kernel did not load {name}; {REBOOT_INSTEAD}"),
-        };
-        return Err(ActionError::failed(what, error));
-    }
-    // Where it can be asked, it is: leaving without a loaded kernel would stop the machine.
+    sys::kexec_file_load(kernel, initrd, cmdline).map_err(|error| refused(name, error))?;
+    confirm(host, name)
+}
+
+/// Why the kernel does not load another one, and what to do.
+pub(crate) fn refused(name: &str, error: std::io::Error) -> ActionError {
+    let what = match error.raw_os_error() {
+        Some(libc::ENOSYS) => format!("this kernel has no kexec (CONFIG_KEXEC and its like are off); {REBOOT_INSTEAD}"),
+        Some(libc::EPERM) => format!(
+            "this kernel does not allow kexec (lockdown, kernel.kexec_load_disabled, or not root); {REBOOT_INSTEAD}"
+        ),
+        Some(libc::ENOEXEC) => format!("{name} is not a kernel that kexec can start on this machine"),
+        Some(libc::EKEYREJECTED | libc::ENOKEY | libc::ENODATA | libc::ENOPKG) => {
+            format!("{name} carries no signature that this kernel accepts; {REBOOT_INSTEAD}")
+        }
+        Some(libc::ENOMEM | libc::EADDRNOTAVAIL) => {
+            format!("there is not enough memory to load {name}; {REBOOT_INSTEAD}")
+        }
+        _ => format!("the kernel did not load {name}; {REBOOT_INSTEAD}"),
+    };
+    ActionError::failed(what, error)
+}
+
+/// Where the kernel can be asked, it is: leaving without a loaded kernel would go nowhere.
+pub(crate) fn confirm(host: &Host, name: &str) -> Result<(), ActionError> {
     match is_loaded(&host.sys) {
         Some(false) => because(format!("the kernel took {name} but has nothing loaded; {REBOOT_INSTEAD}")),
         _ => Ok(()),

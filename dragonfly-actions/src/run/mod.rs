@@ -6,6 +6,7 @@
 
 pub mod bootentry;
 mod bootloader;
+mod chain;
 mod chroot;
 mod disk;
 mod efi;
@@ -25,6 +26,7 @@ mod node;
 mod partition;
 mod place;
 mod program;
+mod realmode;
 mod root;
 mod sys;
 mod writefile;
@@ -46,7 +48,8 @@ pub fn builtin_on(host: Host) -> Actions {
         .with(grow::GrowAction(host.clone()))
         .with(chroot::ChrootExecAction(host.clone()))
         .with(bootloader::BootloaderAction(host.clone()))
-        .with(kexec::KexecAction(host))
+        .with(kexec::KexecAction(host.clone()))
+        .with(chain::ChainAction(host))
         .with(go::RebootAction)
         .with(go::PowerOffAction)
 }

@@ -10,6 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use super::realmode::Segment;
+
 mod ioctl {
     nix::ioctl_none!(blkrrpart, 0x12, 95);
     nix::ioctl_none!(blkflsbuf, 0x12, 97);
@@ -125,6 +127,58 @@ pub(crate) fn kexec_file_load(kernel: &File, initrd: Option<&File>, command_line
             line.as_ptr(),
             flags,
         )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(include_str!("realmode.s"));
+
+/// The way from where kexec enters into real mode.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn real_mode_entry() -> &'static [u8] {
+    unsafe extern "C" {
+        static dragonfly_realmode_start: u8;
+        static dragonfly_realmode_end: u8;
+    }
+    // SAFETY: both symbols are in realmode.s, the end after the start, in one read-only section.
+    unsafe {
+        let (start, end) = (&raw const dragonfly_realmode_start, &raw const dragonfly_realmode_end);
+        std::slice::from_raw_parts(start, end.offset_from_unsigned(start))
+    }
+}
+
+/// Only PCs have a real mode.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn real_mode_entry() -> &'static [u8] {
+    &[]
+}
+
+/// `struct kexec_segment` of linux/kexec.h.
+#[repr(C)]
+struct KexecSegment {
+    bytes: *const c_void,
+    size: libc::size_t,
+    at: libc::c_ulong,
+    length: libc::size_t,
+}
+
+/// Loads pieces of memory that the next `reboot(KEXEC)` lays out and enters at `entry`.
+pub(crate) fn kexec_load(entry: u64, segments: &[Segment]) -> io::Result<()> {
+    let table: Vec<KexecSegment> = segments
+        .iter()
+        .map(|segment| KexecSegment {
+            bytes: segment.bytes.as_ptr().cast(),
+            size: segment.bytes.len(),
+            at: segment.at as libc::c_ulong,
+            length: segment.length as libc::size_t,
+        })
+        .collect();
+    // Flags: of this machine's own architecture.
+    let flags: libc::c_ulong = 0;
+    // SAFETY: the kernel reads the table and the bytes it points to, all of which outlive the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_kexec_load, entry as libc::c_ulong, table.len() as libc::c_ulong, table.as_ptr(), flags)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
