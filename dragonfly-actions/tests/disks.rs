@@ -1,4 +1,5 @@
 //! Tables and file systems on real block devices, judged by other people's tools.
+#![cfg(all(feature = "run", target_os = "linux"))]
 
 mod support;
 

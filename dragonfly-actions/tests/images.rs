@@ -1,5 +1,5 @@
 //! Images onto real block devices, from servers with every fault.
-
+#![cfg(all(feature = "run", target_os = "linux"))]
 // Helpers outside `#[test]` functions unwrap too.
 #![allow(clippy::unwrap_used)]
 

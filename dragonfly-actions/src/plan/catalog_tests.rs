@@ -101,7 +101,7 @@ fn every_wrong_thing_is_named_with_its_place() {
         ),
         (
             json!([{"name": "a", "action": "partition", "with": {"partitions": [{"size": "10MiB"}, {"size": "1MiB", "start": "5MiB"}]}}]),
-            "actions[0].with.partitions[1].start: 5 MiB lies inside partitions[0], which ends at 11 MiB",
+            "actions[0].with.partitions[1].start: 5 MiB overlaps partitions[0], which ends at 11 MiB",
         ),
         (
             json!([{"name": "a", "action": "partition", "with": {"partitions": [{"size": "1MiB", "type": "linus"}]}}]),

@@ -62,16 +62,7 @@ pub fn layout(specs: &[PartitionSpec], first: u64, end: u64) -> Result<Vec<Place
                     return Err(vec![wrong(format!("{path}.start"), "lies beyond any disk")]);
                 };
                 if start < cursor {
-                    let problem = match index.checked_sub(1) {
-                        Some(before) => format!(
-                            "{} lies inside partitions[{before}], which ends at {}",
-                            human(start),
-                            human(cursor)
-                        ),
-                        None => {
-                            format!("{} lies inside the partition table, which ends at {}", human(start), human(cursor))
-                        }
-                    };
+                    let problem = overlap(index, start, cursor);
                     return Err(vec![wrong(format!("{path}.start"), problem)]);
                 }
                 start
@@ -159,20 +150,22 @@ pub(crate) fn layout_problems(specs: &[PartitionSpec], check: &mut Check) {
             && let (Some(start), Some(cursor)) = (start, cursor)
             && start < cursor
         {
-            let what = match index.checked_sub(1) {
-                Some(before) => format!("partitions[{before}]"),
-                None => "the partition table".to_owned(),
-            };
-            check.say(
-                format!("partitions[{index}].start"),
-                format!("{} lies inside {what}, which ends at {}", human(start), human(cursor)),
-            );
+            check.say(format!("partitions[{index}].start"), overlap(index, start, cursor));
         }
         cursor = match (start, bytes(Some(&spec.size))) {
             (Some(start), Some(size)) => start.checked_add(size).and_then(align_up),
             _ => None,
         };
     }
+}
+
+/// A start that lies before the end of what comes before it.
+fn overlap(index: usize, start: u64, end: u64) -> String {
+    let before = match index.checked_sub(1) {
+        Some(before) => format!("partitions[{before}]"),
+        None => "the partition table".to_owned(),
+    };
+    format!("{} overlaps {before}, which ends at {}; write that or more", human(start), human(end))
 }
 
 fn wrong(path: impl Into<String>, problem: impl Into<String>) -> (String, String) {
@@ -209,7 +202,7 @@ mod tests {
             (json!([{"size": "rest"}, {"start": "50MiB", "size": "10MiB"}]), 100, Ok(vec![(1, 49), (50, 10)])),
             (json!([{"size": "64MiB"}]), 60, Err("partitions[0].size: 64 MiB does not fit")),
             (json!([{"size": "20MiB"}, {"size": "rest"}]), 22, Err("partitions[1].size: the others leave nothing")),
-            (json!([{"size": "20MiB"}, {"start": "4MiB", "size": "1MiB"}]), 99, Err("lies inside partitions[0]")),
+            (json!([{"size": "20MiB"}, {"start": "4MiB", "size": "1MiB"}]), 99, Err("overlaps partitions[0]")),
             (json!([{"size": "20MiB"}]), 1, Err("no room")),
         ];
         for (json, mib, want) in table {

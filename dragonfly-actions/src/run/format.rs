@@ -36,8 +36,14 @@ impl Action for FormatAction {
     }
 }
 
+/// FAT32 needs 65525 clusters (UEFI 2.10, 13.3.1.1, after Microsoft's specification); a cluster has at
+/// least one sector. With some room for the tables.
+fn fits_fat32(length: u64, sector: u32) -> bool {
+    length / u64::from(sector.max(512)) > 67_000
+}
+
 /// The program and its arguments, without the device.
-fn command(params: &FormatParams) -> (&'static str, Vec<String>) {
+fn command(params: &FormatParams, length: u64, sector: u32) -> (&'static str, Vec<String>) {
     let mut args: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| args.extend(words.iter().map(|w| (*w).to_owned()));
     let label = params.label.as_deref();
@@ -49,7 +55,13 @@ fn command(params: &FormatParams) -> (&'static str, Vec<String>) {
             add(&["-q", "-F", "-t", "ext4", "-E", "nodiscard"]);
             ("mke2fs", "-L", "-U")
         }
-        FileSystem::Vfat => ("mkfs.fat", "-n", "-i"),
+        FileSystem::Vfat => {
+            // Left alone, mkfs.fat takes FAT16 below 512 MiB, and some firmware boots from FAT32 only.
+            if fits_fat32(length, sector) && !params.options.iter().any(|option| option.starts_with("-F")) {
+                add(&["-F", "32"]);
+            }
+            ("mkfs.fat", "-n", "-i")
+        }
         FileSystem::Xfs => {
             add(&["-q", "-f", "-K"]);
             ("mkfs.xfs", "-L", "-m")
@@ -73,11 +85,11 @@ fn command(params: &FormatParams) -> (&'static str, Vec<String>) {
 
 fn make(host: &Host, params: &FormatParams, cx: &ActionContext) -> Result<(), ActionError> {
     cx.check_cancelled()?;
-    let (name, args) = command(params);
-    // Before anything is destroyed: is there such a program?
-    let program = Program::new(host, name, &format!("a {} file system", params.filesystem.name()))?;
     let place = host.find(&params.target, cx.permit())?;
     let disk = host.claim(&place.disk, cx.permit())?;
+    let (name, args) = command(params, place.length, disk.sector);
+    // Before anything is destroyed: is there such a program?
+    let program = Program::new(host, name, &format!("a {} file system", params.filesystem.name()))?;
     disk.note(cx.permit(), Done::Written);
     let part = place.length.min(WINDOW);
     disk.zero(place.start, part)?;
@@ -121,7 +133,8 @@ mod tests {
     fn arguments_follow_each_program() {
         let table = [
             (json!({"filesystem": "ext4", "label": "root"}), "mke2fs -q -F -t ext4 -E nodiscard -L root"),
-            (json!({"filesystem": "vfat", "label": "ESP", "options": ["-F", "32"]}), "mkfs.fat -n ESP -F 32"),
+            (json!({"filesystem": "vfat", "label": "ESP"}), "mkfs.fat -F 32 -n ESP"),
+            (json!({"filesystem": "vfat", "options": ["-F", "16"]}), "mkfs.fat -F 16"),
             (
                 json!({"fs": "xfs", "uuid": "0fc63daf-8483-4772-8e79-3d69d8477de4"}),
                 "mkfs.xfs -q -f -K -m uuid=0fc63daf-8483-4772-8e79-3d69d8477de4",
@@ -130,7 +143,8 @@ mod tests {
         ];
         for (mut with, want) in table {
             with["target"] = json!("x");
-            let (program, args) = command(&serde_json::from_value(with).unwrap());
+            let (program, args) = command(&serde_json::from_value(with).unwrap(), 64 << 20, 512);
+            assert!(fits_fat32(64 << 20, 512) && !fits_fat32(32 << 20, 512) && !fits_fat32(64 << 20, 4096));
             assert_eq!([vec![program.to_owned()], args].concat().join(" "), want);
         }
     }

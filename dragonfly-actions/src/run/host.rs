@@ -66,9 +66,9 @@ impl Host {
             .flatten()
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| {
-                !["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd"].iter().any(|virt| name.starts_with(virt))
-            })
+            .filter(|name| is_disk(name))
+            // A path of a multipath NVMe namespace: not to be opened.
+            .filter(|name| read(&self.sys.join("block").join(name).join("hidden")).as_deref() != Some("1"))
             .filter_map(|name| self.disk(&name))
             .filter(|disk| disk.size.0 > 0)
             .collect();
@@ -108,7 +108,9 @@ impl Host {
         // SCSI and SATA: vital product data page 0x80, four bytes of header (SPC-5, 7.7.17).
         let page = fs::read(at.join("device/vpd_pg80")).ok()?;
         let length = usize::from(u16::from_be_bytes([*page.get(2)?, *page.get(3)?]));
-        let text = String::from_utf8_lossy(page.get(4..(4 + length).min(page.len()))?).trim().to_owned();
+        let text = String::from_utf8_lossy(page.get(4..(4 + length).min(page.len()))?)
+            .trim_matches(|c: char| c.is_whitespace() || c == '\0')
+            .to_owned();
         (!text.is_empty()).then_some(text)
     }
 
@@ -143,6 +145,17 @@ impl Host {
     }
 }
 
+/// Whether a block device of this name is a disk, and not something made of others.
+fn is_disk(name: &str) -> bool {
+    let numbered = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd"];
+    let made = numbered
+        .iter()
+        .any(|kind| name.strip_prefix(kind).is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit())));
+    // An eMMC shows its boot and replay-protected areas as disks of their own.
+    let area = name.starts_with("mmcblk") && (name.contains("boot") || name.contains("rpmb"));
+    !made && !area
+}
+
 /// A sysfs file's text, if there is any.
 pub(crate) fn read(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
@@ -170,4 +183,58 @@ fn bus(name: &str, at: &Path) -> Option<String> {
         return None;
     };
     Some(bus.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tree like `/sys/block` of a machine with an NVMe disk, a SATA disk, a stick and much else.
+    #[test]
+    fn disks_are_told_from_everything_else() {
+        let sys = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &[u8]| {
+            let path = sys.path().join("block").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for name in [
+            "loop0",
+            "ram3",
+            "zram0",
+            "dm-1",
+            "md127",
+            "sr0",
+            "mmcblk0",
+            "mmcblk0boot0",
+            "nvme0n1",
+            "nvme0c1n1",
+            "sda",
+            "sdb",
+        ] {
+            write(&format!("{name}/size"), b"2097152\n");
+        }
+        write("sr0/removable", b"1\n");
+        write("nvme0c1n1/hidden", b"1\n");
+        write("nvme0n1/device/serial", b"S1          \n");
+        write("nvme0n1/device/model", b"Fast One    \n");
+        write("nvme0n1/queue/logical_block_size", b"4096\n");
+        write("nvme0n1/queue/rotational", b"0\n");
+        // VPD page 0x80: two bytes, a length, a serial number.
+        write("sda/device/vpd_pg80", b"\x00\x80\x00\x08  WD-1 \x00");
+        write("sda/queue/rotational", b"1\n");
+        write("sdb/removable", b"1\n");
+        write("sdc/size", b"0\n");
+        let host = Host { sys: sys.path().into(), ..Host::default() };
+        let disks = host.disks();
+        let names: Vec<_> = disks.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!(names, ["sda", "sdb", "mmcblk0", "nvme0n1"]);
+        let nvme = &disks[3];
+        assert_eq!((nvme.serial.as_deref(), nvme.model.as_deref()), (Some("S1"), Some("Fast One")));
+        assert_eq!((nvme.size.0, nvme.sector, nvme.bus.as_deref()), (1 << 30, Some(4096), Some("nvme")));
+        assert_eq!((disks[0].serial.as_deref(), disks[0].rotational), (Some("WD-1"), Some(true)));
+        assert_eq!((disks[0].model.as_deref(), disks[0].bus.as_deref()), (None, None), "absent, not invented");
+        assert_eq!(disks[1].removable, Some(true));
+        assert!(host.disk("../../etc").is_none());
+    }
 }

@@ -38,6 +38,19 @@ pub use marker::Marker;
 
 use dragonfly_core::action::Actions;
 
+/// What only the fuzzer may reach.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use std::io;
+
+    use super::image::unpack_all;
+
+    /// Unpacks bytes to at most `most` bytes, as `image2disk` would.
+    pub fn unpack(bytes: &[u8], most: u64) -> io::Result<u64> {
+        unpack_all(bytes, most)
+    }
+}
+
 /// Every action of this crate, for one host.
 pub fn builtin_on(host: Host) -> Actions {
     Actions::new()

@@ -124,6 +124,15 @@ impl Action for ImageAction {
     }
 }
 
+/// Found by content, unpacked, counted.
+#[cfg(fuzzing)]
+pub(crate) fn unpack_all(bytes: &[u8], most: u64) -> std::io::Result<u64> {
+    let kind = decompress::sniff(bytes);
+    let _ = decompress::announced(kind, &bytes[..bytes.len().min(decompress::PREFIX)], None);
+    let mut limited = limit::Limit::new(decompress::unpack(kind, bytes)?, most);
+    std::io::copy(&mut limited, &mut std::io::sink())
+}
+
 /// An URL for a log: queries may carry signatures.
 fn bare(url: &url::Url) -> String {
     let mut url = url.clone();
