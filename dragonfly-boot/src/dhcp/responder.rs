@@ -222,10 +222,12 @@ impl Responder {
             }
             _ => None,
         };
-        // A proxy that names no file has nothing to say.
-        if boot_file.is_none() && matches!(verdict, Verdict::ProxyOffer | Verdict::ProxyAck) {
+        if boot_file.is_none() && client.boots() {
             tracing::info!(client = %key, kind = describe(client), "no boot loader for this firmware");
-            return None;
+            // A proxy that names no file has nothing to say.
+            if matches!(verdict, Verdict::ProxyOffer | Verdict::ProxyAck) {
+                return None;
+            }
         }
         let what = if reply.kind == Kind::Offer { "dhcp.offer" } else { "dhcp.ack" };
         let file = boot_file.as_deref().map(|file| format!(", {file}")).unwrap_or_default();

@@ -208,12 +208,27 @@ impl Served {
         }
     }
 
+    /// What is wrong with the pool, where there should be one.
+    fn pool_problem(&self) -> Option<&'static str> {
+        let subnet = self.spec.subnet;
+        match self.spec.pool {
+            _ if self.mode() != Mode::Full => None,
+            None => Some("without a pool only machines with a reservation get an address"),
+            Some(pool) if pool.start > pool.end => Some("the pool ends before it begins: no address can be leased"),
+            Some(pool) if !subnet.contains(&pool.start) || !subnet.contains(&pool.end) => {
+                Some("the pool reaches out of the subnet: addresses outside are not leased")
+            }
+            Some(_) => None,
+        }
+    }
+
     fn status(&self, problem: Option<String>) -> NetworkStatus {
         let network = self.name.clone();
         match problem {
             Some(reason) => NetworkStatus { network, mode: None, reason },
             None => {
                 let reason = self.with_auto(|auto, _| auto.reason()).unwrap_or_else(|| "as set".to_owned());
+                let reason = self.pool_problem().map_or(reason.clone(), |problem| format!("{reason}; {problem}"));
                 NetworkStatus { network, mode: Some(self.mode()), reason }
             }
         }
@@ -337,7 +352,7 @@ impl Shared {
                 }
                 Err(error) => {
                     stop.cancel();
-                    let why = format!("ports 67, 69 and 4011 cannot be opened: {error}");
+                    let why = format!("not served: {error}");
                     match name.is_empty() {
                         false => drop(problems.insert(name, why)),
                         true => tracing::debug!(why, "relayed requests are heard on configured interfaces only"),
@@ -437,5 +452,63 @@ impl Shared {
             None => Base::new(reached.into(), self.http_port),
         };
         Segment { name: served.name.clone(), spec: served.spec.clone(), mode: served.mode(), server, base }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dragonfly_core::boot::Fate;
+
+    use super::*;
+    use crate::dhcp::MemoryLeases;
+    use crate::testing::{Observer, Provider};
+
+    fn network(name: &str, spec: &serde_json::Value) -> Network {
+        Network::new(name, serde_json::from_value(spec.clone()).unwrap())
+    }
+
+    /// Networks come and go while it runs, and it ends when it is told to.
+    #[tokio::test]
+    async fn networks_are_followed_and_the_end_is_clean() {
+        let (sender, receiver) = watch::channel(vec![]);
+        let cancel = CancellationToken::new();
+        let dir = tempfile::tempdir().unwrap();
+        let server = BootServer::start(
+            BootConfig { probe_conflicts: false, ..BootConfig::new(receiver, 3000) },
+            Arc::new(Provider::with(Some(Fate::Local))),
+            Arc::new(MemoryLeases::default()),
+            Arc::new(Observer::default()),
+            Arc::new(BootFiles::new(dir.path())),
+            cancel.clone(),
+        );
+        let server = server.await.unwrap();
+        let mut status = server.status();
+        let spec = serde_json::json!({"interface": "df-none0", "dhcp": "full", "subnet": "10.0.0.0/24"});
+        let off = serde_json::json!({"interface": "df-none1", "dhcp": "off", "subnet": "10.0.1.0/24"});
+        sender.send_replace(vec![network("a", &spec), network("b", &off)]);
+        let said = status.wait_for(|s| !s.is_empty()).await.unwrap().clone();
+        let reason = "there is no interface df-none0 that is up".to_owned();
+        assert_eq!(said, [NetworkStatus { network: "a".into(), mode: None, reason }]);
+        sender.send_replace(vec![]);
+        status.wait_for(Vec::is_empty).await.unwrap();
+        cancel.cancel();
+        tokio::time::timeout(STOP, server.join()).await.expect("it ends");
+    }
+
+    #[test]
+    fn the_status_says_what_is_wrong() {
+        let auto = serde_json::json!({"interface": "eth0", "dhcp": "auto", "subnet": "10.0.0.0/24", "allowFull": true});
+        let served = Served::new(&network("a", &auto)).unwrap();
+        assert_eq!(served.mode(), Mode::Proxy);
+        served.with_auto(|auto, _| auto.foreign(Ipv4Addr::new(10, 0, 0, 9)));
+        assert!(served.status(None).reason.contains("10.0.0.9"));
+        let pool = |start: &str, end: &str| {
+            let pool = serde_json::json!({"start": start, "end": end});
+            let spec = serde_json::json!({"interface": "eth0", "dhcp": "full", "subnet": "10.0.0.0/24", "pool": pool});
+            Served::new(&network("a", &spec)).unwrap().status(None).reason
+        };
+        assert_eq!(pool("10.0.0.5", "10.0.0.9"), "as set");
+        assert!(pool("10.0.0.9", "10.0.0.5").contains("ends before"));
+        assert!(pool("10.0.0.9", "10.0.1.5").contains("out of the subnet"));
     }
 }

@@ -69,6 +69,10 @@ pub(super) struct Incoming {
 impl PacketSocket {
     /// Listens on a port of one interface, beside others that do the same.
     pub(super) fn on(interface: Option<&Interface>, port: u16) -> io::Result<Self> {
+        Self::open(interface, port).map_err(|e| io::Error::new(e.kind(), format!("UDP port {port}: {e}")))
+    }
+
+    fn open(interface: Option<&Interface>, port: u16) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_address(true)?;
         socket.set_broadcast(true)?;
