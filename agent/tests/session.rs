@@ -1,5 +1,7 @@
 //! The agent against a server that is killed, forgets sessions, refuses and stops.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/mod.rs"]
 mod support;
 

@@ -1,6 +1,6 @@
 //! A server for agents: real TLS on loopback, scripted answers, everything heard is kept.
 
-#![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
