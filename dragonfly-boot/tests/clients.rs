@@ -193,6 +193,28 @@ fn a_rack_behind_a_relay_is_served_without_a_drop() {
     assert!(received.iter().all(|l| l.rsplit(' ').next().and_then(|n| n.parse().ok()) > Some(900)), "{text}");
 }
 
+#[test]
+fn a_lease_is_renewed() {
+    let Some(mut bench) = Bench::new(&["busybox"]) else { return };
+    bench.serve("full");
+    let script = bench.dir.path().join("script");
+    let text = "#!/bin/sh\n[ \"$1\" = bound ] && ip addr add $ip/16 dev v1\nexit 0\n";
+    fs::write(&script, text).unwrap();
+    run("chmod", &["+x", script.to_str().unwrap()]);
+    let words = ["busybox", "udhcpc", "-i", "v1", "-f", "-R", "-t", "3", "-T", "2", "-s", script.to_str().unwrap()];
+    bench.spawn(false, &words, Stdio::null());
+    bench.wait_for("dhcp.ack", 10);
+    // SIGUSR1 makes it renew at once, by unicast.
+    let client = bench.running.last().map(|child| child.id().to_string()).unwrap();
+    let begin = Instant::now();
+    while bench.log().matches("dhcp.ack").count() < 2 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "no renewal: {}", bench.log());
+        run("kill", &["-USR1", &client]);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert!(!bench.log().contains("refused"));
+}
+
 /// Content that repeats in no period of a block.
 fn content(size: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1du64;

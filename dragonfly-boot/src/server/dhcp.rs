@@ -58,7 +58,7 @@ impl Listener {
                 continue;
             }
             let unicast = !incoming.to.is_broadcast() && incoming.to == incoming.local;
-            let Some(segment) = self.segment(&packet, incoming) else { continue };
+            let Some(segment) = self.segment(&packet, incoming, unicast) else { continue };
             if !packet.is_relayed() {
                 self.note_foreign(packet.address(option::SERVER_ID).filter(|_| packet.kind == Kind::Request));
             }
@@ -72,8 +72,8 @@ impl Listener {
                 let received = Received { packet: &packet, segment: &segment, source: incoming.from, arrival };
                 let Some((bytes, to)) = shared.responder.answer(received).await else { return };
                 let (to, index) = match to {
-                    Destination::Host(host) if packet.is_relayed() => (host, 0),
-                    Destination::Host(host) => (host, index),
+                    // Routed: a client that renews may be behind a relay.
+                    Destination::Host(host) => (host, 0),
                     Destination::Broadcast => (SocketAddrV4::new(Ipv4Addr::BROADCAST, 68), index),
                 };
                 if let Err(error) = socket.send(&bytes, segment.server, to, index).await {
@@ -83,9 +83,9 @@ impl Listener {
         }
     }
 
-    /// The segment that a message is about: that of the relay, or of the link that it names; else that
-    /// of the interface.
-    fn segment(&self, packet: &Packet, incoming: Incoming) -> Option<Segment> {
+    /// The segment that a message is about: that of the relay, or of the link that it names; that of the
+    /// address which its client has and writes to us from; else that of the interface.
+    fn segment(&self, packet: &Packet, incoming: Incoming, unicast: bool) -> Option<Segment> {
         if packet.is_relayed() {
             let link = packet.link_selection().unwrap_or(packet.giaddr);
             let served = self.shared.served();
@@ -95,9 +95,12 @@ impl Listener {
             }
             return found.map(|served| self.shared.segment(served, incoming.local));
         }
+        let of_client = |s: &&Arc<Served>| s.spec.subnet.contains(&packet.ciaddr);
+        if unicast && let Some(served) = self.shared.served().iter().find(of_client) {
+            return Some(self.shared.segment(served, incoming.local));
+        }
         let interface = self.interface.as_ref()?;
         let here = |s: &&Arc<Served>| interface.addresses.iter().any(|a| s.spec.subnet.contains(a));
-        let of_client = |s: &&Arc<Served>| s.spec.subnet.contains(&packet.ciaddr);
         let served = self.served.iter().find(of_client);
         let served = served.or_else(|| self.served.iter().find(here)).or_else(|| self.served.first())?;
         let own = interface.addresses.iter().find(|a| served.spec.subnet.contains(*a));
