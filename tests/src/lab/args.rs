@@ -26,7 +26,8 @@ Examples:
   cargo lab run --scenario bad-image
 
 Needs root, for a network namespace of its own. DRAGONFLY_LAB_ACCEL=kvm|tcg sets how QEMU runs
-machines; unset, KVM is tried by booting something on it.";
+machines; unset, KVM is tried by booting something on it. DRAGONFLY_LAB_BIN names a directory with
+`dragonfly` and `mage` to be used as they are; DRAGONFLY_LAB_CACHE one where images are kept.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -42,12 +42,7 @@ pub(crate) fn cache() -> Result<PathBuf> {
 
 /// Builds what has changed. `kernel` is the Debian package that the machines boot.
 pub(crate) fn build(kernel: &str) -> Result<Artifacts> {
-    let target = target_directory()?;
-    say("building the server and the agent");
-    cargo(&["build", "--quiet", "--locked", "-p", "dragonfly-server", "--bin", "dragonfly"])?;
-    cargo(&["build", "--quiet", "--locked", "-p", "mage", "--profile", "agent", "--target", MUSL])?;
-    let dragonfly = target.join("debug/dragonfly");
-    let mage = target.join(MUSL).join("agent/mage");
+    let (dragonfly, mage) = programs()?;
     let mut digest = Sha256::new();
     digest.update(kernel);
     digest.update(std::fs::read(&mage).with_context(|| mage.display().to_string())?);
@@ -72,6 +67,20 @@ pub(crate) fn build(kernel: &str) -> Result<Artifacts> {
         std::fs::rename(&half, &boot_files)?;
     }
     Ok(Artifacts { dragonfly, boot_files })
+}
+
+/// The server and the agent, built now; or those in the directory that DRAGONFLY_LAB_BIN names.
+fn programs() -> Result<(PathBuf, PathBuf)> {
+    if let Some(directory) = std::env::var_os("DRAGONFLY_LAB_BIN") {
+        let directory = PathBuf::from(directory);
+        say(format_args!("taking dragonfly and mage from {}", directory.display()));
+        return Ok((directory.join("dragonfly"), directory.join("mage")));
+    }
+    let target = target_directory()?;
+    say("building the server and the agent");
+    cargo(&["build", "--quiet", "--locked", "-p", "dragonfly-server", "--bin", "dragonfly"])?;
+    cargo(&["build", "--quiet", "--locked", "-p", "mage", "--profile", "agent", "--target", MUSL])?;
+    Ok((target.join("debug/dragonfly"), target.join(MUSL).join("agent/mage")))
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {

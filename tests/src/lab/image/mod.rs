@@ -76,6 +76,10 @@ pub(crate) fn find_or_build(image: ImageChoice, template: TemplateChoice, interr
         TemplateChoice::Partitions => "root",
     };
     let directory = cache()?.join(format!("image-{variant}-{}", &recipe(variant)[..16]));
+    std::fs::create_dir_all(&directory)?;
+    // Two labs at once build it once. Closing the file unlocks it.
+    let lock = std::fs::File::create(directory.join("lock"))?;
+    lock.lock()?;
     let note = directory.join(format!("{shape}.json"));
     if let Ok(text) = std::fs::read_to_string(&note)
         && let Ok(found) = serde_json::from_str::<OsImage>(&text)
@@ -85,7 +89,6 @@ pub(crate) fn find_or_build(image: ImageChoice, template: TemplateChoice, interr
         return Ok(found);
     }
     interrupt.check()?;
-    std::fs::create_dir_all(&directory)?;
     let parts = directory.join("parts");
     if !parts.join("done").exists() {
         say(format_args!(
