@@ -1,5 +1,7 @@
 //! An installed system is entered, made bootable and left, on real block devices. Needs root.
 #![cfg(all(feature = "run", target_os = "linux"))]
+// Helpers outside `#[test]` functions unwrap too.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -193,12 +193,8 @@ impl TemplateChecker for Catalog {
             };
             steps.push(step);
         }
-        // Steps that were not understood may do anything: what depends on them is not judged.
-        if steps.iter().all(Option::is_some) {
-            let steps: Vec<Step> = steps.into_iter().flatten().collect();
-            for (path, problem) in together(&steps) {
-                say(path, problem);
-            }
+        for (path, problem) in together(&steps) {
+            say(path, problem);
         }
         problems
     }
@@ -230,13 +226,19 @@ struct Made<'a> {
     count: usize,
 }
 
-/// Steps that contradict each other.
-fn together(steps: &[Step]) -> Vec<(String, String)> {
+/// Steps that contradict each other. One that is not known, or was not understood, may have made any
+/// partition.
+fn together(steps: &[Option<Step>]) -> Vec<(String, String)> {
     let mut problems = Vec::new();
     let nothing = DiskSelector::default();
     let mut made: Vec<Made<'_>> = Vec::new();
     let mut imaged: Vec<(usize, &DiskSelector)> = Vec::new();
+    let mut any = false;
     for (index, step) in steps.iter().enumerate() {
+        let Some(step) = step else {
+            any = true;
+            continue;
+        };
         match step {
             Step::Partition(p) => {
                 if let Some(earlier) = made.iter().find(|m| *m.disk == p.disk) {
@@ -279,7 +281,7 @@ fn together(steps: &[Step]) -> Vec<(String, String)> {
             _ => {}
         }
         for (path, target) in step.targets() {
-            if let Some(problem) = missing(target, &made, &imaged, steps, index) {
+            if let Some(problem) = missing(target, &made, &imaged, steps, index).filter(|_| !any) {
                 problems.push((under(index, &path), problem));
             }
         }
@@ -299,7 +301,7 @@ fn missing(
     target: &Target,
     made: &[Made<'_>],
     imaged: &[(usize, &DiskSelector)],
-    steps: &[Step],
+    steps: &[Option<Step>],
     index: usize,
 ) -> Option<String> {
     // An image brings partitions that nobody can know here; so does a disk that was there before.
@@ -310,7 +312,9 @@ fn missing(
     };
     let written = |label: &str| {
         steps[index..].iter().enumerate().find_map(|(after, step)| match step {
-            Step::Partition(p) if p.partitions.iter().any(|s| s.label.as_deref() == Some(label)) => Some(index + after),
+            Some(Step::Partition(p)) if p.partitions.iter().any(|s| s.label.as_deref() == Some(label)) => {
+                Some(index + after)
+            }
             _ => None,
         })
     };

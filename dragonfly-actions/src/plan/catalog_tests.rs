@@ -117,7 +117,7 @@ fn every_wrong_thing_is_named_with_its_place() {
         ),
         (
             json!([{"name": "a", "action": "partition", "with": {"disk": "sda", "partitions": [{"size": "1MiB"}]}}]),
-            "actions[0].with.disk: invalid type: string \"sda\"",
+            "actions[0].with.disk: invalid type: string \"sda\", expected what the disk is, such as {serial: S1}, {name: sda}",
         ),
         (
             json!([{"name": "a", "action": "partition", "with": {"disk": {"ssd": true}, "partitions": [{"size": "1MiB"}]}}]),
@@ -206,7 +206,12 @@ fn every_wrong_thing_is_named_with_its_place() {
 fn others_actions_are_let_through_by_name() {
     let mine = json!([{"name": "a", "action": "bless", "with": {"anything": [1, 2]}}]);
     assert!(!told(mine.clone()).is_empty());
-    assert!(Catalog::builtin().with("bless").check(&template(mine)).is_empty());
+    let catalog = Catalog::builtin().with("bless");
+    assert!(catalog.check(&template(mine)).is_empty());
+    // It may have made any partition, but what the others destroy is still seen.
+    let among = json!([partition(), {"name": "a", "action": "bless"}, file(json!("mine")), image(json!({}))]);
+    let told: Vec<_> = catalog.check(&template(among)).into_iter().map(|p| p.path).collect();
+    assert_eq!(told, ["actions[3].with.disk"]);
 }
 
 #[test]

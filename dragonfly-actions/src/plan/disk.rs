@@ -11,7 +11,11 @@ use super::size::{Size, human};
 /// [`largest`](Self::largest) then choose among those that are left. Removable disks are left out
 /// unless they are asked for by `removable: true`, `name`, `serial` or `wwn`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(
+    rename_all = "camelCase",
+    default,
+    expecting = "what the disk is, such as {serial: S1}, {name: sda} or {smallest: true}"
+)]
 pub struct DiskSelector {
     /// Kernel name: `sda`, `nvme0n1`; `/dev/sda` is taken as well.
     pub name: Option<String>,

@@ -170,51 +170,59 @@ impl Destination {
     fn read_back(&self, head: &[u8], length: u64, seen: &Seen, cx: &ActionContext) -> Result<(), ActionError> {
         // From the medium, not from the cache.
         sys::flush(&self.disk.file).or_failed(|| format!("{} could not be flushed", self.name))?;
-        let wrong = |at: u64| {
-            ActionError::because(format!(
-                "{} does not hold what was written to it: it differs at byte {at}; the disk is failing, replace it",
-                self.name
-            ))
-        };
-        let mut buffer = vec![0u8; PIECE];
-        let mut read = |offset: u64, length: usize| -> Result<Vec<u8>, ActionError> {
-            let into = &mut buffer[..length];
+        let read = |into: &mut [u8], offset: u64| {
+            cx.check_cancelled()?;
             self.disk
                 .file
                 .read_exact_at(into, self.start + offset)
-                .or_failed(|| format!("{} cannot be read back at byte {offset}", self.name))?;
-            Ok(into.to_vec())
+                .or_failed(|| format!("{} cannot be read back at byte {offset}", self.name))
         };
-        if read(0, head.len())? != head {
-            return Err(wrong(0));
+        match first_difference(head, length, seen, read)? {
+            None => Ok(()),
+            Some(at) => because(format!(
+                "{} does not hold what was written to it: it differs at or after byte {at}; the disk is failing, replace it",
+                self.name
+            )),
         }
-        match seen {
-            Seen::Samples { samples, .. } => {
-                for sample in samples {
-                    cx.check_cancelled()?;
-                    if Sha256::digest(read(sample.offset, sample.length)?)[..] != sample.digest {
-                        return Err(wrong(sample.offset));
-                    }
+    }
+}
+
+/// Where what is read differs from what was seen: the start of the piece that does. `None`: nowhere.
+fn first_difference(
+    head: &[u8],
+    length: u64,
+    seen: &Seen,
+    mut read: impl FnMut(&mut [u8], u64) -> Result<(), ActionError>,
+) -> Result<Option<u64>, ActionError> {
+    let mut buffer = vec![0u8; PIECE.max(head.len())];
+    let first = &mut buffer[..head.len()];
+    read(first, 0)?;
+    if first != head {
+        return Ok(Some(0));
+    }
+    match seen {
+        Seen::Samples { samples, .. } => {
+            for sample in samples {
+                let piece = &mut buffer[..sample.length];
+                read(piece, sample.offset)?;
+                if Sha256::digest(piece)[..] != sample.digest {
+                    return Ok(Some(sample.offset));
                 }
             }
-            Seen::Full(wanted) => {
-                let mut hasher = Sha256::new();
-                let mut at = 0;
-                while at < length {
-                    cx.check_cancelled()?;
-                    let part = (length - at).min(PIECE as u64);
-                    hasher.update(read(at, part as usize)?);
-                    at += part;
-                }
-                if hasher.finalize() != wanted.clone().finalize() {
-                    return because(format!(
-                        "{} does not hold what was written to it; the disk is failing, replace it",
-                        self.name
-                    ));
-                }
-            }
+            Ok(None)
         }
-        Ok(())
+        Seen::Full(wanted) => {
+            let mut hasher = Sha256::new();
+            let mut at = 0;
+            while at < length {
+                let part = (length - at).min(PIECE as u64);
+                let piece = &mut buffer[..part as usize];
+                read(piece, at)?;
+                hasher.update(piece);
+                at += part;
+            }
+            Ok((hasher.finalize() != wanted.clone().finalize()).then_some(head.len() as u64))
+        }
     }
 }
 
@@ -269,6 +277,12 @@ impl<'a> Sink<'a> {
         for block in piece.chunks(BLOCK) {
             if is_zero(block) {
                 self.zeros += block.len() as u64;
+                // A run of any length would be one call that nobody can interrupt.
+                if self.zeros >= PUSH {
+                    self.position += block.len() as u64;
+                    self.settle()?;
+                    continue;
+                }
             } else {
                 self.settle()?;
                 self.file.write_all_at(block, self.start + self.position)?;
@@ -309,4 +323,64 @@ impl<'a> Sink<'a> {
 fn is_zero(block: &[u8]) -> bool {
     static ZEROS: [u8; 4096] = [0; 4096];
     block.chunks(ZEROS.len()).all(|part| *part == ZEROS[..part.len()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes an image of `pieces` pieces into a file as the action does, first piece last.
+    fn written(pieces: usize, read_back: ReadBack) -> (tempfile::NamedTempFile, Vec<u8>, Seen) {
+        let image: Vec<u8> =
+            (0..pieces * PIECE).map(|n| if n % (3 * BLOCK) < BLOCK { 0 } else { (n / 977) as u8 | 1 }).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(image.len() as u64 + 4 * WINDOW).unwrap();
+        let mut sink = Sink::new(file.as_file(), 0, image.len() as u64 + 4 * WINDOW, PIECE as u64, read_back);
+        sink.see(&image[..PIECE], 0);
+        for piece in image[PIECE..].chunks(PIECE) {
+            sink.push(piece).unwrap();
+        }
+        sink.settle().unwrap();
+        assert!(sink.tail.is_empty());
+        let seen = sink.seen;
+        file.as_file().write_all_at(&image[..PIECE], 0).unwrap();
+        (file, image, seen)
+    }
+
+    fn difference(file: &File, image: &[u8], seen: &Seen) -> Option<u64> {
+        let read = |into: &mut [u8], offset: u64| file.read_exact_at(into, offset).or_failed(|| "read");
+        first_difference(&image[..PIECE], image.len() as u64, seen, read).unwrap()
+    }
+
+    #[test]
+    fn a_disk_that_lies_is_caught() {
+        for read_back in [ReadBack::Sample, ReadBack::Full] {
+            // As many pieces as there are samples at most: each of them is one.
+            let (file, image, seen) = written(6, read_back);
+            assert_eq!(std::fs::read(file.path()).unwrap()[..image.len()], image[..], "{read_back:?}");
+            assert_eq!(difference(file.as_file(), &image, &seen), None, "{read_back:?}");
+            for at in [0, 5, PIECE - 1, PIECE, 3 * PIECE + 77, image.len() - 1] {
+                let byte = [image[at] ^ 0x40];
+                file.as_file().write_all_at(&byte, at as u64).unwrap();
+                assert!(difference(file.as_file(), &image, &seen).is_some(), "{read_back:?}: byte {at}");
+                file.as_file().write_all_at(&image[at..=at], at as u64).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn samples_are_bounded_and_spread() {
+        let file = tempfile::tempfile().unwrap();
+        let mut sink = Sink::new(&file, 0, 0, 0, ReadBack::Sample);
+        let pieces = 4000u64;
+        for n in 0..pieces {
+            sink.see(&n.to_le_bytes(), n);
+        }
+        let Seen::Samples { samples, .. } = &sink.seen else { panic!("samples were asked for") };
+        assert_eq!(samples.len(), SAMPLES);
+        for quarter in 0..4 {
+            let inside = samples.iter().filter(|s| s.offset / (pieces / 4) == quarter).count();
+            assert!((4..=40).contains(&inside), "{inside} in quarter {quarter}");
+        }
+    }
 }
