@@ -30,6 +30,7 @@ pub use given::{Given, Word};
 pub use grow::GrowParams;
 pub use image::{Compression, ImageParams, ImageUrl, ReadBack, SERVER_SCHEME};
 pub use layout::{Placed, layout};
+#[cfg(feature = "run")]
 pub(crate) use leave::LONGEST_COMMAND_LINE;
 pub use leave::{ChainParams, KexecParams, LeaveParams, ScriptUrl};
 pub use partition::{Attribute, PartitionParams, PartitionSpec, TableKind};
