@@ -188,11 +188,11 @@ impl Responder {
                 if is_new && !packet.is_relayed() {
                     self.probe(address, key.clone());
                 }
-                Reply { yiaddr: address, lease_seconds: Some(segment.spec.lease_seconds), ..Reply::of(Kind::Offer) }
+                Reply { yiaddr: address, lease_seconds: Some(segment.lease_seconds()), ..Reply::of(Kind::Offer) }
             }
             Verdict::Lease(address) => {
                 self.lease(address, key, segment).await?;
-                Reply { yiaddr: address, lease_seconds: Some(segment.spec.lease_seconds), ..Reply::of(Kind::Ack) }
+                Reply { yiaddr: address, lease_seconds: Some(segment.lease_seconds()), ..Reply::of(Kind::Ack) }
             }
             Verdict::Refuse(why) => {
                 tracing::info!(client = %key, network = segment.name, asked = ?asked_address(packet), why, "DHCP refused");
@@ -239,7 +239,7 @@ impl Responder {
     /// Leases an address: in memory at once, so that nobody else is given it, and durable before this
     /// returns. If the store fails there was no lease, and the client hears nothing.
     async fn lease(&self, address: Ipv4Addr, key: &ClientKey, segment: &Segment) -> Option<()> {
-        let until = self.clock.now().plus(Duration::from_secs(segment.spec.lease_seconds.into()));
+        let until = self.clock.now().plus(Duration::from_secs(segment.lease_seconds().into()));
         let (row, before) = self.book().bind(address, key, until);
         if self.keep(&row).await {
             return Some(());

@@ -54,6 +54,11 @@ impl Segment {
         self.spec.next_server.unwrap_or(self.server)
     }
 
+    /// How long a lease is, in seconds. A shorter one than a minute would end while firmware loads.
+    pub fn lease_seconds(&self) -> u32 {
+        self.spec.lease_seconds.max(60)
+    }
+
     /// Whether the address may be leased to a host here at all.
     pub fn usable(&self, address: Ipv4Addr) -> bool {
         let subnet = self.spec.subnet;
