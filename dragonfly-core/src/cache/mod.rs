@@ -2,10 +2,12 @@
 //!
 //! Two streams feed it: the store's watches, and the engine's own writes through
 //! [`Cache::applied`], which are seen at once. They may cross, so an object never goes back: of two
-//! states the one with the higher `resourceVersion` stays. Versions are numbers in our stores and
+//! states the one with the higher `resourceVersion` stays, and a uid that is gone stays gone. Versions are numbers in our stores and
 //! in Kubernetes (which lets clients compare them since 1.35); where one is not a number, the watch
 //! is right and an own write waits for it.
 
+#[cfg(test)]
+mod histories;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use self::table::{Changed, Table};
 use crate::Mac;
@@ -24,6 +27,9 @@ use crate::resource::{
     DecodeError, Hardware, Kind, NetworkSpec, Record, Resource, SecretSpec, Spec, TemplateSpec, WorkflowSpec,
 };
 use crate::store::{Key, Store, WatchEvent};
+
+/// How long an own write may be ahead of the watch before the store is asked about it.
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// Every object of every kind, as of a moment ago. Clones show the same.
 #[derive(Debug, Clone)]
@@ -88,15 +94,29 @@ impl Cache {
     pub async fn follow(&self, store: Arc<dyn Store>) {
         let mut news =
             stream::select_all(Kind::ALL.map(|kind| store.watch(kind, None).map(move |event| (kind, event))));
-        while let Some((kind, event)) = news.next().await {
-            match event {
-                Ok(event) => {
-                    for (key, version) in self.change(|state| state.take(kind, event)) {
-                        self.ask(&*store, &key, &version).await;
+        let mut doubts = tokio::time::interval(DOUBT);
+        doubts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut untold = Vec::new();
+        loop {
+            let doubtful = tokio::select! {
+                told = news.next() => match told {
+                    Some((kind, Ok(event))) => self.change(|state| state.take(kind, event)),
+                    // The watch begins anew by itself.
+                    Some((kind, Err(error))) => {
+                        tracing::warn!(%kind, error = &error as &dyn std::error::Error, "a watch failed");
+                        continue;
                     }
+                    None => return,
+                },
+                // An own write that the watch does not tell may have been undone in a part of the past
+                // that the watch left out.
+                _ = doubts.tick() => {
+                    let before = std::mem::replace(&mut untold, self.read().untold());
+                    untold.iter().filter(|own| before.contains(own)).cloned().collect()
                 }
-                // The watch begins anew by itself.
-                Err(error) => tracing::warn!(%kind, error = &error as &dyn std::error::Error, "a watch failed"),
+            };
+            for (key, version) in doubtful {
+                self.ask(&*store, &key, &version).await;
             }
         }
     }
@@ -277,6 +297,15 @@ macro_rules! cached {
             fn unreadable(&self) -> Vec<(Key, String)> {
                 let mut all = Vec::new();
                 $(all.extend(self.$field.unreadable().map(|(name, why)| (Key::new(<$spec>::KIND, name), why.clone())));)+
+                all
+            }
+
+            fn untold(&self) -> Vec<(Key, String)> {
+                let mut all = Vec::new();
+                $({
+                    let untold = self.$field.untold();
+                    all.extend(untold.map(|(name, version)| (Key::new(<$spec>::KIND, name), version.to_owned())));
+                })+
                 all
             }
 

@@ -1,16 +1,21 @@
 //! One kind in memory, which never goes back in time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::resource::{Record, Resource, Spec};
+use uuid::Uuid;
+
+use crate::resource::{Metadata, Record, Resource, Spec};
 use crate::store::order;
 
 /// One kind.
 #[derive(Debug)]
 pub struct Table<S: Spec> {
     entries: BTreeMap<String, Entry<S>>,
-    /// Deleted by us and not yet by the watch: the version each had.
+    /// What was seen to be gone: a uid never comes back.
+    gone: Gone,
+    /// The version that each name had when it went, while the watch is behind it and may still tell
+    /// of objects that had the name before.
     buried: HashMap<String, u64>,
     /// Objects that this version cannot read, with the reason.
     unreadable: BTreeMap<String, String>,
@@ -40,6 +45,7 @@ impl<S: Spec> Default for Table<S> {
     fn default() -> Self {
         Self {
             entries: BTreeMap::new(),
+            gone: Gone::default(),
             buried: HashMap::new(),
             unreadable: BTreeMap::new(),
             started: false,
@@ -65,13 +71,16 @@ impl<S: Spec> Table<S> {
         self.unreadable.iter()
     }
 
+    /// What we wrote and the watch has not told yet, with its version.
+    pub(super) fn untold(&self) -> impl Iterator<Item = (&String, &str)> {
+        self.entries.iter().filter(|(_, entry)| !entry.told).map(|(name, entry)| (name, entry.version()))
+    }
+
     /// Whether that version of that object, or a later one, is here or gone again.
     pub(super) fn has_seen(&self, name: &str, version: &str) -> bool {
         let held = self.entries.get(name).map(Entry::version);
         let Some(wanted) = order(version) else { return held == Some(version) };
-        self.position >= wanted
-            || held.and_then(order).is_some_and(|held| held >= wanted)
-            || self.buried.get(name).is_some_and(|buried| *buried >= wanted)
+        self.position >= wanted || held.and_then(order).is_some_and(|held| held >= wanted)
     }
 
     /// Everything of this kind, from the watch. Also returns the name and version of what we wrote
@@ -81,12 +90,12 @@ impl<S: Spec> Table<S> {
         self.unreadable.clear();
         let mut changed = Vec::new();
         let mut doubtful = Vec::new();
-        let named: std::collections::HashSet<&str> = records.iter().map(|r| r.metadata.name.as_str()).collect();
+        let named: HashSet<&str> = records.iter().map(|r| r.metadata.name.as_str()).collect();
         let missing: Vec<String> = self.entries.keys().filter(|name| !named.contains(name.as_str())).cloned().collect();
         for name in missing {
             match self.entries.get(&name) {
                 Some(entry) if !entry.told => doubtful.push((name, entry.version().to_owned())),
-                _ => changed.extend(self.take_out(name)),
+                _ => changed.extend(self.bury(&name)),
             }
         }
         let mut position = self.position;
@@ -115,7 +124,8 @@ impl<S: Spec> Table<S> {
             return Vec::new();
         }
         self.unreadable.remove(name);
-        self.take_out(name.clone()).into_iter().collect()
+        self.gone.add(record.metadata.uid);
+        self.bury(name).into_iter().collect()
     }
 
     /// We wrote it.
@@ -131,7 +141,7 @@ impl<S: Spec> Table<S> {
             (None, Some(version)) if version <= self.position => return None,
             _ => {}
         }
-        if self.is_buried(&name, version) {
+        if self.is_gone(&object.metadata) {
             return None;
         }
         self.unreadable.remove(&name);
@@ -145,10 +155,7 @@ impl<S: Spec> Table<S> {
         {
             return None;
         }
-        if let Some(version) = order(version).filter(|version| *version >= self.position) {
-            self.buried.insert(name.to_owned(), version);
-        }
-        self.take_out(name.to_owned())
+        self.bury(name)
     }
 
     /// The store was asked about a doubtful object that had this version here.
@@ -156,7 +163,7 @@ impl<S: Spec> Table<S> {
         match found {
             Some(record) => self.set(record).into_iter().collect(),
             None if self.entries.get(name).is_some_and(|entry| entry.version() == version) => {
-                self.take_out(name.to_owned()).into_iter().collect()
+                self.bury(name).into_iter().collect()
             }
             None => Vec::new(),
         }
@@ -166,8 +173,9 @@ impl<S: Spec> Table<S> {
         self.entries.get(name).map(Entry::version).and_then(order)
     }
 
-    fn is_buried(&self, name: &str, version: Option<u64>) -> bool {
-        matches!((self.buried.get(name), version), (Some(buried), Some(version)) if version <= *buried)
+    fn is_gone(&self, metadata: &Metadata) -> bool {
+        let (buried, version) = (self.buried.get(&metadata.name), order(&metadata.resource_version));
+        self.gone.has(metadata.uid) || matches!((buried, version), (Some(buried), Some(version)) if version <= *buried)
     }
 
     /// The watch will not speak of this version or an earlier one again.
@@ -181,7 +189,7 @@ impl<S: Spec> Table<S> {
     fn set(&mut self, record: &Record) -> Option<Changed<S>> {
         let name = &record.metadata.name;
         let version = order(&record.metadata.resource_version);
-        if self.is_buried(name, version) {
+        if self.is_gone(&record.metadata) {
             return None;
         }
         if let Some(entry) = self.entries.get_mut(name) {
@@ -202,7 +210,7 @@ impl<S: Spec> Table<S> {
             Err(error) => {
                 tracing::warn!(kind = %S::KIND, name = %name, error = %error, "a stored object is left out");
                 self.unreadable.insert(name.clone(), format!("{error}: {}", error.source));
-                self.take_out(name.clone())
+                self.take_out(name)
             }
         }
     }
@@ -213,8 +221,44 @@ impl<S: Spec> Table<S> {
         Some((name, before.map(|entry| entry.object)))
     }
 
-    fn take_out(&mut self, name: String) -> Option<Changed<S>> {
-        let before = self.entries.remove(&name)?;
-        Some((name, Some(before.object)))
+    fn take_out(&mut self, name: &str) -> Option<Changed<S>> {
+        let before = self.entries.remove(name)?;
+        Some((name.to_owned(), Some(before.object)))
+    }
+
+    /// Takes out what does not exist any more.
+    fn bury(&mut self, name: &str) -> Option<Changed<S>> {
+        let before = self.entries.remove(name)?.object;
+        self.gone.add(before.metadata.uid);
+        if let Some(version) = order(&before.metadata.resource_version).filter(|version| *version >= self.position) {
+            self.buried.insert(name.to_owned(), version);
+        }
+        Some((name.to_owned(), Some(before)))
+    }
+}
+
+/// Uids of objects that are gone: what is told of them late is ignored. The last ones are enough, since
+/// no more than a moment's writes are told late.
+#[derive(Debug, Default)]
+struct Gone {
+    uids: HashSet<Uuid>,
+    oldest: VecDeque<Uuid>,
+}
+
+impl Gone {
+    const MOST: usize = 4096;
+
+    fn has(&self, uid: Option<Uuid>) -> bool {
+        uid.is_some_and(|uid| self.uids.contains(&uid))
+    }
+
+    fn add(&mut self, uid: Option<Uuid>) {
+        let Some(uid) = uid.filter(|uid| self.uids.insert(*uid)) else { return };
+        self.oldest.push_back(uid);
+        if self.oldest.len() > Self::MOST
+            && let Some(old) = self.oldest.pop_front()
+        {
+            self.uids.remove(&old);
+        }
     }
 }

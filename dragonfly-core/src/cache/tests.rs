@@ -106,7 +106,8 @@ fn an_object_never_goes_back() {
 #[test]
 fn what_is_deleted_does_not_come_back() {
     let cache = Cache::new();
-    let (a, key) = (machine("a", &[1]), Key::new(Kind::HARDWARE, "a"));
+    let (mut a, key) = (machine("a", &[1]), Key::new(Kind::HARDWARE, "a"));
+    a.metadata.uid = Some(uuid::Uuid::from_u128(1));
     told(&cache, WatchEvent::Snapshot(vec![at(a.clone(), "1")]));
     cache.applied_record(&at(a.clone(), "3")).unwrap();
     cache.removed(&key, "3");
@@ -116,6 +117,7 @@ fn what_is_deleted_does_not_come_back() {
     told(&cache, deleted(&a, "4"));
     cache.applied_record(&at(a.clone(), "3")).unwrap();
     assert_eq!(held(&cache, "a"), None, "the write that came before is told after");
+    a.metadata.uid = Some(uuid::Uuid::from_u128(5));
     cache.applied_record(&at(a.clone(), "5")).unwrap();
     assert_eq!(held(&cache, "a").as_deref(), Some("5"), "made again");
     cache.removed(&key, "3");
@@ -169,4 +171,24 @@ fn an_object_that_cannot_be_read_is_named_and_in_nobodys_way() {
     told(&cache, applied(&a, "3"));
     assert!(cache.unreadable().is_empty());
     assert_eq!(cache.by_mac(mac(1)).one().unwrap().name(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_own_write_that_was_undone_unseen_does_not_stay() {
+    let store = Arc::new(MemoryStore::default());
+    let made = store.create(&machine("a", &[1])).await.unwrap();
+    store.remove(&made).await.unwrap();
+    let cache = Cache::new();
+    let test = async {
+        cache.wait_ready().await;
+        // Told late, after a snapshot from beyond its deletion.
+        cache.applied(&made);
+        assert!(cache.get::<HardwareSpec>("a").is_some());
+        tokio::time::sleep(DOUBT * 3).await;
+        assert_eq!(cache.get::<HardwareSpec>("a"), None);
+    };
+    tokio::select! {
+        () = cache.follow(store.clone()) => panic!("the store is open"),
+        () = test => {}
+    }
 }

@@ -186,9 +186,69 @@ fn same_thing(before: &Value, after: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
 
     use super::carry;
+
+    /// What one version knows: objects of a few fields, lists, scalars.
+    fn known() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![Just(json!(null)), any::<bool>().prop_map(Value::from), (0..3u8).prop_map(Value::from)];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map("[a-d]|name", inner, 0..4).prop_map(|m| m.into_iter().collect()),
+            ]
+        })
+    }
+
+    fn object() -> impl Strategy<Value = Value> {
+        prop::collection::hash_map("[a-d]", known(), 0..4).prop_map(|m| m.into_iter().collect())
+    }
+
+    /// The same with a field of a later version in every object; it carries a number of its own.
+    fn with_unknown(value: &Value, count: &mut u64) -> Value {
+        match value {
+            Value::Object(fields) => {
+                let mut fields: Map<_, _> =
+                    fields.iter().map(|(name, value)| (name.clone(), with_unknown(value, count))).collect();
+                *count += 1;
+                fields.insert("later".to_owned(), json!(*count));
+                fields.into()
+            }
+            Value::Array(items) => items.iter().map(|item| with_unknown(item, count)).collect(),
+            other => other.clone(),
+        }
+    }
+
+    fn without_unknown(value: &Value) -> Value {
+        match value {
+            Value::Object(fields) => fields
+                .iter()
+                .filter(|(name, _)| *name != "later")
+                .map(|(name, value)| (name.clone(), without_unknown(value)))
+                .collect(),
+            Value::Array(items) => items.iter().map(without_unknown).collect(),
+            other => other.clone(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_typed_change_is_made_whole_and_loses_nothing_beside_it(before in object(), after in object()) {
+            let mut count = 0;
+            let stored = with_unknown(&before, &mut count);
+            let mut changed = stored.clone();
+            carry(&mut changed, &before, &after);
+            prop_assert_eq!(without_unknown(&changed), after.clone());
+            prop_assert_eq!(&changed["later"], &stored["later"]);
+            for (name, value) in before.as_object().into_iter().flatten() {
+                if after.get(name) == Some(value) {
+                    prop_assert_eq!(&changed[name], &stored[name], "an untouched field");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_typed_change_touches_nothing_else() {
