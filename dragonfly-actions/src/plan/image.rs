@@ -62,7 +62,7 @@ pub enum Compression {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadBack {
-    /// The first MiB and 64 samples of 1 MiB.
+    /// The first MiB and 64 samples of 64 KiB from everywhere.
     #[default]
     Sample,
     /// Everything.

@@ -82,6 +82,17 @@ pub(crate) fn flush(device: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Asks the kernel to begin writing a range of its cache to the device, and does not wait.
+pub(crate) fn begin_writeback(device: &File, offset: u64, length: u64) -> io::Result<()> {
+    let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, "beyond what the kernel counts");
+    let (offset, length) = (i64::try_from(offset).map_err(wrong)?, i64::try_from(length).map_err(wrong)?);
+    // SAFETY: takes no pointer.
+    match unsafe { libc::sync_file_range(device.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Makes a range read as zeros, by the device's own means where it has any.
 pub(crate) fn zero_out(device: &File, offset: u64, length: u64) -> io::Result<()> {
     let range = [offset, length];

@@ -20,11 +20,14 @@ use crate::probe::WINDOW;
 pub(crate) const PIECE: usize = 1 << 20;
 /// Zeros are looked for in blocks of this size: smaller ones cost more calls than they save.
 const BLOCK: usize = 64 << 10;
-/// How many pieces are read back as samples.
+/// How many blocks are read back as samples.
 const SAMPLES: usize = 64;
-/// How much may wait in the kernel's cache before it is pushed out: an error of the disk then shows
-/// early, and the last flush is short.
-const PUSH: u64 = 256 << 20;
+/// How much is written before the kernel is asked to begin bringing it to the disk, while the next of
+/// it is being unpacked.
+const BEGIN: u64 = 4 << 20;
+/// How much may wait in the kernel's cache before it is waited for: an error of the disk then shows
+/// early, progress is honest, and the last flush is short.
+const PUSH: u64 = 64 << 20;
 
 /// What the writer is told.
 #[derive(Debug)]
@@ -105,12 +108,17 @@ impl Destination {
         self.prepare(cx, &content)?;
         let mut sink = Sink::new(&self.disk.file, self.start, self.room, head.len() as u64, params.read_back);
         sink.see(&head, 0);
-        let mut pushed = 0;
+        let (mut begun, mut pushed) = (0, 0);
         loop {
             match from.recv() {
                 Ok(Piece::Bytes(piece)) => sink.push(&piece).or_failed(|| self.broken())?,
                 Ok(Piece::End) => break,
                 Err(_) => return Err(Stopped::Neighbour),
+            }
+            if sink.position - begun >= BEGIN {
+                // Only a wish: whoever cannot fulfil it does all of it at the next flush.
+                let _ = sys::begin_writeback(&self.disk.file, self.start + begun, sink.position - begun);
+                begun = sink.position;
             }
             if sink.position - pushed >= PUSH {
                 pushed = sink.position;
@@ -228,7 +236,7 @@ fn first_difference(
 
 /// What is remembered of the image for the read-back.
 enum Seen {
-    /// Some pieces, each as likely as any other.
+    /// Blocks of some pieces, each piece as likely as any other.
     Samples { samples: Vec<Sample>, count: u64, state: u64 },
     /// All of it.
     Full(Sha256),
@@ -304,12 +312,16 @@ impl<'a> Sink<'a> {
             Seen::Full(hasher) => hasher.update(piece),
             Seen::Samples { samples, count, state } => {
                 *count += 1;
-                // Reservoir sampling; xorshift is random enough to choose places.
+                // Reservoir sampling; xorshift is random enough to choose pieces, and a block in each.
                 *state ^= *state << 13;
                 *state ^= *state >> 7;
                 *state ^= *state << 17;
                 let slot = (*state % *count) as usize;
-                let sample = || Sample { offset, length: piece.len(), digest: Sha256::digest(piece).into() };
+                let blocks = piece.len().div_ceil(BLOCK).max(1) as u64;
+                let at = ((*state >> 32) % blocks) as usize * BLOCK;
+                let block = &piece[at.min(piece.len())..(at + BLOCK).min(piece.len())];
+                let sample =
+                    || Sample { offset: offset + at as u64, length: block.len(), digest: Sha256::digest(block).into() };
                 if samples.len() < SAMPLES {
                     samples.push(sample());
                 } else if let Some(place) = samples.get_mut(slot) {
@@ -355,16 +367,23 @@ mod tests {
     #[test]
     fn a_disk_that_lies_is_caught() {
         for read_back in [ReadBack::Sample, ReadBack::Full] {
-            // As many pieces as there are samples at most: each of them is one.
             let (file, image, seen) = written(6, read_back);
             assert_eq!(std::fs::read(file.path()).unwrap()[..image.len()], image[..], "{read_back:?}");
             assert_eq!(difference(file.as_file(), &image, &seen), None, "{read_back:?}");
-            for at in [0, 5, PIECE - 1, PIECE, 3 * PIECE + 77, image.len() - 1] {
-                let byte = [image[at] ^ 0x40];
-                file.as_file().write_all_at(&byte, at as u64).unwrap();
-                assert!(difference(file.as_file(), &image, &seen).is_some(), "{read_back:?}: byte {at}");
-                file.as_file().write_all_at(&image[at..=at], at as u64).unwrap();
+            // With fewer pieces than samples each piece is one: a piece that went elsewhere shows.
+            for at in (0..image.len()).step_by(PIECE) {
+                let wrong: Vec<u8> = image[at..at + PIECE].iter().map(|b| !b).collect();
+                file.as_file().write_all_at(&wrong, at as u64).unwrap();
+                let found = difference(file.as_file(), &image, &seen);
+                assert!(found.is_some(), "{read_back:?}: piece at {at}");
+                file.as_file().write_all_at(&image[at..at + PIECE], at as u64).unwrap();
             }
+        }
+        let (file, image, seen) = written(3, ReadBack::Full);
+        for at in [0, 5, PIECE - 1, PIECE, 2 * PIECE + 77, image.len() - 1] {
+            file.as_file().write_all_at(&[image[at] ^ 0x40], at as u64).unwrap();
+            assert!(difference(file.as_file(), &image, &seen).is_some(), "byte {at}");
+            file.as_file().write_all_at(&image[at..=at], at as u64).unwrap();
         }
     }
 
