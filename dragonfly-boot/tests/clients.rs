@@ -193,6 +193,24 @@ fn a_rack_behind_a_relay_is_served_without_a_drop() {
     assert!(received.iter().all(|l| l.rsplit(' ').next().and_then(|n| n.parse().ok()) > Some(900)), "{text}");
 }
 
+/// The hash of a card's address decides what it is offered first, so a server that has forgotten its
+/// leases offers the same again; by then somebody has set it by hand.
+#[test]
+fn an_address_that_somebody_uses_is_not_leased() {
+    let Some(mut bench) = Bench::new(&["busybox"]) else { return };
+    bench.serve("full");
+    let first = bench.udhcpc().unwrap_or_else(|| panic!("no lease: {}", bench.log()));
+    let mut server = bench.running.pop().unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(ip(&format!("-n {} addr add {first}/16 dev v1", bench.client)));
+    // The kernel still waits for an answer to the question of a moment ago, when nobody was there.
+    ip(&format!("-n {} neigh flush all", bench.server));
+    bench.serve("full");
+    let second = bench.udhcpc().unwrap_or_else(|| panic!("no lease: {}", bench.log()));
+    assert_ne!(first, second, "{}", bench.log());
+}
+
 #[test]
 fn a_lease_is_renewed() {
     let Some(mut bench) = Bench::new(&["busybox"]) else { return };

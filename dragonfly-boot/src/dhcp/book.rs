@@ -182,6 +182,11 @@ impl LeaseBook {
         }
     }
 
+    /// The row of an address.
+    pub fn row(&self, address: Ipv4Addr) -> Option<&Lease> {
+        self.rows.get(&address)
+    }
+
     /// Every row.
     pub fn rows(&self) -> impl Iterator<Item = &Lease> {
         self.rows.values()

@@ -252,12 +252,21 @@ impl Responder {
         None
     }
 
+    /// Makes a row durable. Two tasks may write one address, and the store may take them in either
+    /// order: whoever comes back writes again what stands in the book by then.
     async fn keep(&self, row: &Lease) -> bool {
-        let kept = self.store.put(row).await;
-        if let Err(error) = &kept {
-            tracing::error!(address = %row.address, error = error as &dyn std::error::Error, "a lease is not kept");
+        let mut row = row.clone();
+        loop {
+            if let Err(error) = self.store.put(&row).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(address = %row.address, error, "a lease is not kept");
+                return false;
+            }
+            match self.book().row(row.address) {
+                Some(now) if *now != row => row = now.clone(),
+                _ => return true,
+            }
         }
-        kept.is_ok()
     }
 
     /// Probes an address while the client considers our offer.

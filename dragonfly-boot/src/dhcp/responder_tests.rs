@@ -142,6 +142,47 @@ async fn a_lease_that_cannot_be_kept_is_not_given() {
     assert!(bench.lease(1).await.is_some());
 }
 
+/// A store whose first write comes last.
+#[derive(Debug, Default)]
+struct Slow {
+    rows: MemoryLeases,
+    begun: AtomicBool,
+    later: tokio::sync::Notify,
+}
+
+#[async_trait]
+impl LeaseStore for Slow {
+    async fn load(&self) -> Result<Vec<Lease>, LeaseError> {
+        self.rows.load().await
+    }
+
+    async fn put(&self, lease: &Lease) -> Result<(), LeaseError> {
+        if !self.begun.swap(true, Ordering::Relaxed) {
+            self.later.notified().await;
+        }
+        self.rows.put(lease).await
+    }
+}
+
+#[tokio::test]
+async fn what_is_durable_in_the_end_is_what_was_decided_last() {
+    let store = Arc::new(Slow::default());
+    let (provider, observer) = (Arc::new(discover()), Arc::new(Observer::default()));
+    let clock = Arc::new(Now(Mutex::new(1_800_000_000)));
+    let files = Arc::new(BootFiles::new("/nonexistent"));
+    let responder = Responder::load(provider, store.clone(), observer, clock.clone(), files, None).await.unwrap();
+    let (address, key) = (Ipv4Addr::new(10, 0, 0, 150), ClientKey::of_mac(mac(1)));
+    let segment = segment(Mode::Full);
+    let leasing = responder.lease(address, &key, &segment);
+    let declined = async {
+        let row = responder.book().quarantine(address, clock.now());
+        assert!(responder.keep(&row).await);
+        store.later.notify_one();
+    };
+    tokio::join!(leasing, declined);
+    assert_eq!(store.load().await.unwrap()[0].state, LeaseState::Quarantined);
+}
+
 #[tokio::test]
 async fn nobody_decides_nobody_answers() {
     let bench = Bench::new(Mode::Full, Provider::with(None)).await;
