@@ -174,13 +174,23 @@ impl Server {
         parts.spawn(async move { engine.run(cancel).await });
         let router = http::guarded(self.app.clone());
         parts.spawn(listen::serve(self.listener, self.tls.config, router, limits(), stop.clone()));
-        stop.cancelled().await;
+        // Each part ends only when it is told to: one that ends before is broken, and half a server is
+        // worse than none, which is started again.
+        let broken = tokio::select! {
+            () = stop.cancelled() => false,
+            _ = parts.join_next() => !stop.is_cancelled(),
+        };
+        if broken {
+            tracing::error!("a part of the server ended by itself; the rest is stopped");
+            stop.cancel();
+        }
         tracing::info!("stopping");
         let ended = tokio::time::timeout(STOP, async { while parts.join_next().await.is_some() {} }).await;
         if ended.is_err() {
             tracing::warn!("not everything ended in time");
         }
         self.store.close().await.context("the store could not be closed in order")?;
+        anyhow::ensure!(!broken, "a part of the server ended by itself; the log says which");
         Ok(())
     }
 }

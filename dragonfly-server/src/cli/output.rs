@@ -169,6 +169,7 @@ fn scalar(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -197,5 +198,41 @@ mod tests {
         let text = to_yaml(&manifest);
         let parsed = dragonfly_core::resource::manifest::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
         assert_eq!(parsed[0].record.to_json(), manifest, "{text}");
+    }
+
+    /// Any JSON, with the kinds of text that YAML reads as something else.
+    fn values() -> impl Strategy<Value = Value> {
+        let word = prop_oneof![
+            any::<String>(),
+            "[-?:,\\[\\]{}#&*!|>'\"%@`~ \n\t]{0,6}",
+            "[0-9eExo._+-]{1,8}",
+            "(true|False|NULL|~|yes|Off|nan|\\.inf|0x1F|1e3|2026-11-21)",
+        ];
+        let leaf = prop_oneof![
+            word.prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from)
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-z:#-]{1,6}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_parameters_survive_yaml(value in values()) {
+            let manifest = json!({
+                "apiVersion": "dragonfly.computer/v1", "kind": "Template", "metadata": { "name": "t" },
+                "spec": { "actions": [{ "name": "a", "action": "x", "with": { "v": value } }] },
+            });
+            let text = to_yaml(&manifest);
+            let parsed = dragonfly_core::resource::manifest::parse(&text)
+                .map_err(|e| TestCaseError::fail(format!("{e:?}\n{text}")))?;
+            prop_assert_eq!(parsed[0].record.to_json(), manifest, "{}", text);
+        }
     }
 }

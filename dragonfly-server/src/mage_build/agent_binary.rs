@@ -15,10 +15,11 @@ pub(super) fn find(given: Option<&Path>, say: &dyn Fn(&str)) -> Result<PathBuf> 
         return Ok(path.to_owned());
     }
     let here = std::env::current_exe().context("cannot find this program's own place")?;
-    if let Some(beside) = here.parent().map(|dir| dir.join("mage")) {
-        if beside.exists() && check(&beside).is_ok() {
-            return Ok(beside);
-        }
+    if let Some(beside) = here.parent().map(|dir| dir.join("mage"))
+        && beside.exists()
+        && check(&beside).is_ok()
+    {
+        return Ok(beside);
     }
     let Some(workspace) = workspace(&here) else {
         bail!(

@@ -40,11 +40,10 @@ pub(super) fn archive(mage: &Path, kernel: &Kernel, tree: &Tree, selection: &Sel
     archive.file("etc/hosts", 0o644, b"127.0.0.1 localhost\n");
     busybox(&mut archive)?;
     programs(&mut archive)?;
-    for (host, package) in [("/etc/mke2fs.conf", "e2fsprogs")] {
-        let bytes = std::fs::read(host)
-            .with_context(|| format!("{host} is missing on this host: apt-get install {package}"))?;
-        archive.file(host, 0o644, &bytes);
-    }
+    let formats = "/etc/mke2fs.conf";
+    let bytes = std::fs::read(formats)
+        .with_context(|| format!("{formats} is missing on this host: apt-get install e2fsprogs"))?;
+    archive.file(formats, 0o644, &bytes);
     // Without it the agent trusts its own server only, and says so.
     if let Ok(bundle) = std::fs::read("/etc/ssl/certs/ca-certificates.crt") {
         archive.file("etc/ssl/certs/ca-certificates.crt", 0o644, &bundle);
