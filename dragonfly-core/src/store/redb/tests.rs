@@ -295,6 +295,42 @@ async fn verify_names_what_is_wrong_in_a_file() {
     assert!(verify(directory.path().join("none.redb")).unwrap_err().to_string().contains("does not exist"));
 }
 
+/// What a file of format 1 holds, to the byte. If this test fails, do not change it: keep reading
+/// format 1, and write another number.
+#[tokio::test]
+async fn a_file_of_format_1_is_read() {
+    const A: &str = r#"{"metadata":{"name":"a","uid":"01930000-0000-7000-8000-000000000001","labels":{"rack":"r1"},"generation":2,"resourceVersion":"3","creationTimestamp":"2026-11-20T21:00:00Z"},"spec":{"displayName":"A","later":1},"status":{"message":"seen"}}"#;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    {
+        let database = Database::create(&path).unwrap();
+        let tx = database.begin_write().unwrap();
+        {
+            let mut meta = tx.open_table(redb::TableDefinition::<&str, u64>::new("meta")).unwrap();
+            for (name, value) in [("format", 1), ("version", 4), ("floor", 2), ("log-bytes", 500)] {
+                meta.insert(name, value).unwrap();
+            }
+            let mut objects = tx.open_table(redb::TableDefinition::<&str, &[u8]>::new("kind/hardware")).unwrap();
+            objects.insert("a", A.as_bytes()).unwrap();
+            let mut log = tx.open_table(redb::TableDefinition::<u64, &[u8]>::new("log")).unwrap();
+            log.insert(3, [b"\0Hardware\0", A.as_bytes()].concat().as_slice()).unwrap();
+            let gone = A.replace("\"a\"", "\"b\"").replace("\"3\"", "\"4\"");
+            log.insert(4, [b"\x01Hardware\0", gone.as_bytes()].concat().as_slice()).unwrap();
+        }
+        tx.commit().unwrap();
+    }
+    let store = RedbStore::open(&path).unwrap();
+    let a = store.get(&key("a")).await.unwrap().unwrap();
+    assert_eq!(a.metadata.labels["rack"], "r1");
+    assert_eq!((a.metadata.generation, a.metadata.resource_version.as_str()), (2, "3"));
+    assert_eq!((&a.spec, &a.status), (&json!({"displayName": "A", "later": 1}), &json!({"message": "seen"})));
+    assert_eq!(super::super::rules::encode(&a).unwrap(), A.as_bytes(), "it is written in another way now");
+    let mut watch = store.watch(Kind::HARDWARE, Some("2".to_owned()));
+    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Box::new(a)));
+    assert!(matches!(next(&mut watch).await, WatchEvent::Deleted(b) if b.metadata.name == "b"));
+    assert_eq!(create(&store, "c").await.unwrap().metadata.resource_version, "5");
+}
+
 /// A disk that can be full.
 #[derive(Debug)]
 struct Disk {
