@@ -107,7 +107,7 @@ fn join<R: Read, W: Write>(files: Vec<R>, to: &mut W) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Loads a kernel for [`leave`](super::leave).
+/// Loads a kernel for [`leave`](super::leave()).
 pub(crate) fn load(
     host: &Host,
     name: &str,

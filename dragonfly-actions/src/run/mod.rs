@@ -2,7 +2,7 @@
 //!
 //! [`builtin_on`] gives every action for one [`Host`]. Actions that hand the machine over
 //! ([`crate::is_hand_over`]) only prepare in their `run`; the agent reports, waits for the server's
-//! word, and then calls [`leave`].
+//! word, and then calls [`leave`](leave()).
 
 pub mod bootentry;
 mod bootloader;
