@@ -1,7 +1,8 @@
 //! The contract of [`Store`] as tests: one function, one promise.
 //!
-//! ```ignore
-//! dragonfly_core::store_conformance!(async { MyStore::open(a_new_place()).await });
+//! ```
+//! # use dragonfly_core::store::MemoryStore;
+//! dragonfly_core::store_conformance!(async { MemoryStore::default() });
 //! ```
 //!
 //! gives one `#[tokio::test]` for each, every one with its own fresh, empty store. New promises may
