@@ -68,7 +68,11 @@ pub(super) fn archive(mage: &Path, kernel: &Kernel, tree: &Tree, selection: &Sel
 /// zstd: of what Debian's and Alpine's kernels read it is the smallest that still unpacks at the speed
 /// of memory; xz would be a tenth smaller and costs seconds on every boot.
 pub(super) fn compress(archive: &[u8]) -> Result<Vec<u8>> {
-    zstd::bulk::compress(archive, 19).context("the RAM disk cannot be compressed")
+    let mut packed = zstd::bulk::compress(archive, 19).context("the RAM disk cannot be compressed")?;
+    // The identity follows it. Linux' EFI stub puts the archives end to end, and the kernel takes an
+    // archive that is not compressed only where its place is a multiple of four.
+    packed.resize(packed.len().next_multiple_of(512), 0);
+    Ok(packed)
 }
 
 fn busybox(archive: &mut Archive) -> Result<()> {
@@ -148,6 +152,20 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_archive_may_follow_the_packed_one() {
+        // A RAM disk of 6670894 bytes once hid the identity behind it from machines with UEFI.
+        for length in [0usize, 1, 5, 1000, 70_001] {
+            let archive: Vec<u8> = (0..length).map(|n| (n * 31 % 251) as u8).collect();
+            let packed = compress(&archive).unwrap();
+            assert_eq!(packed.len() % 4, 0, "{length}");
+            let mut stream = zstd::stream::read::Decoder::new(packed.as_slice()).unwrap().single_frame();
+            let mut unpacked = Vec::new();
+            std::io::Read::read_to_end(&mut stream, &mut unpacked).unwrap();
+            assert_eq!(unpacked, archive);
+        }
+    }
 
     #[test]
     fn what_ldd_says() {
