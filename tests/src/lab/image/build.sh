@@ -19,7 +19,6 @@ only_modules=(
     --dpkgopt='path-exclude=/lib/udev/hwdb*'
     --dpkgopt='path-exclude=/usr/share/i18n/*'
     --dpkgopt='path-exclude=/usr/lib/x86_64-linux-gnu/gconv/*'
-    --dpkgopt='path-exclude=/usr/share/grub/*'
 )
 for part in arch/x86/crypto crypto drivers/block/virtio_blk drivers/char/hw_random drivers/net/net_failover \
     drivers/net/virtio_net drivers/nvme drivers/virtio fs/efivarfs fs/ext4 fs/fat fs/jbd2 fs/mbcache fs/nls lib \
