@@ -195,7 +195,8 @@ impl Watch {
             }
             "workflow.began" => state.began += 1,
             "machine.ready" => state.ready = true,
-            "machine.error" | "workflow.failed" | "machine.held" | "identity.conflict" => {
+            // A failed attempt is not the end: the next one begins by itself, up to the limit.
+            "machine.error" | "machine.held" | "identity.conflict" => {
                 self.fail(&machine.name, event.message.clone());
             }
             _ => {}
