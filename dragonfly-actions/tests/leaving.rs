@@ -121,6 +121,49 @@ async fn what_a_program_leaves_running_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn name_servers_are_lent_and_taken_back() {
+    if !may_run() {
+        return;
+    }
+    let ours = fs::read_to_string("/etc/resolv.conf").expect("this machine has name servers");
+    let run = Run::new();
+    let disk = installed(&run).await;
+    let mut step = shell(&disk, "cat /etc/resolv.conf && echo read");
+    step["network"] = json!(true);
+    // Missing; there; a link to what only the running system would make.
+    let held = format!("../run/dragonfly-test-{}/stub.conf", std::process::id());
+    for state in ["missing", "there", "link"] {
+        disk.mounted(3, |root| {
+            let file = root.join("etc/resolv.conf");
+            match state {
+                "there" => fs::write(file, "nameserver 192.0.2.1\n").unwrap(),
+                "link" => {
+                    fs::remove_file(&file).unwrap();
+                    std::os::unix::fs::symlink(&held, file).unwrap();
+                }
+                _ => assert!(!file.exists()),
+            }
+        });
+        run.step("chroot-exec", step.clone()).await.unwrap_or_else(|e| panic!("{state}: {e}"));
+        let said = run.sink.lines();
+        let first = ours.lines().find(|line| !line.trim().is_empty()).unwrap().trim_end();
+        assert!(said.iter().any(|line| line == first), "{state}: {first:?} is missing in {said:?}");
+        nothing_stays(&disk);
+        disk.mounted(3, |root| {
+            let file = root.join("etc/resolv.conf");
+            match state {
+                "missing" => assert!(fs::symlink_metadata(file).is_err(), "it was left behind"),
+                "there" => assert_eq!(fs::read_to_string(file).unwrap(), "nameserver 192.0.2.1\n"),
+                _ => assert_eq!(fs::read_link(file).unwrap(), Path::new(&held)),
+            }
+        });
+    }
+    let made = Path::new("/run").join(format!("dragonfly-test-{}", std::process::id()));
+    assert!(!made.join("stub.conf").exists(), "it was left behind");
+    let _ = fs::remove_dir(made);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn links_of_the_system_do_not_lead_out_of_it() {
     if !may_run() {
         return;
@@ -169,6 +212,9 @@ async fn a_boot_loader_that_is_not_there_is_named() {
     // It ends with 0 and does nothing.
     let said = run.fails("bootloader", json!({ "kind": "grub", "root": root, "esp": esp, "firmware": "uefi" })).await;
     assert!(said.contains("/boot/efi/EFI/BOOT/BOOTX64.EFI is not there"), "{said}");
+    let said = run.fails("bootloader", json!({ "kind": "grub", "root": root, "firmware": "bios" })).await;
+    assert!(said.contains("{type: bios-boot, size: 1MiB}"), "{said}");
+    sh("sgdisk", &["--typecode=1:ef02", &disk.node.to_string_lossy()]);
     let said = run.fails("bootloader", json!({ "kind": "grub", "root": root, "firmware": "bios" })).await;
     assert!(said.contains("/boot/grub/i386-pc/core.img is not there"), "{said}");
     let said = run.fails("bootloader", json!({ "kind": "grub", "root": root, "firmware": "uefi" })).await;

@@ -1,7 +1,7 @@
 //! `bootloader`.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use dragonfly_core::action::{Action, ActionContext, ActionError, Resume};
@@ -22,6 +22,8 @@ use crate::table::Table;
 const LABEL: &str = "Linux";
 /// `grub-install` and `update-grub` take seconds; on emulated disks, minutes.
 const TIMEOUT: Duration = Duration::from_secs(900);
+/// Type of the partition that holds GRUB's core image on a GPT (GRUB manual, "BIOS installation").
+const BIOS_BOOT: uuid::Uuid = uuid::uuid!("21686148-6449-6e6f-744e-656564454649");
 /// Where an EFI system partition is mounted unless the system's `/etc/fstab` says otherwise.
 const ESP: &str = "/boot/efi";
 
@@ -84,7 +86,7 @@ fn install_grub(host: &Host, params: &BootloaderParams, cx: &ActionContext) -> R
     // Parents before children: `/boot` before `/boot/efi`.
     extra.sort_by_key(|(_, path)| path.matches('/').count());
     let root = Root::open(host, place, extra, cx)?;
-    let installed = in_root(&root, platform, firmware, params, cx);
+    let installed = in_root(host, &root, platform, firmware, params, cx);
     let esp =
         [ESP, "/efi", "/boot"].iter().find(|path| is_esp(&root, path)).and_then(|path| root.mounted_at(path)).cloned();
     // The first of two errors is the cause.
@@ -113,6 +115,7 @@ fn chain_of(error: &dyn std::error::Error) -> String {
 }
 
 fn in_root(
+    host: &Host,
     root: &Root,
     platform: &str,
     firmware: FirmwareMode,
@@ -138,6 +141,9 @@ fn in_root(
         return because(format!(
             "the system on {on} has no GRUB for this firmware ({modules} is missing): build the image with it ({package})"
         ));
+    }
+    if firmware == FirmwareMode::Bios {
+        check_room(host, root)?;
     }
     let program = program.arg(format!("--target={platform}")).limit(TIMEOUT);
     match firmware {
@@ -171,6 +177,19 @@ fn in_root(
             cx.log(format!("what GRUB will boot could not be told: {error}"));
             Ok(())
         }
+    }
+}
+
+/// A GPT leaves no room behind its first sector: GRUB's core image needs a partition.
+fn check_room(host: &Host, root: &Root) -> Result<(), ActionError> {
+    let mut disk = host.open_disk(&root.place().disk, false)?;
+    match disk.table()? {
+        Some(Table::Gpt(table)) if !table.partitions.iter().any(|p| p.type_guid == BIOS_BOOT) => because(format!(
+            "{} has a GPT without a partition for GRUB, which BIOS needs: add one of 1 MiB to the `partition` step, \
+             `{{type: bios-boot, size: 1MiB}}`",
+            disk.name
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -248,7 +267,12 @@ fn write_minimal(root: &Root, config: &str, params: &BootloaderParams) -> Result
     let text = grub::minimal(&kernel, (&of_boot, path), &of_root, &params.arguments);
     let (directory, name) = config.rsplit_once('/').unwrap_or(("/", config));
     let at = root.resolve(directory).or_failed(|| format!("{directory} of the installed system cannot be reached"))?;
-    fs::write(at.join(name), text).or_failed(|| format!("{config} could not be written"))
+    // Beside its place and moved there: a link of that name is replaced, not followed.
+    let fresh = at.join(format!(".{name}-{}", uuid::Uuid::new_v4().simple()));
+    File::create_new(&fresh)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&fresh, at.join(name)))
+        .or_failed(|| format!("{config} could not be written"))
 }
 
 fn write_entry(host: &Host, params: &BootloaderParams, esp: &Place, cx: &ActionContext) -> Result<(), ActionError> {

@@ -120,7 +120,7 @@ impl Root {
         self.resolve(path).is_ok()
     }
 
-    /// A program inside the system. `Err`: it has none of these.
+    /// The first of these programs that the system has.
     pub(crate) fn program(&self, names: &[&str]) -> Result<Option<(String, Program)>, ActionError> {
         for directory in ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
             for name in names {
@@ -251,7 +251,8 @@ impl Root {
                     }
                     Err(_) => etc,
                 };
-                File::create(&at).or_failed(|| format!("{FILE} could not be made in the installed system"))?;
+                // New, so that no further link is followed.
+                File::create_new(&at).or_failed(|| format!("{FILE} could not be made in the installed system"))?;
                 self.made.push(at.clone());
                 at
             }
@@ -262,12 +263,21 @@ impl Root {
         self.bind(ours, at)
     }
 
+    /// A directory of the system with all that it lies in; `..` is taken by its spelling.
     fn directories(&self, path: &str) -> Result<PathBuf, ActionError> {
-        let mut at = self.path().to_owned();
-        for (index, _) in path.match_indices('/').skip(1) {
-            at = self.directory(&path[..index])?;
+        let mut names: Vec<&str> = Vec::new();
+        for name in path.split('/') {
+            match name {
+                "" | "." => {}
+                ".." => drop(names.pop()),
+                name => names.push(name),
+            }
         }
-        if path.trim_matches('/').is_empty() { Ok(at) } else { self.directory(path) }
+        let mut at = self.path().to_owned();
+        for end in 1..=names.len() {
+            at = self.directory(&format!("/{}", names[..end].join("/")))?;
+        }
+        Ok(at)
     }
 
     /// Unmounts everything, last first.
@@ -278,11 +288,13 @@ impl Root {
     fn detach(&mut self) -> Result<(), ActionError> {
         self.kill_inside();
         let mut result = Ok(());
+        let made = std::mem::take(&mut self.made);
         for at in std::mem::take(&mut self.binds).into_iter().rev() {
             self.unbind(&at);
-        }
-        for path in std::mem::take(&mut self.made) {
-            let _ = fs::remove_file(path);
+            // At once: it may lie in a directory that is shown here and is gone a moment later.
+            if made.contains(&at) {
+                let _ = fs::remove_file(at);
+            }
         }
         for (place, path, mount) in std::mem::take(&mut self.partitions).into_iter().rev() {
             if let Err(error) = mount.unmount() {
