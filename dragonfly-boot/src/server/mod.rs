@@ -8,6 +8,7 @@
 mod advertise;
 mod conflict;
 mod dhcp;
+mod served;
 mod sockets;
 mod tftp;
 
@@ -20,17 +21,17 @@ use std::time::Duration;
 use dragonfly_core::Mac;
 use dragonfly_core::boot::{BootObserver, BootProvider};
 use dragonfly_core::clock::{Clock, SystemClock};
-use dragonfly_core::resource::network::{DhcpMode, Network, NetworkSpec};
+use dragonfly_core::resource::network::Network;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::dhcp::auto::Auto;
 use crate::dhcp::{ConflictProbe, LeaseError, LeaseStore, Mode, Responder, Segment};
 use crate::tftp::Limits;
 use crate::{Base, BootFiles};
+pub use served::NetworkStatus;
+use served::Served;
 use sockets::{Interface, PacketSocket};
 use tftp::TftpServer;
 
@@ -83,17 +84,6 @@ pub enum ServerError {
         #[source]
         source: LeaseError,
     },
-}
-
-/// How one Network is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetworkStatus {
-    /// Its name.
-    pub network: String,
-    /// What DHCP does there at the moment; `None` when nothing.
-    pub mode: Option<Mode>,
-    /// Why, for a person: the state of `auto`, or what is wrong with the interface.
-    pub reason: String,
 }
 
 /// Running boot services. They end when the token that they were started with is cancelled.
@@ -170,67 +160,6 @@ fn echo_probe(tasks: &TaskTracker, cancel: &CancellationToken) -> Option<Arc<dyn
         Err(error) => {
             tracing::warn!(%error, "addresses are leased unprobed: no raw ICMP socket (needs CAP_NET_RAW)");
             None
-        }
-    }
-}
-
-/// A Network that is served, and the state of its `auto`.
-#[derive(Debug)]
-struct Served {
-    name: String,
-    spec: NetworkSpec,
-    auto: Option<Mutex<Auto>>,
-    since: Instant,
-}
-
-impl Served {
-    fn new(network: &Network) -> Option<Self> {
-        let spec = network.spec.clone();
-        let auto = match spec.dhcp {
-            DhcpMode::Off => return None,
-            DhcpMode::Auto => Some(Mutex::new(Auto::new(spec.allow_full))),
-            DhcpMode::Full | DhcpMode::Reservation | DhcpMode::Proxy => None,
-        };
-        Some(Self { name: network.metadata.name.clone(), spec, auto, since: Instant::now() })
-    }
-
-    fn with_auto<T>(&self, what: impl FnOnce(&mut Auto, Duration) -> T) -> Option<T> {
-        let auto = self.auto.as_ref()?;
-        Some(what(&mut auto.lock().unwrap_or_else(PoisonError::into_inner), self.since.elapsed()))
-    }
-
-    fn mode(&self) -> Mode {
-        match self.spec.dhcp {
-            DhcpMode::Full => Mode::Full,
-            DhcpMode::Reservation => Mode::Reservation,
-            DhcpMode::Proxy | DhcpMode::Off => Mode::Proxy,
-            DhcpMode::Auto => self.with_auto(|auto, _| auto.mode()).unwrap_or(Mode::Proxy),
-        }
-    }
-
-    /// What is wrong with the pool, where there should be one.
-    fn pool_problem(&self) -> Option<&'static str> {
-        let subnet = self.spec.subnet;
-        match self.spec.pool {
-            _ if self.mode() != Mode::Full => None,
-            None => Some("without a pool only machines with a reservation get an address"),
-            Some(pool) if pool.start > pool.end => Some("the pool ends before it begins: no address can be leased"),
-            Some(pool) if !subnet.contains(&pool.start) || !subnet.contains(&pool.end) => {
-                Some("the pool reaches out of the subnet: addresses outside are not leased")
-            }
-            Some(_) => None,
-        }
-    }
-
-    fn status(&self, problem: Option<String>) -> NetworkStatus {
-        let network = self.name.clone();
-        match problem {
-            Some(reason) => NetworkStatus { network, mode: None, reason },
-            None => {
-                let reason = self.with_auto(|auto, _| auto.reason()).unwrap_or_else(|| "as set".to_owned());
-                let reason = self.pool_problem().map_or(reason.clone(), |problem| format!("{reason}; {problem}"));
-                NetworkStatus { network, mode: Some(self.mode()), reason }
-            }
         }
     }
 }
@@ -493,22 +422,5 @@ mod tests {
         status.wait_for(Vec::is_empty).await.unwrap();
         cancel.cancel();
         tokio::time::timeout(STOP, server.join()).await.expect("it ends");
-    }
-
-    #[test]
-    fn the_status_says_what_is_wrong() {
-        let auto = serde_json::json!({"interface": "eth0", "dhcp": "auto", "subnet": "10.0.0.0/24", "allowFull": true});
-        let served = Served::new(&network("a", &auto)).unwrap();
-        assert_eq!(served.mode(), Mode::Proxy);
-        served.with_auto(|auto, _| auto.foreign(Ipv4Addr::new(10, 0, 0, 9)));
-        assert!(served.status(None).reason.contains("10.0.0.9"));
-        let pool = |start: &str, end: &str| {
-            let pool = serde_json::json!({"start": start, "end": end});
-            let spec = serde_json::json!({"interface": "eth0", "dhcp": "full", "subnet": "10.0.0.0/24", "pool": pool});
-            Served::new(&network("a", &spec)).unwrap().status(None).reason
-        };
-        assert_eq!(pool("10.0.0.5", "10.0.0.9"), "as set");
-        assert!(pool("10.0.0.9", "10.0.0.5").contains("ends before"));
-        assert!(pool("10.0.0.9", "10.0.1.5").contains("out of the subnet"));
     }
 }
