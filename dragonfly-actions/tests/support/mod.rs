@@ -38,6 +38,17 @@ pub(crate) fn sh(program: &str, args: &[&str]) -> String {
     text
 }
 
+/// Unmounts, and waits a moment: what other tests start holds our files from fork to exec.
+fn unmount(at: &Path) {
+    for _ in 0..100 {
+        if Command::new("umount").arg(at).output().is_ok_and(|out| out.status.success()) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    sh("umount", &[&at.to_string_lossy()]);
+}
+
 impl Disk {
     pub(crate) fn new(mib: u64, sector: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -89,7 +100,7 @@ impl Disk {
         let at = tempfile::tempdir().unwrap();
         sh("mount", &[&self.partition(number), &at.path().to_string_lossy()]);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(at.path())));
-        sh("umount", &[&at.path().to_string_lossy()]);
+        unmount(at.path());
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
