@@ -139,7 +139,7 @@ async fn the_log_is_bounded_in_bytes_too() {
 #[tokio::test]
 async fn many_callers_share_a_commit_and_one_that_fails_fails_alone() {
     let Temporary(store, _directory) =
-        temporary(Options { pause: Some(Duration::from_millis(20)), ..Options::default() });
+        temporary(Options { pause: Some(Duration::from_millis(100)), ..Options::default() });
     let started = std::time::Instant::now();
     let writes = (0..200).map(|n| {
         let store = &store;
@@ -150,7 +150,7 @@ async fn many_callers_share_a_commit_and_one_that_fails_fails_alone() {
     assert_eq!(done.iter().filter(|result| result.is_ok()).count(), 100);
     assert!(done.iter().flat_map(|r| r.as_ref().err()).all(|e| matches!(e, StoreError::AlreadyExists { .. })));
     // One commit each would have rested 200 times.
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert_eq!(store.list(Kind::HARDWARE, &Selector::all(), 0, None).await.unwrap().items.len(), 100);
 }
 
