@@ -48,6 +48,9 @@ pub(crate) fn build(kernel: &str) -> Result<Artifacts> {
     digest.update(std::fs::read(&mage).with_context(|| mage.display().to_string())?);
     digest_tree(&workspace()?.join("dragonfly-server/src/mage_build"), &mut digest)?;
     let boot_files = cache()?.join(format!("boot-{}", &hex::encode(digest.finalize())[..16]));
+    // Two labs at once build them once. Closing the file unlocks it.
+    let lock = std::fs::File::create(cache()?.join("boot.lock"))?;
+    lock.lock()?;
     if !boot_files.join("manifest.json").exists() {
         let half = boot_files.with_extension("half");
         if half.exists() {
