@@ -143,4 +143,35 @@ mod tests {
             assert!(real_package(name).unwrap_err().to_string().contains("not a Debian kernel package"), "{name}");
         }
     }
+
+    #[test]
+    fn a_directory_laid_out_as_alpines_netboot() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree/modules/6.6.7-0-lts/kernel/fs/ext4");
+        std::fs::create_dir_all(&tree).unwrap();
+        std::fs::create_dir_all(dir.path().join("tree/modules/firmware")).unwrap();
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gz, b"a module").unwrap();
+        std::fs::write(tree.join("ext4.ko.gz"), gz.finish().unwrap()).unwrap();
+        std::fs::write(dir.path().join("tree/modules/6.6.7-0-lts/modules.dep"), "kernel/fs/ext4/ext4.ko.gz:\n")
+            .unwrap();
+        let netboot = dir.path().join("netboot");
+        std::fs::create_dir(&netboot).unwrap();
+        let error = from_netboot(&netboot, dir.path(), &|_| {}).unwrap_err().to_string();
+        assert!(error.contains("vmlinuz-*"), "{error}");
+        std::fs::write(netboot.join("vmlinuz-lts"), b"kernel").unwrap();
+        let (source, modloop) = (dir.path().join("tree"), netboot.join("modloop-lts"));
+        let args = [source.as_os_str(), modloop.as_os_str(), "-quiet".as_ref(), "-no-progress".as_ref()];
+        run("mksquashfs", &args, None, "squashfs-tools").unwrap();
+        // The second time it comes from the cache.
+        for _ in 0..2 {
+            let kernel = from_netboot(&netboot, dir.path(), &|_| {}).unwrap();
+            assert_eq!(kernel.release, "6.6.7-0-lts");
+            assert_eq!(kernel.image, netboot.join("vmlinuz-lts"));
+            let tree = super::super::modules::Tree::open(&kernel.modules, &kernel.release).unwrap();
+            let selection = tree.select(["ext4"].into_iter());
+            let contents = tree.contents(&selection).unwrap();
+            assert_eq!(contents, [("kernel/fs/ext4/ext4.ko".to_owned(), b"a module".to_vec())]);
+        }
+    }
 }
