@@ -56,7 +56,7 @@ impl World {
         interrupt.check()?;
         let (directory, temporary) = match wish.keep {
             Some(directory) => {
-                std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+                keep_in(directory).with_context(|| directory.display().to_string())?;
                 (directory.canonicalize()?, None)
             }
             None => {
@@ -101,5 +101,47 @@ impl World {
         }
         self.server.apply(&manifest::network(dhcp))?;
         Ok(machines)
+    }
+}
+
+/// Left in a directory that a lab has filled, so that the next one may clear it.
+const MARK: &str = ".dragonfly-lab";
+
+/// Makes a directory ready to keep a run: empty, or cleared of what an earlier run kept there. An
+/// old store or serial log would be taken for this run's.
+fn keep_in(directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let mut entries = std::fs::read_dir(directory)?.peekable();
+    if directory.join(MARK).exists() {
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(entry.path())?;
+            } else {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+    } else if entries.peek().is_some() {
+        anyhow::bail!("holds files that no lab has put there; name another directory with --keep");
+    }
+    std::fs::write(directory.join(MARK), "")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_lab_has_kept_is_cleared() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = directory.path().join("kept");
+        keep_in(&kept).unwrap();
+        std::fs::create_dir_all(kept.join("data/x")).unwrap();
+        keep_in(&kept).unwrap();
+        assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 1, "the mark alone is left");
+        std::fs::write(directory.path().join("letter"), "mine").unwrap();
+        assert!(keep_in(directory.path()).is_err());
+        assert!(directory.path().join("letter").exists());
     }
 }
