@@ -94,7 +94,7 @@ impl fmt::Debug for App {
 
 /// Every route of the server.
 ///
-/// Requests must carry a [`Connection`](crate::listen::Connection) extension, as
+/// Requests must carry a [`Connection`] extension, as
 /// [`listen::serve`](crate::listen::serve) adds it. Whoever serves this router by other means adds it
 /// there, and puts TLS before it.
 pub fn app(app: App) -> Router {
