@@ -162,6 +162,7 @@ fn in_root(
     if firmware == FirmwareMode::Bios {
         check_bios(root, directory)?;
     }
+    root.name_partitions()?;
     configure(root, directory, params, cx)?;
     match bootentry::find(root, None) {
         Ok(entry) if kernel_path(root, &entry.kernel).is_some() => {

@@ -216,6 +216,23 @@ impl Root {
         Ok(())
     }
 
+    /// Names its partitions by UUID under `/dev/disk`, where no device manager has done so. Without
+    /// that name `grub-mkconfig` writes `root=/dev/sda3`, which may be another disk when the installed
+    /// system's kernel counts them.
+    pub(crate) fn name_partitions(&self) -> Result<(), ActionError> {
+        let directory = self.host.dev.join("disk/by-uuid");
+        fs::create_dir_all(&directory).or_failed(|| format!("{} could not be made", directory.display()))?;
+        for (place, ..) in &self.partitions {
+            let Some(uuid) = place.holds.as_ref().and_then(|holds| holds.uuid.as_deref()) else { continue };
+            let link = directory.join(uuid);
+            if fs::symlink_metadata(&link).is_err() {
+                std::os::unix::fs::symlink(Path::new("../..").join(place.name()), &link)
+                    .or_failed(|| format!("{} could not be made", link.display()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Shows a file or directory of this machine inside the system.
     fn bind(&mut self, from: &Path, at: PathBuf) -> Result<(), ActionError> {
         let nothing = None::<&str>;
