@@ -203,7 +203,7 @@ fn refused(image: &OsImage) -> Vec<Refused> {
 - {name: reboot, action: reboot}
 "
             .into(),
-            words: &["actions[0]", "partitions[1]", "inside partitions[0]"],
+            words: &["actions[0]", "partitions[1]", "overlaps partitions[0]"],
         },
         Refused {
             name: "no-digest",
