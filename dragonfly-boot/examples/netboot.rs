@@ -101,6 +101,8 @@ async fn main() -> anyhow::Result<()> {
     let (p, o, f) = (provider.clone(), observer.clone(), files.clone());
     let server = BootServer::start(config, p, leases, o, f, cancel.clone()).await?;
     let mut status = server.status();
+    // The first status may have been there before we looked; it is news to whoever reads this.
+    status.mark_changed();
     tokio::spawn(async move {
         while status.changed().await.is_ok() {
             say(&format!("{:?}", *status.borrow_and_update()));
