@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use dragonfly_core::secret::Mask;
 use tokio::sync::Notify;
 
 use crate::console::Console;
@@ -26,6 +27,7 @@ struct Inner {
     /// Seconds that the kernel had run when the agent started.
     boot_offset: f64,
     kept: Mutex<Kept>,
+    mask: Mutex<Mask>,
     more: Notify,
 }
 
@@ -40,22 +42,42 @@ impl Journal {
     /// A log that shows its lines on this console.
     pub fn new(console: Console) -> Self {
         let boot_offset = uptime().unwrap_or(0.0);
-        let inner =
-            Inner { console, started: Instant::now(), boot_offset, kept: Mutex::default(), more: Notify::new() };
+        let inner = Inner {
+            console,
+            started: Instant::now(),
+            boot_offset,
+            kept: Mutex::default(),
+            mask: Mutex::default(),
+            more: Notify::new(),
+        };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// From here on these secrets are taken out of every line.
+    pub fn hide(&self, mask: Mask) {
+        *self.inner.mask.lock().unwrap_or_else(PoisonError::into_inner) = mask;
     }
 
     /// A line for the console and the log.
     pub fn say(&self, text: impl AsRef<str>) {
-        self.inner.console.line(text.as_ref());
-        self.note(text);
+        let text = self.shown(text.as_ref());
+        self.inner.console.line(&text);
+        self.keep(&text);
     }
 
     /// A line for the log only.
     pub fn note(&self, text: impl AsRef<str>) {
+        self.keep(&self.shown(text.as_ref()));
+    }
+
+    fn shown(&self, text: &str) -> String {
+        self.inner.mask.lock().unwrap_or_else(PoisonError::into_inner).hide(text).into_owned()
+    }
+
+    fn keep(&self, text: &str) {
         let seconds = self.inner.boot_offset + self.inner.started.elapsed().as_secs_f64();
         let mut line = format!("{seconds:9.2} ");
-        line.extend(text.as_ref().chars().take(LINE).map(|c| if c.is_control() { ' ' } else { c }));
+        line.extend(text.chars().take(LINE).map(|c| if c.is_control() { ' ' } else { c }));
         line.push('\n');
         {
             let mut kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);

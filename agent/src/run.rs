@@ -6,6 +6,7 @@ use std::time::Duration;
 use dragonfly_core::action::{
     ActionContext, ActionError, Actions, Canceller, ImageSource, Planned, Progress, ProgressSink, Resume,
 };
+use dragonfly_core::secret::Mask;
 use dragonfly_core::wire::{Failure, Heard, Report, ReportKind, Work, WorkStep};
 use dragonfly_core::workflow::StepEvent;
 use tokio::sync::{mpsc, oneshot};
@@ -82,9 +83,12 @@ impl Runner {
     /// Runs an attempt to its end.
     pub async fn execute(&self, work: &Work) -> Outcome {
         let wire = Wire::new(work);
+        let mask = Mask::new(&work.secrets);
+        self.journal.hide(mask.clone());
         let planned = match plan(&self.actions, &work.steps) {
             Ok(planned) => planned,
             Err(failure) => {
+                let failure = mask.hide_in(failure);
                 self.say_failure("refused", &failure);
                 let _ = self.reports.report(&wire.report(ReportKind::Refused { failure: failure.clone() })).await;
                 return Outcome::Refused(failure);
@@ -100,7 +104,7 @@ impl Runner {
         let teller = Teller::start(Arc::clone(&self.reports), wire.clone(), self.journal.clone(), self.heartbeat);
         let mut again = false;
         for (index, (step, planned)) in work.steps.iter().zip(&planned).enumerate() {
-            let end = self.step(&teller, work, index, step, planned, &mut again).await;
+            let end = self.step(&teller, &mask, work, index, planned, &mut again).await;
             if let Some(reason) = teller.stopped() {
                 self.journal.say(format!("stopped by the server: {reason}"));
                 teller.finish().await;
@@ -127,12 +131,13 @@ impl Runner {
     async fn step(
         &self,
         teller: &Teller,
+        mask: &Mask,
         work: &Work,
         index: usize,
-        step: &WorkStep,
         planned: &Planned,
         again: &mut bool,
     ) -> Result<(), Failure> {
+        let Some(step) = work.steps.get(index) else { return Ok(()) };
         let canceller = Canceller::default();
         teller.at(index, &canceller);
         let sink = Arc::new(Sink { progress: Arc::clone(&teller.progress), journal: self.journal.clone() });
@@ -186,7 +191,7 @@ impl Runner {
                 Ok(())
             }
             Err(error) => {
-                let failure = Failure::of(&error);
+                let failure = mask.hide_in(Failure::of(&error));
                 teller.tell(index, StepEvent::Failed, Some(failure.clone())).await;
                 Err(failure)
             }

@@ -40,6 +40,9 @@ struct ToilParams {
     millis: u64,
     #[serde(default)]
     fail: bool,
+    /// Said in the log, and quoted in the failure.
+    #[serde(default)]
+    says: String,
 }
 
 impl Action for Toil {
@@ -61,7 +64,9 @@ impl Action for Toil {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        if params.fail { Err(ActionError::because("the disk is on fire; put it out")) } else { Ok(()) }
+        cx.log(&params.says);
+        let why = format!("the disk is on fire{}; put it out", params.says);
+        if params.fail { Err(ActionError::because(why)) } else { Ok(()) }
     }
 
     async fn verify(&self, _: ToilParams, _: &ActionContext) -> Result<bool, ActionError> {
@@ -75,7 +80,13 @@ fn step(name: &str, with: serde_json::Value) -> WorkStep {
 }
 
 fn work(attempt: u32, steps: Vec<WorkStep>) -> Orders {
-    Orders::Execute(Box::new(Work { workflow: "w".into(), attempt, permit: Permit::default(), steps }))
+    Orders::Execute(Box::new(Work {
+        workflow: "w".into(),
+        attempt,
+        permit: Permit::default(),
+        steps,
+        secrets: Vec::new(),
+    }))
 }
 
 struct Setup {
@@ -372,4 +383,26 @@ async fn images_resume_and_notice_a_change() {
     let foreign = images.open(&"https://198.51.100.1/x".parse().unwrap(), 0, None).await.unwrap_err();
     let why = mage::client::chain(&foreign);
     assert!(why.contains("no certificate authorities"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_program_says_of_a_secret_leaves_the_machine_without_it() {
+    let with = serde_json::json!({"fail": true, "says": ", chpasswd: correct-horse is too simple"});
+    let Orders::Execute(mut orders) = work(1, vec![step("a", with)]) else { unreachable!() };
+    orders.secrets = vec!["correct-horse".to_owned().into()];
+    let s = setup(vec![Orders::Execute(orders)]).await;
+    let link = s.link();
+    link.connect().await.unwrap();
+    let runner = s.runner(&link);
+    let agent = tokio::spawn({
+        let (link, journal) = (Arc::clone(&link), s.journal.clone());
+        async move { serve(&link, &runner, &journal, &|| {}).await }
+    });
+    until("the failure", || events(&s.script).contains(&"0 Failed".to_owned())).await;
+    agent.abort();
+    let reports = format!("{:?}", s.script.lock().unwrap().reports);
+    assert!(reports.contains("chpasswd: [secret] is too simple") && !reports.contains("correct-horse"), "{reports}");
+    let (_, log) = s.journal.pending(usize::MAX).unwrap();
+    let log = String::from_utf8_lossy(&log);
+    assert!(log.contains("chpasswd: [secret] is too simple") && !log.contains("correct-horse"), "{log}");
 }

@@ -3,6 +3,8 @@
 //! Sealing is XChaCha20-Poly1305 with a random 24-byte nonce; the additional data names the object
 //! and key, so that a sealed value cannot be moved to another place.
 
+mod mask;
+
 use std::fmt;
 
 use base64::Engine as _;
@@ -11,6 +13,8 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroizing;
+
+pub use mask::Mask;
 
 /// Text that does not print and is wiped from memory when dropped.
 ///
@@ -50,6 +54,11 @@ impl fmt::Debug for SecretString {
 /// For `#[serde(serialize_with)]` on the few fields whose purpose is to carry a secret.
 pub fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.reveal())
+}
+
+/// [`expose`] for a list.
+pub fn expose_all<S: Serializer>(secrets: &[SecretString], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(secrets.iter().map(SecretString::reveal))
 }
 
 /// A value that only the holder of the key can read: base64 of nonce and ciphertext.

@@ -155,10 +155,14 @@ pub struct Work {
     pub permit: Permit,
     /// Every step, rendered for this machine.
     pub steps: Vec<WorkStep>,
+    /// The secrets that stand in `steps`. The agent takes them out of everything that it shows, logs or
+    /// reports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "crate::secret::expose_all")]
+    pub secrets: Vec<SecretString>,
 }
 
 /// One step of an attempt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkStep {
     /// As in the template.
@@ -172,6 +176,13 @@ pub struct WorkStep {
     /// It was done in an earlier attempt: verify, and skip it if it still holds.
     #[serde(default)]
     pub done_before: bool,
+}
+
+// By hand: the parameters may hold secrets.
+impl std::fmt::Debug for WorkStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkStep").field("name", &self.name).field("action", &self.action).finish_non_exhaustive()
+    }
 }
 
 /// The agent says how far it has come. `(workflow, attempt, step, generation)` names the try.

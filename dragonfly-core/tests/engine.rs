@@ -31,11 +31,19 @@ impl TemplateChecker for Names {
     fn check(&self, template: &TemplateSpec) -> Vec<Problem> {
         let known = ["image2disk", "writefile", "reboot"];
         let wrong = template.actions.iter().enumerate().filter(|(_, a)| !known.contains(&a.action.as_str()));
+        // As real checkers do, this one quotes what it does not like.
+        let quoted = template.actions.iter().enumerate().filter(|(_, a)| a.with["mode"].is_string());
+        let quoted = quoted.filter(|(_, a)| !a.with["mode"].as_str().is_some_and(|m| m.starts_with(['{', '[', '0'])));
+        let quoted = quoted.map(|(i, a)| Problem {
+            path: format!("actions[{i}].with.mode"),
+            problem: format!("{} is not a mode", a.with["mode"]),
+        });
         wrong
             .map(|(i, a)| Problem {
                 path: format!("actions[{i}].action"),
                 problem: format!("no action is called `{}`", a.action),
             })
+            .chain(quoted)
             .collect()
     }
 }
@@ -45,6 +53,7 @@ struct Site {
     store: Arc<dyn Store>,
     key: SealingKey,
     clock: Arc<ManualClock>,
+    logs: tempfile::TempDir,
 }
 
 const SETUP: &str = "
@@ -87,32 +96,33 @@ impl Site {
     async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000)));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock) as _));
-        let site = Self {
-            engine: Self::open(&store, &clock, None).await.0,
-            store,
-            key: SealingKey::generate().unwrap(),
-            clock,
-        };
-        let site = site.restarted().await;
+        let key = SealingKey::generate().unwrap();
+        let logs = tempfile::tempdir().unwrap();
+        let engine = Self::open(&store, &clock, &key, &logs).await;
+        let site = Self { engine, store, key, clock, logs };
         site.engine.apply(SETUP, "test").await.unwrap();
         site
     }
 
-    async fn open(store: &Arc<dyn Store>, clock: &Arc<ManualClock>, key: Option<SealingKey>) -> (Engine,) {
-        let key = key.unwrap_or_else(|| SealingKey::generate().unwrap());
+    async fn open(
+        store: &Arc<dyn Store>,
+        clock: &Arc<ManualClock>,
+        key: &SealingKey,
+        logs: &tempfile::TempDir,
+    ) -> Engine {
         let clock: Arc<ManualClock> = Arc::clone(clock);
-        let engine = Engine::builder(Arc::clone(store), key, Arc::new(Names))
+        Engine::builder(Arc::clone(store), key.clone(), Arc::new(Names))
             .clock(clock)
+            .logs(logs.path().to_owned())
             .settings(Settings { server_pin: "ab".repeat(32), ..Settings::default() })
             .build()
             .await
-            .unwrap();
-        (engine,)
+            .unwrap()
     }
 
     /// The same store and key under a new engine: everything in memory is gone.
     async fn restarted(self) -> Self {
-        let engine = Self::open(&self.store, &self.clock, Some(self.key.clone())).await.0;
+        let engine = Self::open(&self.store, &self.clock, &self.key, &self.logs).await;
         Self { engine, ..self }
     }
 
@@ -123,6 +133,21 @@ impl Site {
     fn phase(&self, n: u8) -> Option<Phase> {
         let name = self.engine.resolve(&mac(n).to_string()).ok()?;
         self.engine.machines().iter().find(|m| m.name() == name)?.status.phase
+    }
+
+    /// Neither objects as they are stored or shown, nor any event, hold this text.
+    async fn says_nowhere(&self, text: &str) {
+        for kind in [Kind::HARDWARE, Kind::TEMPLATE, Kind::WORKFLOW, Kind::NETWORK, Kind::SECRET] {
+            for record in self.engine.list(kind, &Default::default(), 0, None).await.unwrap().items {
+                assert!(!record.to_json().to_string().contains(text), "{:#}", record.to_json());
+            }
+            for record in self.store.list(kind, &Default::default(), 0, None).await.unwrap().items {
+                assert!(!record.to_json().to_string().contains(text), "{:#}", record.to_json());
+            }
+        }
+        for event in self.engine.events().subscribe(Some(0)).replay {
+            assert!(!format!("{event:?}").contains(text), "{event:?}");
+        }
     }
 
     fn run(&self, name: &str) -> Arc<dragonfly_core::resource::Workflow> {
@@ -273,9 +298,62 @@ async fn secrets_do_not_come_back() {
     for record in site.engine.list(Kind::WORKFLOW, &Default::default(), 0, None).await.unwrap().items {
         assert!(!record.to_json().to_string().contains("correct-horse"));
     }
-    drop(work);
+    // A program on the machine quotes it; an agent that takes nothing out passes it on.
+    assert_eq!(work.secrets, ["correct-horse".to_owned().into()]);
+    assert_eq!(agent.say(&work, ReportKind::Began).await, Heard::GoOn);
+    assert_eq!(agent.step(&work, 0, StepEvent::Began).await, Heard::GoOn);
+    let line = "   1.00 chpasswd: correct-horse is too simple\n";
+    site.engine.log(&agent.key, 0, line.into()).await.unwrap();
+    let failure = Failure {
+        message: "chpasswd: \"correct-horse\" is too simple".into(),
+        causes: vec!["sent correct-horse".into()],
+    };
+    let failed = ReportKind::Step { index: 0, event: StepEvent::Failed, progress: None, failure: Some(failure) };
+    agent.say(&work, failed).await;
+    assert_eq!(site.engine.read_log(&agent.welcome.machine).await.unwrap(), line.replace("correct-horse", "[secret]"));
+    assert!(site.run(&work.workflow).status.message.contains("[secret]"));
+    site.says_nowhere("correct-horse").await;
     let unchanged = site.engine.apply(SETUP, "me").await.unwrap();
     assert!(unchanged.iter().all(|a| a.change == dragonfly_core::engine::Change::Unchanged), "{unchanged:?}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_secret_is_told_without_it() {
+    let site = Site::new().await;
+    let template = "
+apiVersion: dragonfly.computer/v1
+kind: Template
+metadata: { name: debian }
+spec:
+  values: { password: { valueFrom: { secretRef: { name: root, key: password } } } }
+  actions:
+    - { name: hostname, action: writefile, with: { mode: '{{ values.password }}' } }
+";
+    let agent = site.boot(1).await;
+    site.engine.apply(template, "me").await.unwrap();
+    let Err(EngineError::Invalid(problems)) = site.engine.assign(&agent.welcome.machine, assign(), "me").await else {
+        panic!("a mode that is a password is not accepted");
+    };
+    assert_eq!(problems[0].path, "actions[0].with.mode");
+    assert!(problems[0].problem.contains("Secret"), "{problems:?}");
+    assert!(!format!("{problems:?}").contains("correct"), "{problems:?}");
+    // Good when it was assigned, not any more when the machine asks.
+    let secret = |value: &str| {
+        format!(
+            "apiVersion: dragonfly.computer/v1\nkind: Secret\nmetadata: {{ name: root }}\nspec: {{ data: {{ password: '{value}' }} }}\n"
+        )
+    };
+    site.engine.apply(&secret("0644"), "me").await.unwrap();
+    let run = site.engine.assign(&agent.welcome.machine, assign(), "me").await.unwrap();
+    site.engine.apply(&secret("correct-horse"), "me").await.unwrap();
+    assert!(matches!(agent.orders().await, Orders::Wait { .. }));
+    let status = site.run(run.name()).status.clone();
+    assert_eq!(status.state, RunState::Failed);
+    assert!(
+        status.message.contains("actions[0].with.mode") || format!("{status:?}").contains("with.mode"),
+        "{status:?}"
+    );
+    site.says_nowhere("correct-horse").await;
 }
 
 #[tokio::test]
@@ -434,7 +512,13 @@ async fn only_assign_authorises() {
     assert_eq!(site.fate(1), "discover");
     assert!(matches!(agent.orders().await, Orders::Wait { .. }));
     // A report for it changes nothing either.
-    let work = Work { workflow: "forged".into(), attempt: 1, permit: Default::default(), steps: Vec::new() };
+    let work = Work {
+        workflow: "forged".into(),
+        attempt: 1,
+        permit: Default::default(),
+        steps: Vec::new(),
+        secrets: Vec::new(),
+    };
     assert!(matches!(agent.say(&work, ReportKind::Began).await, Heard::Stop { .. }));
     site.clock.advance(Duration::from_secs(90));
     site.engine.sweep().await.unwrap();

@@ -84,7 +84,7 @@ fn every_golden_file_is_tested() {
         assert!(here.contains(&format!("{name}\"")), "{name} is tested nowhere");
         count += 1;
     }
-    assert_eq!(count, 21, "a golden file was taken away");
+    assert_eq!(count, 22, "a golden file was taken away");
 }
 
 #[test]
@@ -285,6 +285,7 @@ fn work() {
                 done_before: false,
             },
         ],
+        secrets: Vec::new(),
     };
     golden("orders-execute.json", &Orders::Execute(Box::new(work)));
     let all = Work {
@@ -292,8 +293,11 @@ fn work() {
         attempt: 1,
         permit: Permit { workflow_uid, generation: 1, overwrite: Overwrite::All },
         steps: Vec::new(),
+        secrets: Vec::new(),
     };
-    golden("orders-execute-all-disks.json", &Orders::Execute(Box::new(all)));
+    golden("orders-execute-all-disks.json", &Orders::Execute(Box::new(all.clone())));
+    let with_secrets = Work { secrets: vec!["correct-horse".to_owned().into()], ..all };
+    golden("orders-execute-secrets.json", &Orders::Execute(Box::new(with_secrets)));
 }
 
 #[test]

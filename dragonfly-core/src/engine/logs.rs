@@ -36,10 +36,13 @@ impl Engine {
     /// `NotFound`; `Log` when the disk fails.
     pub async fn read_log(&self, machine: &str) -> Result<String> {
         let name = self.resolve(machine)?;
-        let session = self.machine(&name)?.status.session.as_ref().map(|s| s.id.to_string());
+        let object = self.machine(&name)?;
+        let run = object.status.workflow.as_deref().and_then(|run| self.inner.cache.get::<WorkflowSpec>(run));
+        let mask = run.map(|run| self.mask(&object, &run)).unwrap_or_default();
+        let session = object.status.session.as_ref().map(|s| s.id.to_string());
         let Some(path) = session.and_then(|id| self.log_path(&name, &id)) else { return Ok(String::new()) };
         match tokio::task::spawn_blocking(move || tail(&path)).await {
-            Ok(Ok(text)) => Ok(text),
+            Ok(Ok(text)) => Ok(mask.hide(&text).into_owned()),
             Ok(Err(source)) if source.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
             Ok(Err(source)) => Err(EngineError::Log { machine: name, source }),
             Err(stopped) => Err(EngineError::Log { machine: name, source: std::io::Error::other(stopped) }),
@@ -48,8 +51,9 @@ impl Engine {
 
     /// What a workflow is to carry of its log. Small and local: read in place.
     pub(super) fn log_tail(&self, machine: &str, run: &str, _attempt: u32) -> Option<String> {
-        let session = self.inner.cache.get::<WorkflowSpec>(run)?.status.session.clone()?;
-        tail(&self.log_path(machine, &session)?).ok()
+        let run = self.inner.cache.get::<WorkflowSpec>(run)?;
+        let text = tail(&self.log_path(machine, run.status.session.as_deref()?)?).ok()?;
+        Some(self.mask(self.machine(machine).ok()?.as_ref(), &run).hide(&text).into_owned())
     }
 
     fn log_path(&self, machine: &str, session: &str) -> Option<PathBuf> {

@@ -19,6 +19,7 @@
 pub mod anchors;
 mod boot;
 pub mod error;
+mod fill;
 mod hello;
 mod home;
 mod logs;

@@ -26,7 +26,7 @@ impl Engine {
     ///
     /// # Errors
     /// `Unauthenticated` when the session has ended.
-    pub async fn report(&self, session: &str, report: Report) -> Result<Heard> {
+    pub async fn report(&self, session: &str, mut report: Report) -> Result<Heard> {
         let (claims, machine) = self.session(session)?;
         let name = machine.name().to_owned();
         let _guard = self.lock(&name).await;
@@ -50,6 +50,10 @@ impl Engine {
         let Some(run) = self.inner.cache.get::<WorkflowSpec>(&report.workflow) else {
             return stop("the workflow was deleted");
         };
+        // The agent does this too; what is kept must not depend on how well it did.
+        if let ReportKind::Refused { failure } | ReportKind::Step { failure: Some(failure), .. } = &mut report.what {
+            *failure = self.mask(&machine, &run).hide_in(std::mem::replace(failure, Failure::message("")));
+        }
         let me = claims.id.to_string();
         if let ReportKind::Began = report.what {
             return self.began(&name, &run, &report, &me).await;

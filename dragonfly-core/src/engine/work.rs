@@ -1,18 +1,12 @@
 //! What an agent that asks is to do.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::Value;
-
-use super::render::{self, Facts, MachineFacts};
 use super::sessions::SessionClaims;
 use super::{Engine, EngineError, Result};
 use crate::action::{Permit, Problem};
 use crate::boot::Fate;
-use crate::resource::hardware::Trust;
-use crate::resource::template::ValueSource;
-use crate::resource::{Hardware, HardwareSpec, SecretSpec, TemplateSpec, Workflow};
+use crate::resource::{Hardware, HardwareSpec, Workflow};
 use crate::wire::{Ask, Failure, Orders, Work, WorkStep};
 use crate::workflow::{RunState, StepState};
 
@@ -96,14 +90,11 @@ impl Engine {
         }
         let authorisation =
             machine.status.authorisation.as_ref().ok_or_else(|| Failure::message("the authorisation is gone"))?;
-        let content = self
-            .rendered(machine, &workflow.spec.content, &workflow.spec.values, claims.server.clone(), workflow.name())
+        let filled = self
+            .filled(machine, &workflow.spec.content, &workflow.spec.values, claims.server.clone(), workflow.name())
             .map_err(|problems| failure(&problems))?;
-        let problems = self.inner.checker.check(&content);
-        if !problems.is_empty() {
-            return Err(failure(&problems));
-        }
-        let steps = content
+        let steps = filled
+            .content
             .actions
             .into_iter()
             .enumerate()
@@ -127,119 +118,14 @@ impl Engine {
                 overwrite: authorisation.overwrite.clone(),
             },
             steps,
+            secrets: filled.secrets,
         }))
-    }
-
-    /// A template with its values and this machine's facts filled in.
-    pub(super) fn rendered(
-        &self,
-        machine: &Hardware,
-        content: &TemplateSpec,
-        given: &BTreeMap<String, ValueSource>,
-        server: url::Url,
-        run: &str,
-    ) -> std::result::Result<TemplateSpec, Vec<Problem>> {
-        let mut values = BTreeMap::new();
-        let mut problems = Vec::new();
-        let all: BTreeMap<&String, &ValueSource> = content.values.iter().chain(given).collect();
-        for (name, source) in all {
-            match self.value(machine, source) {
-                Ok(text) => {
-                    values.insert(name.clone(), text);
-                }
-                Err(problem) => problems.push(Problem { path: format!("values.{name}"), problem }),
-            }
-        }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let facts = Facts {
-            machine: MachineFacts::of(machine),
-            inventory: machine.status.inventory.as_ref(),
-            values,
-            server: server.as_str().trim_end_matches('/').to_owned(),
-            phone_home: self.phone_home_url(machine, run, &server),
-        };
-        let mut content = render::render(content, &facts)?;
-        for action in &mut content.actions {
-            self.link_images(&mut action.with, &server);
-        }
-        Ok(content)
-    }
-
-    fn value(&self, machine: &Hardware, source: &ValueSource) -> std::result::Result<String, String> {
-        let from = match source {
-            ValueSource::Plain(text) => return Ok(text.clone()),
-            ValueSource::From { value_from } => &value_from.secret_ref,
-        };
-        match machine.spec.trust {
-            Trust::Network => {}
-            Trust::Bmc => {
-                return Err("spec.trust is `bmc`: secrets go out only after a power cycle through the BMC, which this version cannot do".to_owned());
-            }
-            Trust::Tpm => return Err("spec.trust is `tpm`, which this version cannot verify".to_owned()),
-        }
-        let secret = self
-            .inner
-            .cache
-            .get::<SecretSpec>(&from.name)
-            .ok_or_else(|| format!("Secret `{}` does not exist", from.name))?;
-        let sealed = secret
-            .spec
-            .sealed
-            .get(&from.key)
-            .ok_or_else(|| format!("Secret `{}` has no key `{}`", from.name, from.key))?;
-        let place = super::resources::sealing_place(&from.name, &from.key);
-        let opened = self.inner.key.open(&place, sealed).map_err(|e| format!("Secret `{}`: {e}", from.name))?;
-        Ok(opened.reveal().to_owned())
-    }
-
-    /// Every `url` that begins with `/images/` becomes a link to this server's own images.
-    fn link_images(&self, value: &mut Value, server: &url::Url) {
-        match value {
-            Value::Object(fields) => {
-                for (key, item) in fields {
-                    match item {
-                        Value::String(text) if key == "url" && text.starts_with("/images/") => {
-                            *text = self.inner.images.link(server, text);
-                        }
-                        other => self.link_images(other, server),
-                    }
-                }
-            }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.link_images(item, server)),
-            _ => {}
-        }
     }
 
     /// Fails a workflow that cannot be carried out on its machine. Nothing was done to it.
     async fn refuse(&self, machine: &str, workflow: &Workflow, failure: Failure) -> Result<()> {
         let _guard = self.lock(machine).await;
         self.fail_run(machine, workflow.name(), None, failure, super::report::Again::Never).await
-    }
-
-    /// Everything that is wrong with a template on this machine.
-    pub(super) fn problems_on(
-        &self,
-        machine: &Hardware,
-        content: &TemplateSpec,
-        given: &BTreeMap<String, ValueSource>,
-    ) -> Vec<Problem> {
-        let unchecked = self.inner.checker.check(content);
-        if !unchecked.is_empty() {
-            return unchecked;
-        }
-        // Where the machine will reach this server is not known yet; any address shows what is wrong.
-        let server = self.inner.settings.server_url.clone().or_else(|| "https://127.0.0.1:3000".parse().ok());
-        let Some(server) = server else { return Vec::new() };
-        // Facts of a machine that was never seen are not known yet either.
-        if machine.status.inventory.is_none() {
-            return Vec::new();
-        }
-        match self.rendered(machine, content, given, server, "") {
-            Ok(filled) => self.inner.checker.check(&filled),
-            Err(problems) => problems,
-        }
     }
 
     /// The machine by name, in any spelling that people use: name, display name or MAC.
