@@ -2,12 +2,16 @@
 //! that is passed in. A fake is a small real thing with extra knobs.
 
 mod clock;
+#[cfg(feature = "redb")]
+mod disk;
 mod images;
 mod limited;
 mod recorders;
 pub mod store;
 
 pub use clock::ManualClock;
+#[cfg(feature = "redb")]
+pub use disk::{Dice, PowerCutDisk};
 pub use images::{StaticImage, StaticImages};
 pub use limited::LimitedStore;
 pub use recorders::{FakeObserver, RecordingSink};

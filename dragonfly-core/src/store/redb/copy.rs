@@ -8,7 +8,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 use super::super::{Result, StoreError, order, rules};
 use super::NAME;
 use super::file::{
-    FLOOR, FORMAT_KEY, File, LOG, LOG_BYTES, META, OBJECTS, Objects, VERSION, object_tables, sync_directory,
+    FLOOR, FORMAT_KEY, File, LOG, LOG_BYTES, META, OBJECTS, Objects, VERSION, careful, object_tables, sync_directory,
 };
 use crate::resource::Kind;
 
@@ -34,7 +34,7 @@ pub(super) fn backup(file: &File, to: &Path) -> Result<()> {
         let target = create(&partial)?;
         copy(&database.begin_read()?, &target)
     };
-    let done = copied().map_err(|error| match error {
+    let done = careful(copied).map_err(|error| match error {
         redb::Error::Io(error) => refused(format!("{} cannot be written", to.display()), error),
         other => file.failed(other),
     });
@@ -111,7 +111,10 @@ pub fn verify(path: impl Into<PathBuf>) -> Result<Verified> {
         let what = format!("{} does not exist", path.display());
         return Err(StoreError::Unavailable { store: NAME, what, source: None });
     }
-    let file = File::open(path, super::Options::default().page_cache)?;
+    verify_file(&File::open(path, super::Options::default().page_cache)?)
+}
+
+pub(super) fn verify_file(file: &File) -> Result<Verified> {
     let repaired = file.check()?;
     let database = file.database()?;
     let looked = || -> Result<Verified, redb::Error> {
@@ -136,7 +139,7 @@ pub fn verify(path: impl Into<PathBuf>) -> Result<Verified> {
         }
         Ok(verified)
     };
-    looked().map_err(|error| file.failed(error))
+    careful(looked).map_err(|error| file.failed(error))
 }
 
 fn wrong(kind: Kind, name: &str, json: &[u8], last: u64) -> Option<String> {

@@ -116,8 +116,8 @@ impl File {
     pub(super) fn reopen(&self) -> Result<()> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         *open = None;
-        let database = (self.opener)().map_err(|error| self.failed(error))?;
-        self.prepare(&database)?;
+        let database = careful(&self.opener).map_err(|error| self.failed(error))?;
+        careful(|| Ok(self.prepare(&database))).map_err(|error| self.failed(error))??;
         *open = Some(database);
         Ok(())
     }
@@ -126,7 +126,7 @@ impl File {
     pub(super) fn check(&self) -> Result<bool> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let Some(database) = &mut *open else { return Err(self.closed()) };
-        let whole = database.check_integrity().map_err(|error| self.failed(error.into()))?;
+        let whole = careful(|| Ok(database.check_integrity()?)).map_err(|error| self.failed(error))?;
         Ok(!whole)
     }
 
@@ -236,7 +236,7 @@ impl File {
     fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<Result<T>, redb::Error>) -> Result<T> {
         let database = self.database()?;
         let read = || work(&database.begin_read()?);
-        read().map_err(|error| self.failed(error))?
+        careful(read).map_err(|error| self.failed(error))?
     }
 
     /// What an error of redb's means for those who use the store.
@@ -276,6 +276,14 @@ impl File {
         told.ok();
         StoreError::Unavailable { store: NAME, what, source: Some(error.into()) }
     }
+}
+
+/// redb checks a page when it repairs, not when it reads: what a damaged one holds can make it panic.
+/// To us that is a damaged file.
+pub(super) fn careful<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    // What was half done when it panicked is not used again: the file is opened anew.
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err(redb::Error::Corrupted("what a page holds makes no sense".to_owned())))
 }
 
 /// A file that stays open while this lives.

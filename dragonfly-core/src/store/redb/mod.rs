@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
+use redb::Durability;
 use tokio::sync::broadcast::{self, Receiver, WeakSender};
 use tokio::sync::{mpsc, oneshot};
 
@@ -94,12 +95,16 @@ impl RedbStore {
     }
 
     fn start(file: File, options: Options) -> Result<Self> {
+        Self::start_with(file, options, Durability::Immediate)
+    }
+
+    fn start_with(file: File, options: Options, durability: Durability) -> Result<Self> {
         let file = Arc::new(file);
         let (jobs, queue) = mpsc::channel(QUEUE);
         let news = broadcast::channel(options.channel.max(1)).0;
         let weak = news.downgrade();
-        let writer =
-            Writer { file: Arc::clone(&file), news, clock: options.clock, log: options.log, pause: options.pause };
+        let (clock, log, pause) = (options.clock, options.log, options.pause);
+        let writer = Writer { file: Arc::clone(&file), news, clock, log, pause, durability };
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run(queue));
         let thread = thread.map_err(|source| StoreError::Unavailable {
             store: NAME,

@@ -5,14 +5,14 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use tokio::sync::broadcast::Sender;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::feed::{Change, News};
 use super::super::{Key, Part, Result, StoreError, When, rules};
 use super::NAME;
-use super::file::{FLOOR, File, LOG, LOG_BYTES, LogEntry, META, Objects, VERSION, table_name};
+use super::file::{FLOOR, File, LOG, LOG_BYTES, LogEntry, META, Objects, VERSION, careful, table_name};
 use crate::clock::{Clock, Timestamp};
 use crate::resource::{Kind, Record};
 
@@ -60,6 +60,8 @@ pub(super) struct Writer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) log: u64,
     pub(super) pause: Option<Duration>,
+    /// Anything but `Immediate` breaks the promise: tests show that they would notice.
+    pub(super) durability: Durability,
 }
 
 impl Writer {
@@ -98,9 +100,10 @@ impl Writer {
         waiting: &mut Vec<Waiting>,
     ) -> Result<Vec<Change>, redb::Error> {
         let mut job = Some(first);
-        let written = || -> Result<Vec<Change>, redb::Error> {
+        let written = careful(|| {
             let database = self.file.database().map_err(|_| redb::Error::PreviousIo)?;
-            let tx = database.begin_write()?;
+            let mut tx = database.begin_write()?;
+            tx.set_durability(self.durability)?;
             let mut group = Group::begin(&tx, self.clock.now())?;
             while let Some(Job(what)) = job.take() {
                 group.write(what, waiting)?;
@@ -115,7 +118,7 @@ impl Writer {
                 tx.commit()?;
             }
             Ok(changes)
-        }();
+        });
         // Not reached when the group could not begin.
         waiting.extend(job.map(|Job(what)| what.refused()));
         written
