@@ -7,9 +7,8 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::super::{Result, StoreError, order, rules};
 use super::NAME;
-use super::file::{
-    FLOOR, FORMAT_KEY, File, LOG, LOG_BYTES, META, OBJECTS, Objects, VERSION, careful, object_tables, sync_directory,
-};
+use super::file::{FLOOR, FORMAT_KEY, File, LOG, LOG_BYTES, META, OBJECTS, Objects, VERSION, careful, object_tables};
+use super::place::{create, sync_directory};
 use crate::resource::Kind;
 
 /// A copy's counter is this far ahead of the original's: what the original writes after it was
@@ -32,6 +31,8 @@ pub(super) fn backup(file: &File, to: &Path) -> Result<()> {
     let database = file.database()?;
     let copied = || -> Result<(), redb::Error> {
         let target = create(&partial)?;
+        target.set_len(0)?;
+        let target = Database::builder().create_file(target)?;
         copy(&database.begin_read()?, &target)
     };
     let done = careful(copied).map_err(|error| match error {
@@ -44,17 +45,6 @@ pub(super) fn backup(file: &File, to: &Path) -> Result<()> {
         std::fs::remove_file(&partial).ok();
     }
     done
-}
-
-fn create(path: &Path) -> Result<Database, redb::Error> {
-    let mut options = std::fs::OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    Ok(Database::builder().create_file(options.open(path)?)?)
 }
 
 fn copy(from: &ReadTransaction, to: &Database) -> Result<(), redb::Error> {

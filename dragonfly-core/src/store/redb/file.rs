@@ -11,6 +11,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefi
 use super::super::feed::{Change, Present, Read};
 use super::super::{Key, Page, Result, Selector, StoreError, rules};
 use super::NAME;
+use super::place::open_path;
 use crate::resource::{Kind, Record};
 
 /// The layout below. A file with a higher number is refused.
@@ -115,7 +116,7 @@ impl File {
     /// Closes it and opens it once more: redb goes on only so after an input or output error.
     pub(super) fn reopen(&self) -> Result<()> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        *open = None;
+        shut(open.take());
         let database = careful(&self.opener).map_err(|error| self.failed(error))?;
         careful(|| Ok(self.prepare(&database))).map_err(|error| self.failed(error))??;
         *open = Some(database);
@@ -131,7 +132,8 @@ impl File {
     }
 
     pub(super) fn close(&self) {
-        *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let database = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
+        shut(database);
     }
 
     /// Refuses a file of another kind or of the future; makes a new one ours.
@@ -286,6 +288,16 @@ pub(super) fn careful<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Resul
     done.unwrap_or_else(|_| Err(redb::Error::Corrupted("what a page holds makes no sense".to_owned())))
 }
 
+/// Nothing that was answered waits for this: redb notes in the file that it was closed in order.
+fn shut(database: Option<Database>) {
+    let done = careful(|| {
+        drop(database);
+        Ok(())
+    });
+    // It is opened anew, or never again.
+    done.ok();
+}
+
 /// A file that stays open while this lives.
 pub(super) struct OpenFile<'a>(RwLockReadGuard<'a, Option<Database>>);
 
@@ -298,29 +310,6 @@ impl std::ops::Deref for OpenFile<'_> {
             None => unreachable!("looked at before this was made, and the guard is still held"),
         }
     }
-}
-
-fn open_path(path: &Path, page_cache: usize) -> Result<Database, redb::Error> {
-    let existed = path.exists();
-    let mut options = std::fs::OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    let file = options.open(path)?;
-    let database = Database::builder().set_cache_size(page_cache).create_file(file)?;
-    if !existed {
-        sync_directory(path)?;
-    }
-    Ok(database)
-}
-
-/// Makes a new name durable: the file's own fsync does not.
-pub(super) fn sync_directory(path: &Path) -> std::io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(directory)?.sync_all()
 }
 
 type ReadObjects = redb::ReadOnlyTable<&'static str, &'static [u8]>;

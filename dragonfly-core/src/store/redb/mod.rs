@@ -9,7 +9,10 @@
 //! [cache](crate::cache), and a second copy of every object in here would buy nothing for it.
 
 mod copy;
+#[cfg(test)]
+mod damage;
 mod file;
+mod place;
 #[cfg(test)]
 mod power_cuts;
 #[cfg(test)]

@@ -29,8 +29,7 @@ const LOG: u64 = 8;
 
 fn on(disk: &PowerCutDisk) -> Result<File> {
     let disk = disk.clone();
-    let opener =
-        Box::new(move || Ok(Builder::new().set_cache_size(PAGE_CACHE).create_with_backend(disk.clone())?));
+    let opener = Box::new(move || Ok(Builder::new().set_cache_size(PAGE_CACHE).create_with_backend(disk.clone())?));
     File::open_by("disk".into(), opener)
 }
 
@@ -52,7 +51,7 @@ enum Event {
     /// It asked for this `spec`, or for a deletion.
     Asks(Option<Value>),
     /// It was answered that the object is now this.
-    Has(Option<Record>),
+    Has(Option<Box<Record>>),
 }
 
 struct History {
@@ -83,7 +82,7 @@ impl History {
             }
         };
         if let Ok(has) = answer {
-            self.note(name, Event::Has(has));
+            self.note(name, Event::Has(has.map(Box::new)));
         }
     }
 
@@ -152,7 +151,7 @@ impl History {
             match event {
                 Event::Asks(what) => asks.push(what.clone()),
                 Event::Has(now) => {
-                    (*has, *asks) = (now.clone(), Vec::new());
+                    (*has, *asks) = (now.as_deref().cloned(), Vec::new());
                     let version = now.as_ref().and_then(|now| crate::store::order(&now.metadata.resource_version));
                     last = last.max(version.unwrap_or(0));
                 }
@@ -168,7 +167,8 @@ impl History {
             let got = file.get(&key(name)).map_err(|error| format!("{name}: {error:?}"))?;
             let as_asked = asks.iter().any(|asked| *asked == got.as_ref().map(|record| record.spec.clone()));
             if got != *has && !as_asked {
-                let short = |record: &Option<Record>| record.as_ref().map(|r| (r.metadata.clone(), r.spec["n"].clone()));
+                let short =
+                    |record: &Option<Record>| record.as_ref().map(|r| (r.metadata.clone(), r.spec["n"].clone()));
                 return Err(format!("{name} is {:?} and was answered to be {:?}", short(&got), short(has)));
             }
         }

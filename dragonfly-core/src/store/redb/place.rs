@@ -1,0 +1,60 @@
+//! Where the file is: how it comes into being, and is found.
+
+use std::path::{Path, PathBuf};
+
+use redb::Database;
+
+/// Opens the file, or makes it when there is none.
+pub(super) fn open_path(path: &Path, page_cache: usize) -> Result<Database, redb::Error> {
+    if !path.exists() {
+        make(path)?;
+    }
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
+    // redb takes an empty file for a new one: what was ours has lost all it held.
+    if file.metadata()?.len() == 0 {
+        return Err(redb::Error::Corrupted("it is empty".to_owned()));
+    }
+    Ok(Database::builder().set_cache_size(page_cache).create_file(file)?)
+}
+
+/// Makes a file that is found whole or not at all: redb cannot open one that it had only begun when
+/// the power went.
+fn make(path: &Path) -> Result<(), redb::Error> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".new-{}", std::process::id()));
+    let draft = PathBuf::from(draft);
+    let file = create(&draft)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Err(redb::Error::DatabaseAlreadyOpen),
+        Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
+    }
+    // What an earlier start left of it.
+    file.set_len(0)?;
+    drop(Database::builder().create_file(file)?);
+    // Unlike a rename, a link never takes the place of what another server has made meanwhile.
+    let linked = std::fs::hard_link(&draft, path);
+    std::fs::remove_file(&draft).ok();
+    match linked {
+        Err(error) if !path.exists() => Err(error.into()),
+        _ => Ok(sync_directory(path)?),
+    }
+}
+
+/// A file for its owner's eyes, with what is in it already.
+pub(super) fn create(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    options.open(path)
+}
+
+/// Makes a new name durable: the file's own fsync does not.
+pub(super) fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(directory)?.sync_all()
+}
