@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
 use sha2::{Digest as _, Sha256};
 
 use super::process::output;
@@ -101,9 +103,50 @@ pub(crate) fn digest(disk: &Path, start: u64, length: u64) -> Result<String> {
     Ok(hex::encode(digest.finalize()))
 }
 
+/// Where the first byte lies that is not zero, if there is one. What was never written is not read: the
+/// file system knows where that is.
+pub(crate) fn first_written(disk: &Path) -> Result<Option<u64>> {
+    let file = File::open(disk).with_context(|| disk.display().to_string())?;
+    let mut piece = vec![0; MIB as usize];
+    let mut at = 0;
+    loop {
+        at = match lseek(&file, at, Whence::SeekData) {
+            Ok(at) => at,
+            // Nothing but a hole from here to the end.
+            Err(Errno::ENXIO) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let hole = lseek(&file, at, Whence::SeekHole)?;
+        while at < hole {
+            let want = usize::try_from((hole - at).min(MIB as i64))?;
+            let got = file.read_at(&mut piece[..want], u64::try_from(at)?)?;
+            ensure!(got > 0, "the disk ends at {at}");
+            if let Some(index) = piece[..got].iter().position(|byte| *byte != 0) {
+                return Ok(Some(u64::try_from(at)? + index as u64));
+            }
+            at += i64::try_from(got)?;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_byte_anywhere_is_found() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let first = || first_written(file.path()).unwrap();
+        assert_eq!(first(), None, "a file without a byte");
+        file.as_file().set_len(64 * MIB).unwrap();
+        assert_eq!(first(), None);
+        file.as_file().write_all_at(&[0; 4096], 8 * MIB).unwrap();
+        assert_eq!(first(), None, "zeros that were written");
+        for at in [64 * MIB - 1, 8 * MIB + 4095, 3 * MIB + 7, 0] {
+            file.as_file().write_all_at(&[1], at).unwrap();
+            assert_eq!(first(), Some(at));
+        }
+    }
 
     #[test]
     fn a_disk_without_a_table_is_named_so() {

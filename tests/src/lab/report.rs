@@ -34,3 +34,21 @@ pub(crate) struct ServerReport {
     /// Bytes that left over the bridge; nearly all of them are HTTP.
     pub(crate) http_bytes_sent: u64,
 }
+
+/// What became of each wrong image and template.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct BadImageReport {
+    pub(crate) cases: Vec<CaseReport>,
+    /// What is not as it must be; empty when all is well.
+    pub(crate) wrong: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CaseReport {
+    pub(crate) name: &'static str,
+    /// Refused as it stands, before any machine heard of it; else it failed on the machine.
+    pub(crate) refused: bool,
+    pub(crate) error: String,
+    /// The whole disk of the machine that it was meant for, compared with zeros afterwards.
+    pub(crate) disk_all_zeros: bool,
+}

@@ -4,15 +4,17 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
 use crate::lab::args::{self, FirmwareChoice, ImageChoice, TemplateChoice};
 use crate::lab::console::say;
+use crate::lab::disk;
 use crate::lab::image::{self, OsImage};
 use crate::lab::interrupt::Interrupt;
 use crate::lab::machine::Machine;
 use crate::lab::manifest;
+use crate::lab::report::{BadImageReport, CaseReport};
 use crate::lab::run::Watch;
 use crate::lab::world::{CLOUD_KERNEL, Wish, World};
 
@@ -30,13 +32,18 @@ struct Fails {
     words: &'static [&'static str],
     /// The machine's disk, in bytes.
     disk: u64,
+    /// Whether it is found before a byte is written.
+    early: bool,
 }
+
+/// The blank machine that waits for work while wrong templates are offered for it.
+const WITNESS: &str = "the waiting machine";
 
 pub(in crate::lab) fn bad_image(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
     let image = image::find_or_build(ImageChoice::Small, TemplateChoice::Disk, interrupt)?;
     let fails = fails(&image);
     let wish = Wish {
-        machines: fails.len(),
+        machines: fails.len() + 1,
         dhcp: args.dhcp,
         kernel: CLOUD_KERNEL,
         image: &image,
@@ -45,24 +52,20 @@ pub(in crate::lab) fn bad_image(args: &args::Run, interrupt: &Interrupt) -> Resu
     };
     let world = World::build(&wish, interrupt)?;
     publish_truncated(&world, &image)?;
-    let mut machines = world.machines(fails.len(), FirmwareChoice::Bios, args.dhcp)?;
-    let mut wrong = Vec::new();
-    for case in refused(&image) {
-        match world.server.apply(&manifest::template(case.name, &case.steps)) {
-            Ok(_) => wrong.push(format!("{}: was taken", case.name)),
-            Err(error) => judge(case.name, &format!("{error:#}"), case.words, &mut wrong),
-        }
-        if world.server.cli(&["get", "template", case.name]).is_ok() {
-            wrong.push(format!("{}: stands in the store", case.name));
-        }
-    }
-    for (case, machine) in fails.iter().zip(&mut machines) {
+    let mut machines = world.machines(wish.machines, FirmwareChoice::Bios, args.dhcp)?;
+    for (case, machine) in fails.iter().zip(&machines) {
         world.server.apply(&manifest::template(case.name, &case.steps))?;
         File::options().write(true).open(machine.disk())?.set_len(case.disk)?;
+    }
+    for machine in &mut machines {
         machine.start(&world.namespace, world.accel, &world.timeline)?;
     }
-    follow(args, &world, &fails, &mut machines, &mut wrong, interrupt)?;
-    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let mut report = BadImageReport::default();
+    follow(args, &world, &refused(&image), &fails, &mut machines, &mut report, interrupt)?;
+    if let Some(path) = &args.report {
+        std::fs::write(path, serde_json::to_vec_pretty(&report)?).with_context(|| path.display().to_string())?;
+    }
+    ensure!(report.wrong.is_empty(), "{}", report.wrong.join("\n"));
     say("every wrong image and template ended in an error that names its cause");
     Ok(())
 }
@@ -70,45 +73,120 @@ pub(in crate::lab) fn bad_image(args: &args::Run, interrupt: &Interrupt) -> Resu
 fn follow(
     args: &args::Run,
     world: &World,
+    refused: &[Refused],
     fails: &[Fails],
     machines: &mut [Machine],
-    wrong: &mut Vec<String>,
+    report: &mut BadImageReport,
     interrupt: &Interrupt,
 ) -> Result<()> {
     let mut watch = Watch::new(machines, false);
     let mut assigned = vec![false; fails.len()];
+    let mut offered = false;
     let end = Instant::now() + Duration::from_secs(args.timeout);
     let mut trouble = None;
     interrupt.wait_until(end, || {
-        if let Err(error) = watch.step(world, machines) {
-            trouble = Some(error);
-            return true;
-        }
-        for ((case, machine), assigned) in fails.iter().zip(&*machines).zip(&mut assigned) {
-            if watch.state(&machine.name).registered && !*assigned {
-                *assigned = true;
-                if let Err(error) = world.server.cli(&["assign", &machine.name, "--template", case.name, "--yes"]) {
-                    watch.fail(&machine.name, format!("{error:#}"));
+        let mut step = || {
+            watch.step(world, machines)?;
+            for ((case, machine), assigned) in fails.iter().zip(&*machines).zip(&mut assigned) {
+                if watch.state(&machine.name).registered && !*assigned {
+                    *assigned = true;
+                    if let Err(error) = world.server.cli(&["assign", &machine.name, "--template", case.name, "--yes"]) {
+                        watch.fail(&machine.name, format!("{error:#}"));
+                    }
                 }
             }
-        }
-        machines.iter().all(|m| watch.state(&m.name).error.is_some() || watch.state(&m.name).ready)
+            let witness = machines.last().context(WITNESS)?;
+            if watch.state(&witness.name).registered && !offered {
+                offered = true;
+                for case in refused {
+                    offer(world, case, witness, report)?;
+                }
+            }
+            anyhow::Ok(offered)
+        };
+        let offered = match step() {
+            Ok(offered) => offered,
+            Err(error) => {
+                trouble = Some(error);
+                return true;
+            }
+        };
+        let mut is_over = |m: &Machine| watch.state(&m.name).error.is_some() || watch.state(&m.name).ready;
+        offered && machines.iter().take(fails.len()).all(&mut is_over)
     });
     interrupt.check()?;
     if let Some(error) = trouble {
         return Err(error);
     }
-    for (case, machine) in fails.iter().zip(machines) {
+    for machine in &mut *machines {
         machine.stop();
-        match &watch.state(&machine.name).error {
-            None => wrong.push(format!("{}: no error", case.name)),
-            Some(error) => judge(case.name, error, case.words, wrong),
+    }
+    let witness = machines.last().context(WITNESS)?;
+    ensure!(offered, "{WITNESS} never registered: {:?}", watch.state(&witness.name).error);
+    if let Some(error) = &watch.state(&witness.name).error {
+        report.wrong.push(format!("{WITNESS}: {error}"));
+    }
+    if watch.state(&witness.name).began > 0 {
+        report.wrong.push(format!("{WITNESS}: a workflow began"));
+    }
+    // It has waited all the time since: nothing came late either.
+    match must_be_zeros(witness) {
+        Ok(()) => {
+            say(format_args!("{WITNESS}: its whole disk ({} bytes) is zeros", std::fs::metadata(witness.disk())?.len()))
         }
+        Err(error) => report.wrong.push(format!("{WITNESS}: {error:#}")),
+    }
+    for (case, machine) in fails.iter().zip(machines) {
+        let error = watch.state(&machine.name).error.clone();
+        judge(case.name, error.as_deref().unwrap_or_default(), case.words, &mut report.wrong);
         if let Err(error) = unbootable(machine) {
-            wrong.push(format!("{}: {error:#}", case.name));
+            report.wrong.push(format!("{}: {error:#}", case.name));
         }
+        let zeros = must_be_zeros(machine);
+        if let (true, Err(error)) = (case.early, &zeros) {
+            report.wrong.push(format!("{}: {error:#}", case.name));
+        }
+        report.cases.push(CaseReport {
+            name: case.name,
+            refused: false,
+            error: error.unwrap_or_default(),
+            disk_all_zeros: zeros.is_ok(),
+        });
     }
     Ok(())
+}
+
+/// Offers a wrong template for a machine that waits: it is refused with words that say why, it is not
+/// kept, it cannot be assigned, and not a byte of the machine's disk is written.
+fn offer(world: &World, case: &Refused, witness: &Machine, report: &mut BadImageReport) -> Result<()> {
+    let wrong = &mut report.wrong;
+    let error = match world.server.apply(&manifest::template(case.name, &case.steps)) {
+        Ok(_) => {
+            wrong.push(format!("{}: was taken", case.name));
+            String::new()
+        }
+        Err(error) => said(&format!("{error:#}")),
+    };
+    judge(case.name, &error, case.words, wrong);
+    if world.server.cli(&["get", "template", case.name]).is_ok() {
+        wrong.push(format!("{}: stands in the store", case.name));
+    }
+    match world.server.cli(&["assign", &witness.name, "--template", case.name, "--yes"]) {
+        Ok(_) => wrong.push(format!("{}: was assigned", case.name)),
+        Err(error) => judge(case.name, &said(&format!("{error:#}")), &[case.name], wrong),
+    }
+    let disk = must_be_zeros(witness);
+    match &disk {
+        Ok(()) => say(format_args!("{}: refused; the whole disk of {} is zeros", case.name, witness.name)),
+        Err(error) => wrong.push(format!("{}: {error:#}", case.name)),
+    }
+    report.cases.push(CaseReport { name: case.name, refused: true, error, disk_all_zeros: disk.is_ok() });
+    Ok(())
+}
+
+/// What the command line itself said, without the lab's words on how it was called.
+fn said(error: &str) -> String {
+    error.split_once(": dragonfly: ").map_or(error, |(_, said)| said).to_owned()
 }
 
 fn judge(name: &str, error: &str, words: &[&str], wrong: &mut Vec<String>) {
@@ -118,6 +196,13 @@ fn judge(name: &str, error: &str, words: &[&str], wrong: &mut Vec<String>) {
         say(format_args!("{name}: {error}"));
     } else {
         wrong.push(format!("{name}: the error does not say {missing:?}: {error}"));
+    }
+}
+
+fn must_be_zeros(machine: &Machine) -> Result<()> {
+    match disk::first_written(machine.disk())? {
+        None => Ok(()),
+        Some(at) => anyhow::bail!("the disk of {} was written: byte {at} is not zero", machine.name),
     }
 }
 
@@ -158,15 +243,29 @@ fn fails(image: &OsImage) -> Vec<Fails> {
             steps: image_step(&format!("/images/{TRUNCATED}"), &cut),
             words: &["truncated"],
             disk,
+            early: false,
         },
-        Fails { name: "wrong-checksum", steps: image_step(&url, &"0".repeat(64)), words: &["sha256", "0000"], disk },
+        Fails {
+            name: "wrong-checksum",
+            steps: image_step(&url, &"0".repeat(64)),
+            words: &["sha256", "0000"],
+            disk,
+            early: false,
+        },
         Fails {
             name: "not-there",
             steps: image_step("/images/nobody-made-this.raw.zst", &image.sha256),
             words: &["nobody-made-this.raw.zst", "404"],
             disk,
+            early: true,
         },
-        Fails { name: "disk-too-small", steps: image_step(&url, &image.sha256), words: &["small"], disk: 64 << 20 },
+        Fails {
+            name: "disk-too-small",
+            steps: image_step(&url, &image.sha256),
+            words: &["small"],
+            disk: 64 << 20,
+            early: true,
+        },
     ]
 }
 
@@ -214,4 +313,16 @@ fn refused(image: &OsImage) -> Vec<Refused> {
             words: &["actions[0]", "digest", "insecureNoDigest"],
         },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_command_lines_own_words_are_judged() {
+        let error = "\"ip\" \"assign\" \"no-digest\": exit status: 1: dragonfly: x.yaml: line 9: no";
+        assert_eq!(said(error), "x.yaml: line 9: no");
+        assert_eq!(said("cannot run ip"), "cannot run ip");
+    }
 }
