@@ -15,7 +15,7 @@ use crate::client::{Link, chain};
 use crate::cmdline::Cmdline;
 use crate::console::Console;
 use crate::images::{CA_BUNDLE, HttpImages};
-use crate::inventory::{self, Roots};
+use crate::inventory::{self, BmcAsked, Roots};
 use crate::journal::Journal;
 use crate::modules::{self, Loader, Phase};
 use crate::net::{self, card, dhcp, lldp::Neighbours};
@@ -84,7 +84,10 @@ impl Agent {
             self.prepare_machine(identity.mac).await?
         } else {
             let roots = self.roots.clone();
-            let inventory = blocking(move || inventory::gather(&roots, probe)).await?;
+            let (inventory, trouble) = blocking(move || gather_all(&roots)).await?;
+            if let Some(trouble) = trouble {
+                self.journal.say(trouble);
+            }
             (inventory, None, None)
         };
         if let Some(os) = &existing_os {
@@ -145,15 +148,12 @@ impl Agent {
             self.journal.say(format!("driver: {error}"));
         }
         let (l, roots) = (Arc::clone(&loader), self.roots.clone());
+        let bmc = BmcAsked::start(&self.roots.dev, move || load_for_bmc(&l, &roots.sys));
+        let (l, roots) = (Arc::clone(&loader), self.roots.clone());
         let rest = tokio::task::spawn_blocking(move || {
             let failed = l.load_for_devices(&roots.sys, Phase::Rest);
             for module in ["ext4", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "efivarfs"] {
                 let _ = l.load(module);
-            }
-            if inventory::smbios::Table::read(&roots.sys).bmc().is_some() {
-                for module in ["ipmi_si", "ipmi_devintf"] {
-                    let _ = l.load(module);
-                }
             }
             mount_efivars(&roots.sys);
             failed
@@ -170,8 +170,15 @@ impl Agent {
             None => self.bring_up(mac).await.ok_or_else(|| self.no_card(mac))?,
         };
         let roots = self.roots.clone();
-        let (mut inventory, existing) =
-            blocking(move || (inventory::gather(&roots, probe), discover::existing_os(&roots))).await?;
+        let (mut inventory, existing, trouble) = blocking(move || {
+            let (mut inventory, existing) = (inventory::gather(&roots, probe), discover::existing_os(&roots));
+            let trouble = bmc.tell(&mut inventory);
+            (inventory, existing, trouble)
+        })
+        .await?;
+        if let Some(trouble) = trouble {
+            self.journal.say(trouble);
+        }
         for nic in &mut inventory.nics {
             nic.lldp = neighbours.on(&nic.name);
         }
@@ -299,9 +306,33 @@ impl Agent {
     }
 }
 
+/// Loads the drivers of a management controller; whether one of them has found it.
+fn load_for_bmc(loader: &Loader, sys: &Path) -> bool {
+    // That there is none is no failure, and one that is dead shows by its silence.
+    let _ = loader.load_for_devices(sys, Phase::Management);
+    if inventory::smbios::Table::read(sys).bmc().is_some() {
+        let _ = loader.load("ipmi_si");
+    }
+    // They stay only where they have found one.
+    let found = ["ipmi_si", "ipmi_ssif"].iter().any(|driver| sys.join("module").join(driver).exists());
+    found && (loader.load("ipmi_devintf").is_ok() || sys.join("module/ipmi_devintf").exists())
+}
+
+/// The inventory with what the management controller says, where its driver is there already; and why it
+/// said nothing.
+fn gather_all(roots: &Roots) -> (Inventory, Option<String>) {
+    let bmc = BmcAsked::start(&roots.dev, || false);
+    let mut inventory = inventory::gather(roots, probe);
+    let trouble = bmc.tell(&mut inventory);
+    (inventory, trouble)
+}
+
 fn print_inventory(roots: &Roots) -> ExitCode {
     use std::io::Write;
-    let inventory = inventory::gather(roots, probe);
+    let (inventory, trouble) = gather_all(roots);
+    if let Some(trouble) = trouble {
+        Console::stderr().line(&trouble);
+    }
     let text = serde_json::to_string_pretty(&inventory).unwrap_or_default();
     match writeln!(std::io::stdout(), "{text}") {
         Ok(()) => ExitCode::SUCCESS,

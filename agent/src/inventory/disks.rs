@@ -4,11 +4,16 @@
 //! shows is what a selector matches.
 
 use std::path::Path;
+use std::time::Duration;
 
-use dragonfly_actions::run::Host;
+use dragonfly_actions::run::{Host, nvme};
 use dragonfly_core::inventory::Disk;
 
+use super::limit::Asked;
 use super::{Probe, Roots, clean, text};
+
+/// How long disks may take to say how they are. Most take a few milliseconds.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether a block device's name is that of a disk: not a loop, RAM disk, optical drive, floppy, or
 /// something that software puts together.
@@ -24,12 +29,30 @@ pub(crate) fn read(roots: &Roots, probe: Probe) -> Vec<Disk> {
     let mut host = Host::default();
     host.sys.clone_from(&roots.sys);
     host.dev.clone_from(&roots.dev);
-    host.disks()
+    let disks: Vec<Disk> = host
+        .disks()
         .into_iter()
         .filter(|disk| is_disk_name(&disk.name) && is_real(&roots.sys.join("block").join(&disk.name)))
         .take(1024)
-        .map(|disk| with_content(disk, roots, probe))
-        .collect()
+        .collect();
+    // They answer while their content is looked at.
+    let health = ask_for_wear(&disks, roots);
+    let mut disks: Vec<Disk> = disks.into_iter().map(|disk| with_content(disk, roots, probe)).collect();
+    for (name, wear) in health.answers() {
+        if let Some(disk) = disks.iter_mut().find(|disk| disk.name == name) {
+            disk.wear_percent = wear;
+        }
+    }
+    disks
+}
+
+/// How much of its life each NVMe disk has behind it; absent for one that does not say.
+fn ask_for_wear(disks: &[Disk], roots: &Roots) -> Asked<(String, Option<u8>)> {
+    let questions = disks.iter().filter(|disk| disk.bus.as_deref() == Some("nvme")).map(|disk| {
+        let (name, device) = (disk.name.clone(), roots.dev.join(&disk.name));
+        move || (name, nvme::wear(&device).ok().flatten())
+    });
+    Asked::all(questions, HEALTH_PATIENCE)
 }
 
 /// One path of a multipath NVMe device is hidden; the device itself is not.

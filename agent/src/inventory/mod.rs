@@ -1,8 +1,10 @@
 //! What this machine is made of, read from the kernel. A field that cannot be read is absent.
 
+mod bmc;
 mod cpu;
 mod disks;
 mod firmware;
+mod limit;
 mod nics;
 mod pci;
 pub mod smbios;
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use dragonfly_core::inventory::{Bytes, Inventory, Memory, System};
 use dragonfly_core::resource::hardware::Anchors;
 
+pub use bmc::BmcAsked;
 pub use disks::is_disk_name;
 
 /// Where to look. On a machine these are `/sys`, `/proc` and `/dev`; in a test, captured trees.
@@ -34,7 +37,8 @@ impl Default for Roots {
 /// What is on a disk, in words; `None` when it could not be read.
 pub type Probe = fn(&Path) -> Option<Vec<String>>;
 
-/// Everything that can be seen, in one look. Blocks.
+/// Everything that can be seen, in one look; where the management controller is on the network is for
+/// [`BmcAsked`]. Blocks.
 pub fn gather(roots: &Roots, probe: Probe) -> Inventory {
     let table = smbios::Table::read(&roots.sys);
     Inventory {

@@ -9,6 +9,17 @@ pub enum Phase {
     Network,
     /// Everything else.
     Rest,
+    /// Management controllers. Their drivers wait for them while they load, and a dead one lets them
+    /// wait long.
+    Management,
+}
+
+impl Phase {
+    /// Whether a device of phase `of` has its turn: in that phase, and a card that nobody took for one
+    /// with the rest.
+    pub fn includes(self, of: Self) -> bool {
+        self == of || (self == Self::Rest && of == Self::Network)
+    }
 }
 
 /// PCI base classes that are loaded in the network's phase.
@@ -16,18 +27,26 @@ pub const NIC_CLASSES: [&str; 1] = ["02"];
 
 /// When the driver of the device with this modalias is loaded.
 pub fn phase_of(modalias: &str) -> Phase {
-    let network = match modalias.split_once(':') {
-        // `pci:v0000vvvvd0000ddddsv...sd...bcCCsc..i..`
+    let network = |is: bool| if is { Phase::Network } else { Phase::Rest };
+    match modalias.split_once(':') {
+        // `pci:v0000vvvvd0000ddddsv...sd...bcCCscSSiII`
         Some(("pci", rest)) => {
-            rest.find("bc").and_then(|at| rest.get(at + 2..at + 4)).is_some_and(|class| NIC_CLASSES.contains(&class))
+            let class = rest.find("bc").and_then(|at| rest.get(at + 2..)).unwrap_or_default();
+            if class.starts_with("0Csc07") {
+                return Phase::Management;
+            }
+            network(class.get(..2).is_some_and(|class| NIC_CLASSES.contains(&class)))
         }
-        Some(("virtio", rest)) => rest.starts_with("d00000001"),
+        Some(("virtio", rest)) => network(rest.starts_with("d00000001")),
         // Hypervisors' own buses: their cards show up only when the bus driver is there.
-        Some(("vmbus" | "xen" | "xen-backend", _)) => true,
-        Some(("acpi", rest)) => rest.contains("VMBUS"),
-        _ => false,
-    };
-    if network { Phase::Network } else { Phase::Rest }
+        Some(("vmbus" | "xen" | "xen-backend", _)) => Phase::Network,
+        // IPI0001 and, behind an I2C bus, IPI0002.
+        Some(("acpi", rest)) if rest.starts_with("IPI") => Phase::Management,
+        Some(("acpi", rest)) => network(rest.contains("VMBUS")),
+        // What the kernel has found in the SMBIOS table.
+        Some(("platform", rest)) if rest.starts_with("dmi-ipmi") => Phase::Management,
+        _ => Phase::Rest,
+    }
 }
 
 /// A pattern of `modules.alias`: `*`, `?` and `[...]`, as in fnmatch(3).
@@ -225,9 +244,27 @@ mod tests {
             ("virtio:d00000001v00001AF4", Phase::Network),
             ("virtio:d00000002v00001AF4", Phase::Rest),
             ("cpu:type:x86", Phase::Rest),
+            ("acpi:IPI0001:", Phase::Management),
+            ("acpi:PNP0A08:PNP0A03:", Phase::Rest),
+            ("platform:dmi-ipmi-si", Phase::Management),
+            ("platform:dmi-ipmi-ssif", Phase::Management),
+            ("pci:v0000103Cd0000333Asv0000103Csd00003381bc0Csc07i01", Phase::Management),
+            ("pci:v00008086d0000A323sv000017AAsd00003136bc0Csc05i00", Phase::Rest),
         ];
         for (modalias, want) in table {
             assert_eq!(phase_of(modalias), want, "{modalias}");
+        }
+    }
+
+    #[test]
+    fn every_phase_has_its_turn_once() {
+        let table = [
+            (Phase::Network, [true, false, false]),
+            (Phase::Rest, [true, true, false]),
+            (Phase::Management, [false, false, true]),
+        ];
+        for (phase, want) in table {
+            assert_eq!([Phase::Network, Phase::Rest, Phase::Management].map(|of| phase.includes(of)), want);
         }
     }
 }

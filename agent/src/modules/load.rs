@@ -128,7 +128,7 @@ impl Loader {
         for _ in 0..16 {
             let mut wanted: Vec<&str> = Vec::new();
             for modalias in modaliases(sysfs) {
-                if phase == Phase::Network && phase_of(&modalias) != Phase::Network {
+                if !phase.includes(phase_of(&modalias)) {
                     continue;
                 }
                 let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

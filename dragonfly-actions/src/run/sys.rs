@@ -1,8 +1,8 @@
-//! The system calls that have no safe wrapper: block device ioctls, `kexec_file_load`, and `chroot`
-//! between fork and exec. The one file of the workspace that may use `unsafe`.
+//! The system calls that have no safe wrapper: ioctls of block devices, NVMe controllers and the IPMI
+//! driver, `kexec_file_load`, and `chroot` between fork and exec. The one file of the workspace that may use `unsafe`.
 #![allow(unsafe_code)]
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_int, c_long, c_short, c_uint, c_void};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -21,6 +21,9 @@ mod ioctl {
     nix::ioctl_read!(getflags, b'f', 1, libc::c_long);
     nix::ioctl_write_ptr!(setflags, b'f', 2, libc::c_long);
     nix::ioctl_write_ptr_bad!(blkpg, 0x1269, super::BlkpgArg);
+    nix::ioctl_readwrite!(ipmi_receive_message, b'i', 11, super::IpmiReceived);
+    nix::ioctl_read!(ipmi_send_command, b'i', 13, super::IpmiRequest);
+    nix::ioctl_readwrite!(nvme_admin, b'N', 0x41, super::NvmeCommand);
 }
 
 /// `struct blkpg_ioctl_arg` of linux/blkpg.h.
@@ -232,4 +235,141 @@ pub(crate) fn clear_immutable(file: &File) -> io::Result<()> {
     // SAFETY: as above; the kernel only reads.
     unsafe { ioctl::setflags(file.as_raw_fd(), &raw const flags) }?;
     Ok(())
+}
+
+/// `struct ipmi_system_interface_addr` of linux/ipmi.h.
+#[repr(C)]
+struct IpmiAddress {
+    kind: c_int,
+    channel: c_short,
+    lun: u8,
+}
+
+/// `struct ipmi_msg` of linux/ipmi_msgdefs.h.
+#[repr(C)]
+struct IpmiMessage {
+    netfn: u8,
+    command: u8,
+    length: u16,
+    data: *mut u8,
+}
+
+/// `struct ipmi_req` of linux/ipmi.h.
+#[repr(C)]
+struct IpmiRequest {
+    address: *mut IpmiAddress,
+    address_length: c_uint,
+    number: c_long,
+    message: IpmiMessage,
+}
+
+/// `struct ipmi_recv` of linux/ipmi.h.
+#[repr(C)]
+struct IpmiReceived {
+    kind: c_int,
+    address: *mut IpmiAddress,
+    address_length: c_uint,
+    number: c_long,
+    message: IpmiMessage,
+}
+
+/// Hands a command for the machine's own management controller to the kernel; its answer will bear the
+/// same number.
+pub(crate) fn ipmi_send(device: &File, number: c_long, netfn: u8, command: u8, data: &[u8]) -> io::Result<()> {
+    /// `IPMI_SYSTEM_INTERFACE_ADDR_TYPE` and `IPMI_BMC_CHANNEL`.
+    const ITSELF: (c_int, c_short) = (0x0c, 0x0f);
+    let length = u16::try_from(data.len())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "longer than any IPMI command"))?;
+    let mut data = data.to_vec();
+    let mut address = IpmiAddress { kind: ITSELF.0, channel: ITSELF.1, lun: 0 };
+    let mut request = IpmiRequest {
+        address: &raw mut address,
+        address_length: std::mem::size_of::<IpmiAddress>() as c_uint,
+        number,
+        message: IpmiMessage { netfn, command, length, data: data.as_mut_ptr() },
+    };
+    // SAFETY: the kernel reads the request, the address and `length` bytes of data, all of which outlive
+    // the call, and keeps none of the pointers.
+    unsafe { ioctl::ipmi_send_command(device.as_raw_fd(), &raw mut request) }?;
+    Ok(())
+}
+
+/// Takes an answer that the kernel holds, if it is one: its command's number and how many bytes of it
+/// are in `into`. Events that nobody asked for are taken and give `None`; an answer longer than `into` is
+/// cut off.
+pub(crate) fn ipmi_receive(device: &File, into: &mut [u8]) -> io::Result<Option<(c_long, usize)>> {
+    /// `IPMI_RESPONSE_RECV_TYPE`.
+    const RESPONSE: c_int = 1;
+    /// Room for the longest address there is, `IPMI_MAX_ADDR_SIZE`, and its alignment.
+    const ADDRESS: usize = 32 / std::mem::size_of::<IpmiAddress>();
+    let mut addresses = [const { IpmiAddress { kind: 0, channel: 0, lun: 0 } }; ADDRESS];
+    let room = u16::try_from(into.len()).unwrap_or(u16::MAX);
+    let mut received = IpmiReceived {
+        kind: 0,
+        address: addresses.as_mut_ptr(),
+        address_length: std::mem::size_of_val(&addresses) as c_uint,
+        number: 0,
+        message: IpmiMessage { netfn: 0, command: 0, length: room, data: into.as_mut_ptr() },
+    };
+    // SAFETY: the kernel writes at most `address_length` and `length` bytes where the two pointers say;
+    // both outlive the call.
+    match unsafe { ioctl::ipmi_receive_message(device.as_raw_fd(), &raw mut received) } {
+        // EMSGSIZE: it was longer than its room.
+        Ok(_) | Err(nix::errno::Errno::EMSGSIZE) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let length = usize::from(received.message.length).min(into.len());
+    Ok((received.kind == RESPONSE).then_some((received.number, length)))
+}
+
+/// `struct nvme_passthru_cmd` of linux/nvme_ioctl.h.
+#[repr(C)]
+struct NvmeCommand {
+    opcode: u8,
+    flags: u8,
+    reserved: u16,
+    namespace: u32,
+    words_2_3: [u32; 2],
+    metadata: u64,
+    data: u64,
+    metadata_length: u32,
+    data_length: u32,
+    words_10_15: [u32; 6],
+    timeout_ms: u32,
+    result: u32,
+}
+
+/// Has an NVMe controller fill `into` by an administrative command that reads: opcodes whose lowest two
+/// bits are 10b (NVM Express base specification, "Opcode").
+pub(crate) fn nvme_admin_read(
+    device: &File,
+    opcode: u8,
+    namespace: u32,
+    words: [u32; 6],
+    into: &mut [u8],
+) -> io::Result<()> {
+    let wrong = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+    if opcode & 0b11 != 0b10 {
+        return Err(wrong("an NVMe command that does not read"));
+    }
+    let mut command = NvmeCommand {
+        opcode,
+        flags: 0,
+        reserved: 0,
+        namespace,
+        words_2_3: [0; 2],
+        metadata: 0,
+        data: into.as_mut_ptr() as u64,
+        metadata_length: 0,
+        data_length: u32::try_from(into.len()).map_err(|_| wrong("longer than any NVMe answer"))?,
+        words_10_15: words,
+        // The kernel's own limit; a shorter one would have it reset a disk that is merely busy.
+        timeout_ms: 0,
+        result: 0,
+    };
+    // SAFETY: the kernel writes at most `data_length` bytes where `data` points, which outlives the call.
+    match unsafe { ioctl::nvme_admin(device.as_raw_fd(), &raw mut command) }? {
+        0 => Ok(()),
+        status => Err(io::Error::other(format!("NVMe status {status:#x}"))),
+    }
 }
