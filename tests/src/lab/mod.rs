@@ -6,6 +6,7 @@
 
 mod args;
 mod artifacts;
+mod bmc;
 mod capture;
 mod console;
 mod disk;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::smbios::{Module, memory_device};
 use crate::lab::args::{self, ImageChoice, TemplateChoice};
+use crate::lab::bmc::Bmc;
 use crate::lab::console::say;
 use crate::lab::image;
 use crate::lab::interrupt::Interrupt;
@@ -39,7 +40,7 @@ const MODULES: [Module; 2] = [
 pub(in crate::lab) fn inventory(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
     let image = image::find_or_build(ImageChoice::Small, TemplateChoice::Disk, interrupt)?;
     let wish = Wish {
-        machines: 1,
+        machines: 2,
         dhcp: args.dhcp,
         kernel: GENERIC_KERNEL,
         image: &image,
@@ -47,30 +48,41 @@ pub(in crate::lab) fn inventory(args: &args::Run, interrupt: &Interrupt) -> Resu
         capture: args.keep.is_some(),
     };
     let world = World::build(&wish, interrupt)?;
-    let mut machines = world.machines(1, args.firmware, args.dhcp)?;
+    let bmc = Bmc::start(&world.namespace, &world.directory)?;
+    let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;
     furnish(&mut machines[0], &world)?;
-    machines[0].start(&world.namespace, world.accel, &world.timeline)?;
+    machines[1].hardware.more.extend(Bmc::arguments_of_a_dead_one());
+    for machine in &mut machines {
+        machine.start(&world.namespace, world.accel, &world.timeline)?;
+    }
     let mut watch = Watch::new(&machines, false);
     let end = Instant::now() + Duration::from_secs(args.timeout);
-    let name = machines[0].name.clone();
     interrupt.wait_until(end, || {
         watch.step(&world, &mut machines).is_err()
-            || watch.state(&name).registered
-            || watch.state(&name).error.is_some()
+            || machines.iter().all(|m| watch.state(&m.name).registered || watch.state(&m.name).error.is_some())
     });
     interrupt.check()?;
-    ensure!(watch.state(&name).registered, "the agent never registered: {:?}", watch.state(&name).error);
-    let shown = world.server.machine(&name)?;
+    let wanted = [wanted(&machines[0], &bmc), wanted_with_a_dead_bmc()];
+    for (machine, wanted) in machines.iter().zip(wanted) {
+        let state = watch.state(&machine.name);
+        ensure!(state.registered, "the agent of {} never registered: {:?}", machine.name, state.error);
+        judge(&world, machine, &wanted)?;
+    }
+    Ok(())
+}
+
+/// Every value is as it was given.
+fn judge(world: &World, machine: &Machine, wanted: &[(String, Value)]) -> Result<()> {
+    let shown = world.server.machine(&machine.name)?;
     let seen = &shown["status"]["inventory"];
-    let wrong: Vec<_> = wanted(&machines[0])
-        .into_iter()
-        .filter(|(pointer, want)| find(seen, pointer) != Some(want))
-        .map(|(pointer, want)| {
-            format!("{pointer}: {want} was given, {} was seen", find(seen, &pointer).unwrap_or(&Value::Null))
-        })
+    let wrong: Vec<_> = wanted
+        .iter()
+        .map(|(pointer, want)| (pointer, want, find(seen, pointer).unwrap_or(&Value::Null)))
+        .filter(|(_, want, got)| want != got)
+        .map(|(pointer, want, got)| format!("{pointer}: {want} was given, {got} was seen"))
         .collect();
     ensure!(wrong.is_empty(), "the inventory differs:\n{}\n{seen:#}", wrong.join("\n"));
-    say(format_args!("{name}: all {} values are as they were given", wanted(&machines[0]).len()));
+    say(format_args!("{}: all {} values are as they were given", machine.name, wanted.len()));
     Ok(())
 }
 
@@ -92,12 +104,20 @@ fn furnish(machine: &mut Machine, world: &World) -> Result<()> {
         std::fs::write(&file, memory_device(0x1100 + u16::try_from(index)?, module))?;
         add(&["-smbios", &format!("file={}", file.display())]);
     }
-    add(&["-device", "ipmi-bmc-sim,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0"]);
+    more.extend(Bmc::arguments());
     Ok(())
 }
 
+/// A controller that never answers is there by the firmware's word, and says nothing of itself: null is a
+/// value that is absent.
+fn wanted_with_a_dead_bmc() -> Vec<(String, Value)> {
+    [("bmc.interface", json!("KCS")), ("bmc.address", Value::Null), ("bmc.mac", Value::Null)]
+        .map(|(pointer, value)| (pointer.to_owned(), value))
+        .into()
+}
+
 /// Where in the inventory, and what must stand there.
-fn wanted(machine: &Machine) -> Vec<(String, Value)> {
+fn wanted(machine: &Machine, bmc: &Bmc) -> Vec<(String, Value)> {
     let mut list: Vec<(String, Value)> = vec![
         ("system.vendor".into(), json!("Lab Systems")),
         ("system.product".into(), json!("Rack Unit 9000")),
@@ -111,6 +131,8 @@ fn wanted(machine: &Machine) -> Vec<(String, Value)> {
         ("firmware".into(), json!(if machine.hardware.firmware == args::Firmware::Bios { "bios" } else { "uefi" })),
         ("bmc.interface".into(), json!("KCS")),
         ("bmc.ipmiVersion".into(), json!("2.0")),
+        ("bmc.address".into(), json!(bmc.address)),
+        ("bmc.mac".into(), json!(bmc.mac)),
     ];
     for module in &MODULES {
         let at = |field: &str| format!("memory.modules[locator={}].{field}", module.locator);
@@ -129,6 +151,8 @@ fn wanted(machine: &Machine) -> Vec<(String, Value)> {
         };
         list.push((at("bus"), json!(bus)));
         list.push((at("blank"), json!(true)));
+        // QEMU's NVMe disks are as good as new; others do not say.
+        list.push((at("wearPercent"), if disk.bus == Bus::Nvme { json!(0) } else { Value::Null }));
         list.push((at("size"), json!(std::fs::metadata(&disk.file).map_or(0, |m| m.len()))));
     }
     list.push((format!("nics[mac={}].driver", machine.mac), json!("virtio_net")));
