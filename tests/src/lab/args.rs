@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::fault::Fault;
+
 /// Blank virtual machines from power-on to Ready, through the real server.
 ///
 /// Without a command: starts some, shows them come up, and keeps the web pages at
@@ -20,7 +22,7 @@ pub(crate) struct Lab {
 const EXAMPLES: &str = "\
 Examples:
   cargo lab
-  cargo lab --machines 1 --firmware uefi --image small
+  cargo lab --machines 1 --firmware uefi --image small   (a smaller system, sooner)
   cargo lab run --machines 3 --firmware mixed --template disk --report report.json --keep kept/
   cargo lab run --firmware uefi --dhcp proxy --template partitions
   cargo lab run --scenario bad-image
@@ -49,7 +51,7 @@ pub(crate) struct Interactive {
     #[arg(long, value_enum, default_value_t = TemplateChoice::Disk)]
     pub(crate) template: TemplateChoice,
     /// The Debian that is installed: a small one, or one with systemd, cloud-init and SSH
-    #[arg(long, value_enum, default_value_t = ImageChoice::Small)]
+    #[arg(long, value_enum, default_value_t = ImageChoice::Full)]
     pub(crate) image: ImageChoice,
     /// Port of the web pages on this machine's loopback
     #[arg(long, default_value_t = 3000)]
@@ -94,7 +96,12 @@ pub(crate) struct Run {
     /// Give up after this many seconds, counted from the first machine's start
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) timeout: u64,
-    /// Kill the server while an image streams, and start it again
+    /// Break something when the first machine gets somewhere, and mend it: server@POINT (killed),
+    /// machine@POINT (its power cut), link:SECONDS@POINT (its cable pulled). POINT is one of dhcp, script,
+    /// kernel, mage, registered, assigned, began, image, configure, handover, ready
+    #[arg(long, value_name = "WHAT@POINT", value_parser = clap::value_parser!(Fault))]
+    pub(crate) fault: Vec<Fault>,
+    /// Kill the server while an image streams, and start it again: the same as --fault server@image
     #[arg(long)]
     pub(crate) kill_server_while_imaging: bool,
     /// Reset each machine this many times once it is Ready: it must come up from its disk each time
@@ -208,6 +215,8 @@ pub(crate) enum Scenario {
     Adopt,
     /// What the agent reports of a machine is what the machine was given
     Inventory,
+    /// Server, machine and cable fail at every point of the way, one after the other
+    Faults,
     /// Images and templates that are wrong end in errors that name the cause
     BadImage,
 }

@@ -50,6 +50,14 @@ pub(crate) fn check_installed(disk: &Path, nonce: &str) -> Result<()> {
     Ok(())
 }
 
+/// An image on its way leaves no boot code, and no table unless the template wrote one itself before.
+pub(crate) fn must_not_boot(disk: &Path) -> Result<()> {
+    let mut start = [0; 1024];
+    File::open(disk)?.read_exact_at(&mut start, 0)?;
+    ensure!(start[..440].iter().all(|byte| *byte == 0), "there is boot code in its first sector");
+    Ok(())
+}
+
 /// The partitions of a GPT disk.
 pub(crate) fn partitions(disk: &File) -> Result<Vec<Partition>> {
     let mut header = [0; 512];

@@ -33,6 +33,8 @@ pub(crate) struct Machine {
     pub(crate) hardware: Hardware,
     directory: PathBuf,
     running: Option<Running>,
+    /// It is off because its power was cut on purpose.
+    unplugged: bool,
     /// When it was switched on.
     pub(crate) started: Option<Instant>,
 }
@@ -72,6 +74,7 @@ impl Machine {
             hardware,
             directory,
             running: None,
+            unplugged: false,
             started: None,
         })
     }
@@ -86,11 +89,17 @@ impl Machine {
         if self.hardware.firmware != Firmware::Bios && !self.hardware.vars.exists() {
             std::fs::copy(qemu::VARS, &self.hardware.vars).context(qemu::VARS)?;
         }
+        self.started = Some(Instant::now());
+        self.power_on(namespace, accel, timeline)
+    }
+
+    /// Switches it on (again); its time goes on from its first start.
+    pub(crate) fn power_on(&mut self, namespace: &Namespace, accel: Accel, timeline: &Timeline) -> Result<()> {
         let mut command = namespace.door().command("qemu-system-x86_64");
         command.args(qemu::arguments(&self.hardware, accel));
         std::fs::write(self.directory.join("command"), format!("{command:?}\n"))?;
         let follower = Arc::new(AtomicBool::new(false));
-        self.started = Some(Instant::now());
+        self.unplugged = false;
         let qemu = Process::start("qemu", command, &self.directory.join("qemu.log"))?;
         serial::follow(self.index, self.hardware.serial_log.clone(), timeline.clone(), Arc::clone(&follower));
         self.running = Some(Running { qemu, follower });
@@ -101,6 +110,7 @@ impl Machine {
     pub(crate) fn must_run(&mut self) -> Result<()> {
         match &mut self.running {
             Some(running) => running.qemu.must_run(),
+            None if self.unplugged => Ok(()),
             None => bail!("{} was not switched on", self.name),
         }
     }
@@ -122,6 +132,15 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// Its power fails, and it stays off until [`power_on`](Self::power_on).
+    pub(crate) fn cut_power(&mut self) {
+        self.unplugged = true;
+        if let Some(mut running) = self.running.take() {
+            running.follower.store(true, Ordering::SeqCst);
+            running.qemu.kill();
+        }
     }
 
     /// Pulls its plug.

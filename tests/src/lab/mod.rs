@@ -12,6 +12,7 @@ mod console;
 mod disk;
 mod echo;
 mod events;
+mod fault;
 mod forward;
 mod host;
 mod http;

@@ -80,6 +80,11 @@ impl Namespace {
         Ok(())
     }
 
+    /// Plugs a machine's cable in, or pulls it.
+    pub(crate) fn link(&self, tap: &str, up: bool) -> Result<()> {
+        ip(&["-n", self.name(), "link", "set", tap, if up { "up" } else { "down" }]).map(drop)
+    }
+
     /// Bytes that went out over its bridge so far.
     pub(crate) fn bytes_sent(&self) -> Result<u64> {
         let text = ip(&["-n", self.name(), "-j", "-s", "link", "show", BRIDGE])?;

@@ -9,6 +9,7 @@ use dragonfly_core::event::Event;
 use super::args::{self, Bmc, Scenario, TemplateChoice};
 use super::console::say;
 use super::events::{Entry, Fact};
+use super::fault::{Fault, Faults, Point, Victim};
 use super::image::{self, OsImage};
 use super::interrupt::Interrupt;
 use super::machine::Machine;
@@ -32,6 +33,7 @@ pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         Scenario::Install => install(args, interrupt),
         Scenario::Adopt => scenario::adopt(args, interrupt),
         Scenario::Inventory => scenario::inventory(args, interrupt),
+        Scenario::Faults => scenario::faults(args, interrupt),
         Scenario::BadImage => scenario::bad_image(args, interrupt),
     }
 }
@@ -44,7 +46,7 @@ pub(crate) fn steps(template: TemplateChoice, image: &OsImage) -> String {
     }
 }
 
-fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
+pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
     let image = image::find_or_build(args.image, args.template, interrupt)?;
     let wish = Wish {
         machines: usize::from(args.machines),
@@ -62,11 +64,18 @@ fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         say(format_args!("{} ({}, {}) is on", machine.name, machine.mac, machine.hardware.firmware.word()));
     }
     let mut watch = Watch::new(&machines, true);
-    let mut outage = Outage::new(args.kill_server_while_imaging);
+    let mut wanted = args.fault.clone();
+    if args.kill_server_while_imaging {
+        wanted.push(Fault { victim: Victim::Server, at: Point::Image });
+    }
+    let mut faults = Faults::new(&wanted);
     let end = Instant::now() + Duration::from_secs(args.timeout);
-    while !watch.all_settled() && Instant::now() < end && !interrupt.is_set() {
+    while !(watch.all_settled() && (faults.is_over() || watch.any_failed()))
+        && Instant::now() < end
+        && !interrupt.is_set()
+    {
         watch.step(&world, &mut machines)?;
-        outage.step(&mut world, &watch, interrupt)?;
+        faults.step(&mut world, &mut machines, interrupt)?;
         std::thread::sleep(Duration::from_millis(30));
     }
     watch.give_up(&machines);
@@ -76,7 +85,7 @@ fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
             watch.fail_all(&format!("{error:#}"));
         }
     }
-    if let Err(error) = outage.must_have_happened() {
+    if let Err(error) = faults.must_have_happened() {
         watch.fail_all(&format!("{error:#}"));
     }
     check_outside(&world, &mut watch, &mut machines);
@@ -113,7 +122,6 @@ pub(crate) struct State {
     pub(crate) ready: bool,
     pub(crate) echoes: u32,
     pub(crate) began: u32,
-    pub(crate) imaging: bool,
     pub(crate) error: Option<String>,
     progress: u64,
 }
@@ -208,7 +216,6 @@ impl Watch {
         let state = self.state(&machine.name);
         if event.kind == "step.progress" {
             let number = |path| event.data.pointer(path).and_then(serde_json::Value::as_u64);
-            state.imaging |= event.data["step"] == "image" || event.data["step"] == "root";
             let (Some(done), Some(total)) = (number("/progress/done"), number("/progress/total")) else { return };
             let quarter = (done * 4).checked_div(total).unwrap_or(0);
             if quarter == state.progress {
@@ -239,6 +246,10 @@ impl Watch {
 
     pub(crate) fn all_settled(&self) -> bool {
         self.states.values().all(State::is_settled)
+    }
+
+    fn any_failed(&self) -> bool {
+        self.states.values().any(|s| s.error.is_some())
     }
 
     fn all_ready(&self) -> bool {
@@ -272,46 +283,6 @@ fn machine_of<'a>(event: &Event, machines: &'a [Machine]) -> Option<&'a Machine>
 fn line(entry: &Entry, machine: &Machine, what: &str) {
     let seconds = machine.started.map_or(0.0, |on| entry.at.saturating_duration_since(on).as_secs_f64());
     say(format_args!("{seconds:7.1} s  {:28} {what}", machine.name));
-}
-
-/// Kills the server once an image is on its way, and starts it again a little later.
-#[derive(Debug)]
-struct Outage {
-    wanted: bool,
-    back_at: Option<Instant>,
-    over: bool,
-}
-
-impl Outage {
-    fn new(wanted: bool) -> Self {
-        Self { wanted, back_at: None, over: false }
-    }
-
-    fn step(&mut self, world: &mut World, watch: &Watch, interrupt: &Interrupt) -> Result<()> {
-        if !self.wanted || self.over {
-            return world.server.must_run();
-        }
-        match self.back_at {
-            None if watch.states.values().any(|s| s.imaging && !s.ready) => {
-                say("           the server is killed while an image streams");
-                world.server.kill();
-                self.back_at = Some(Instant::now() + Duration::from_secs(3));
-                Ok(())
-            }
-            Some(at) if Instant::now() >= at => {
-                world.server.run(interrupt)?;
-                say("           the server is back");
-                self.over = true;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn must_have_happened(&self) -> Result<()> {
-        ensure!(!self.wanted || self.over, "no image was seen on its way, so the server was never killed");
-        Ok(())
-    }
 }
 
 /// A machine that is Ready comes up from its disk however often it boots from the network, and is
