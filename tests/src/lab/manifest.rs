@@ -75,6 +75,13 @@ const NONCE: &str = r#"- name: nonce
     path: /etc/dragonfly-nonce
     content: "{{ values.nonce }}"
     mode: "0644"
+- name: phone-home
+  action: writefile
+  with:
+    target: {label: dflyroot}
+    path: /etc/dragonfly-phone-home
+    content: "{{ phoneHome }}"
+    mode: "0600"
 "#;
 
 /// A whole-disk image, its last partition grown.

@@ -320,7 +320,11 @@ fn check_outside(world: &World, watch: &mut Watch, machines: &mut [Machine]) {
         let settled = watch.state(&machine.name).error.is_none();
         if settled {
             match world.server.machine(&machine.name) {
-                Ok(shown) if shown.pointer("/status/phase").is_some_and(|p| p == "Ready") => {}
+                Ok(shown) if shown.pointer("/status/phase").is_some_and(|p| p == "Ready") => {
+                    if !has_phoned_home(&shown) {
+                        watch.fail(&machine.name, "its system echoed, but did not phone home before".to_owned());
+                    }
+                }
                 Ok(shown) => {
                     let phase = shown.pointer("/status/phase").cloned().unwrap_or_default();
                     watch.fail(&machine.name, format!("the server shows phase {phase}, not Ready"));
@@ -333,6 +337,12 @@ fn check_outside(world: &World, watch: &mut Watch, machines: &mut [Machine]) {
             watch.fail(&machine.name, format!("its disk: {error:#}"));
         }
     }
+}
+
+/// The server knows from the installed system itself that it is up.
+fn has_phoned_home(shown: &serde_json::Value) -> bool {
+    let conditions = shown.pointer("/status/conditions").and_then(serde_json::Value::as_array);
+    conditions.is_some_and(|all| all.iter().any(|c| c["type"] == "Booted" && c["status"] == "True"))
 }
 
 /// What was learned about one machine, in milliseconds from its start.
