@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dragonfly_core::Mac;
+use dragonfly_core::clock::{Clock as _, SystemClock};
 use dragonfly_core::inventory::Inventory;
 use dragonfly_core::wire::{Hello, Identity, Versions};
 use uuid::Uuid;
@@ -76,9 +77,12 @@ impl Agent {
             self.rescue.offer(self.journal.console());
         }
         let identity = read_identity(options)?;
-        if self.owns_machine {
+        // A clock that lies by years is an empty battery: the server tells people.
+        let clock_offset_seconds = self.owns_machine.then(|| {
+            let offset = SystemClock.now().unix_seconds() - identity.time.unix_seconds();
             set_clock(identity.time.unix_seconds());
-        }
+            offset
+        });
         self.journal.say(format!("Mage {VERSION}: {} asks {}", identity.mac, identity.server));
         let (inventory, existing_os, address) = if self.owns_machine {
             self.prepare_machine(identity.mac).await?
@@ -102,6 +106,7 @@ impl Agent {
             inventory,
             existing_os,
             uptime_seconds: None,
+            clock_offset_seconds,
         };
         let images = identity
             .pin

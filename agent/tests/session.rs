@@ -137,6 +137,7 @@ fn hello() -> Hello {
         inventory: Default::default(),
         existing_os: None,
         uptime_seconds: None,
+        clock_offset_seconds: None,
     }
 }
 

@@ -60,7 +60,7 @@ impl BootObserver for Printer {
         let mac = sighting.mac.map(|m| m.to_string()).unwrap_or_default();
         let from = sighting.from.map(|a| a.to_string()).unwrap_or_default();
         let seconds = self.0.elapsed().as_secs_f32();
-        say(&format!("{seconds:8.2} {:14} {mac:17} {from:15} {}", sighting.what, sighting.detail));
+        say(&format!("{seconds:8.2} {:14} {mac:17} {from:15} {}", sighting.seen.kind(), sighting.seen));
     }
 }
 

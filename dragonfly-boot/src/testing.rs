@@ -60,7 +60,7 @@ pub(crate) struct Observer(pub(crate) Mutex<Vec<Sighting>>);
 
 impl Observer {
     pub(crate) fn whats(&self) -> Vec<&'static str> {
-        self.0.lock().unwrap().iter().map(|s| s.what).collect()
+        self.0.lock().unwrap().iter().map(|s| s.seen.kind()).collect()
     }
 }
 

@@ -12,6 +12,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::lifecycle::Phase;
+pub use crate::sighting::{Asker, DhcpAsk, Ended, Refusal, Seen, Sighting};
 use crate::wire::Identity;
 use crate::{Mac, Source};
 
@@ -222,20 +223,6 @@ pub trait BootProvider: fmt::Debug + Send + Sync + 'static {
         let _ = address;
         None
     }
-}
-
-/// Something that the boot services saw or sent, for the machine's timeline.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
-    /// The machine's card, when the packet or path names it.
-    pub mac: Option<Mac>,
-    /// The address it asked from, when it has one.
-    pub from: Option<IpAddr>,
-    /// What, as an event type: `dhcp.discover`, `dhcp.offer`, `dhcp.ack`, `tftp.begin`, `tftp.done`,
-    /// `boot.script`, `boot.identity`, `boot.file`.
-    pub what: &'static str,
-    /// For a person: the file, the address given, the fate and its reason.
-    pub detail: String,
 }
 
 /// Who keeps the timelines.

@@ -19,9 +19,11 @@ pub mod mac;
 pub mod name;
 pub mod resource;
 pub mod secret;
+mod sighting;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod timeline;
 pub mod wire;
 pub mod workflow;
 

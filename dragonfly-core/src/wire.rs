@@ -89,6 +89,9 @@ pub struct Hello {
     /// Seconds from the kernel's start to this message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uptime_seconds: Option<f64>,
+    /// The machine's own clock less the server's, in seconds, before the agent set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_seconds: Option<i64>,
 }
 
 /// The server says who the machine is.

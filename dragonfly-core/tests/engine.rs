@@ -183,6 +183,7 @@ fn hello(n: u8) -> Hello {
         inventory: Inventory::default(),
         existing_os: None,
         uptime_seconds: None,
+        clock_offset_seconds: None,
     }
 }
 

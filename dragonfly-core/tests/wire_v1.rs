@@ -225,6 +225,7 @@ fn hello() {
             evidence: "os-release".to_owned(),
         }),
         uptime_seconds: Some(4.5),
+        clock_offset_seconds: None,
     };
     golden("hello.json", &full);
     let least = Hello {
@@ -233,6 +234,7 @@ fn hello() {
         inventory: Inventory::default(),
         existing_os: None,
         uptime_seconds: None,
+        clock_offset_seconds: None,
         ..full
     };
     golden("hello-least.json", &least);

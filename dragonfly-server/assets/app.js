@@ -165,6 +165,7 @@ function machine(live) {
       const response = await fetch("/dragonfly/v1/machines/" + encodeURIComponent(name) + "/log");
       const text = response.ok ? await response.text() : "";
       if (!text || text === log.textContent) return;
+      refresh(); // its lines are on the timeline too
       const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
       log.textContent = text;
       if (atEnd) log.scrollTop = log.scrollHeight;
@@ -173,6 +174,21 @@ function machine(live) {
   log.scrollTop = log.scrollHeight;
   setInterval(readLog, 2000);
   return (event) => { if (event === null || event.machine === name) refresh(); };
+}
+
+// ---- A card that has asked and not reported -----------------------------------------------------
+
+function unseen(live) {
+  const { name, mac } = live.dataset;
+  const refresh = paced(async () => {
+    live.innerHTML = await part("/fragments/timelines/" + encodeURIComponent(mac));
+    tick();
+  });
+  return (event) => {
+    // Now it is a machine, with a page of its own.
+    if (event && event.machine === name && event.type === "machine.registered") location.assign("/machines/" + encodeURIComponent(name));
+    else if (event === null || event.machine === name) refresh();
+  };
 }
 
 // ---- Events -------------------------------------------------------------------------------------
@@ -203,7 +219,7 @@ document.addEventListener("submit", (e) => {
 
 const live = document.querySelector("[data-live]");
 if (live) {
-  const told = live.dataset.live === "machines" ? list(live) : machine(live);
+  const told = { machines: list, machine, unseen }[live.dataset.live](live);
   listen(told);
   tick();
   setInterval(tick, 1000);

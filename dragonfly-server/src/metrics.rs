@@ -171,7 +171,7 @@ impl BootProvider for Counted {
 
 impl BootObserver for Counted {
     fn saw(&self, sighting: Sighting) {
-        count(&self.meters.sightings, sighting.what);
+        count(&self.meters.sightings, sighting.seen.kind());
         self.engine.saw(sighting);
     }
 }

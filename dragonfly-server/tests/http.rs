@@ -268,3 +268,81 @@ async fn counts_what_it_did() {
         assert!(line.rsplit_once(' ').is_some_and(|(_, n)| n.parse::<f64>().is_ok()), "{line}");
     }
 }
+
+#[tokio::test]
+async fn one_timeline_from_the_first_packet_on() {
+    use dragonfly_core::boot::{Asker, BootObserver as _, DhcpAsk, Seen, Sighting};
+    let bench = bench().await;
+    let asks = |mac: &str| Sighting {
+        mac: mac.parse().ok(),
+        from: None,
+        seen: Seen::DhcpAsked {
+            message: DhcpAsk::Discover,
+            asker: Asker::Firmware,
+            firmware: None,
+            arch: None,
+            network: "<script>alert(1)</script>".into(),
+        },
+    };
+    bench.app.engine.saw(asks(MAC));
+    // Before it is a machine: by its MAC and by the name it would get, also as a page.
+    for word in [MAC, NAME, "CensusAbleQualityParent"] {
+        let (status, told) = bench.admin(Method::GET, &format!("/dragonfly/v1/machines/{word}/timeline"), None).await;
+        assert_eq!((status, told["items"].as_array().unwrap().len()), (StatusCode::OK, 1), "{word}: {told}");
+    }
+    let as_browser = |path: String| Request::builder().uri(path).header("cookie", bench.cookie());
+    for path in [format!("/machines/{MAC}"), format!("/fragments/timelines/{MAC}")] {
+        let response = bench.send(as_browser(path.clone()).body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        let page = text(response).await;
+        assert!(page.contains("dhcp.discover") && !page.contains("<script>alert"), "{page}");
+    }
+    assert_eq!(
+        bench.send(as_browser("/machines/52:54:00:00:00:99".into()).body(Body::empty()).unwrap()).await.status(),
+        StatusCode::NOT_FOUND
+    );
+    let fragment = bench.send(as_browser("/fragments/sightings".into()).body(Body::empty()).unwrap()).await;
+    assert!(text(fragment).await.contains(&format!("href=\"/machines/{MAC}\"")));
+
+    // Its script and kernel over HTTP, its agent, its log: all on the same one.
+    std::fs::write(bench.dir.path().join("boot/vmlinuz"), [7; 3000]).unwrap();
+    for path in [format!("/boot/{MAC}"), "/boot/files/vmlinuz".to_owned()] {
+        text(bench.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await.map(|body| {
+            // The kernel is not text; that it was read to its end is what counts.
+            Body::new(http_body_util::BodyExt::map_frame(body, |frame| frame.map_data(|_| "".into())))
+        }))
+        .await;
+    }
+    let session = bench.session().await;
+    let log = Request::builder().method(Method::POST).uri("/dragonfly/v1/agent/log?offset=0");
+    let log = log.header("authorization", format!("Bearer {}", session.reveal()));
+    bench.send(log.body(Body::from("     1.00 a line of the log\n")).unwrap()).await;
+    let path = format!("/dragonfly/v1/machines/{NAME}/timeline");
+    let (_, told) = bench.admin(Method::GET, &path, None).await;
+    let kinds: Vec<_> = told["items"].as_array().unwrap().iter().map(|i| i["type"].as_str().unwrap()).collect();
+    assert_eq!(
+        kinds,
+        ["dhcp.discover", "boot.script", "boot.file", "boot.done", "machine.registered", "agent.log"],
+        "{told:#}"
+    );
+    assert_eq!(told["items"][3]["facts"]["passed"], 3000);
+    let last = told["items"][5]["id"].as_u64().unwrap();
+    assert_eq!(told["items"][5]["message"], "1.00 a line of the log");
+
+    // A reader that waits is told of what is new, and of nothing twice.
+    let later = format!("{path}?after={last}&waitSeconds=20");
+    let (news, ()) = tokio::join!(bench.admin(Method::GET, &later, None), async {
+        tokio::task::yield_now().await;
+        bench.app.engine.saw(asks(MAC));
+    });
+    let items = news.1["items"].as_array().unwrap();
+    assert_eq!(
+        (items.len(), &items[0]["type"], &items[0]["boot"]),
+        (1, &json!("dhcp.discover"), &json!(2)),
+        "{items:?}"
+    );
+    let (status, _) = bench.admin(Method::GET, &format!("{path}?after=many"), None).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _) = bench.admin(Method::GET, "/dragonfly/v1/machines/nobody/timeline", None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dragonfly_core::Mac;
-use dragonfly_core::boot::{BootObserver, BootProvider, BootRequest, Decision, Sighting};
+use dragonfly_core::boot::{BootObserver, BootProvider, BootRequest, Decision, Seen, Sighting};
 use dragonfly_core::clock::{Clock, Timestamp};
 use tokio::sync::watch;
 
@@ -20,6 +20,7 @@ use super::lease::{ClientKey, Lease, LeaseError, LeaseStore};
 use super::packet::{Kind, Packet};
 use super::reply::{Destination, Reply, destination};
 use super::segment::Segment;
+use super::witness;
 use crate::BootFiles;
 use crate::files::LoaderCache;
 
@@ -112,7 +113,13 @@ impl Responder {
         let client = Client::of(packet);
         let key = ClientKey::of(packet)?;
         let decision = match packet.mac() {
-            Some(mac) => Some(self.decide(packet, mac, client, source).await?),
+            Some(mac) => match self.decide(packet, mac, client, source).await {
+                Some(decision) => Some(decision),
+                None => {
+                    self.saw(packet, witness::silence(packet.kind, "no boot decision could be made"));
+                    return None;
+                }
+            },
             None => None,
         };
         let reservation = decision.as_ref().and_then(|d| d.address).filter(|a| segment.spec.subnet.contains(a));
@@ -128,6 +135,9 @@ impl Responder {
             let standing = book.standing(query, |address| self.provider.reserved_for(address));
             judge(packet, client, segment, arrival, standing, reservation.is_some())
         };
+        for seen in witness::asked(packet, client, segment, verdict) {
+            self.saw(packet, seen);
+        }
         let reply = self.carry_out(verdict, received, &key, decision.as_ref(), client).await?;
         let to = destination(packet, reply.kind, source, arrival.boot_server_port);
         Some((reply.encode(packet, client, segment), to))
@@ -162,11 +172,11 @@ impl Responder {
         client: Client,
     ) -> Option<Reply> {
         let Received { packet, segment, .. } = received;
-        if packet.kind == Kind::Discover && client.boots() {
-            if let Some(mac) = packet.mac() {
-                self.note_booting(mac);
-            }
-            self.saw(packet, "dhcp.discover", format!("{} on {}", describe(client), segment.name));
+        if packet.kind == Kind::Discover
+            && client.boots()
+            && let Some(mac) = packet.mac()
+        {
+            self.note_booting(mac);
         }
         let reply = match verdict {
             Verdict::Silent(why) => {
@@ -196,6 +206,7 @@ impl Responder {
             }
             Verdict::Refuse(why) => {
                 tracing::info!(client = %key, network = segment.name, asked = ?asked_address(packet), why, "DHCP refused");
+                self.saw(packet, Seen::DhcpRefused { why: why.to_owned() });
                 return Some(Reply { message: Some(why), ..Reply::of(Kind::Nak) });
             }
             Verdict::Inform | Verdict::ProxyAck => Reply::of(Kind::Ack),
@@ -223,16 +234,13 @@ impl Responder {
             _ => None,
         };
         if boot_file.is_none() && client.boots() {
-            tracing::info!(client = %key, kind = describe(client), "no boot loader for this firmware");
+            self.saw(packet, witness::no_loader(client));
             // A proxy that names no file has nothing to say.
             if matches!(verdict, Verdict::ProxyOffer | Verdict::ProxyAck) {
                 return None;
             }
         }
-        let what = if reply.kind == Kind::Offer { "dhcp.offer" } else { "dhcp.ack" };
-        let file = boot_file.as_deref().map(|file| format!(", {file}")).unwrap_or_default();
-        let address = if reply.yiaddr.is_unspecified() { "no address".to_owned() } else { reply.yiaddr.to_string() };
-        self.saw(packet, what, format!("{address}{file}"));
+        self.saw(packet, witness::answered(client, reply.kind, reply.yiaddr, boot_file.clone()));
         Some(Reply { boot_file, ..reply })
     }
 
@@ -326,9 +334,9 @@ impl Responder {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn saw(&self, packet: &Packet, what: &'static str, detail: String) {
+    fn saw(&self, packet: &Packet, seen: Seen) {
         let from = (!packet.ciaddr.is_unspecified()).then_some(IpAddr::V4(packet.ciaddr));
-        self.observer.saw(Sighting { mac: packet.mac(), from, what, detail });
+        self.observer.saw(Sighting { mac: packet.mac(), from, seen });
     }
 }
 
@@ -345,19 +353,6 @@ fn host_name(decision: &Decision) -> Option<String> {
     let fits =
         (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
     fits.then(|| name.to_owned())
-}
-
-fn describe(client: Client) -> String {
-    let platform = client.platform().map_or_else(String::new, |p| {
-        let arch = p.arch.map_or_else(|| "an architecture without a loader".to_owned(), |a| format!("{a:?}"));
-        format!(" {:?}, {arch}", p.firmware)
-    });
-    match client {
-        Client::Plain => "client".to_owned(),
-        Client::Firmware(_) => format!("firmware:{platform}"),
-        Client::Ipxe { http: true, .. } => format!("iPXE:{platform}"),
-        Client::Ipxe { http: false, .. } => format!("iPXE without HTTP:{platform}"),
-    }
 }
 
 #[cfg(test)]

@@ -256,7 +256,7 @@ async fn boot_information_comes_with_every_acknowledgement() {
     for packet in [&offer, &ack] {
         assert_eq!(packet.option(option::BOOT_FILE), Some(&b"snponly.efi"[..]));
     }
-    assert_eq!(bench.observer.whats(), ["dhcp.discover", "dhcp.offer", "dhcp.ack"]);
+    assert_eq!(bench.observer.whats(), ["dhcp.discover", "dhcp.offer", "dhcp.request", "dhcp.ack"]);
 }
 
 #[tokio::test]

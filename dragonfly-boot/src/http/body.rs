@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_core::Stream as _;
@@ -19,6 +20,25 @@ const PIECE: usize = 256 * 1024;
 pub struct BootBody {
     kind: Kind,
     left: u64,
+    over: Option<Over>,
+}
+
+/// How much of a body was sent when it was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Its length.
+    pub bytes: u64,
+    /// How much of it was given to the connection.
+    pub passed: u64,
+    /// How long that took.
+    pub milliseconds: u64,
+}
+
+/// Somebody wants to know when a body is over: sent, or given up with its connection.
+struct Over {
+    bytes: u64,
+    begun: Instant,
+    tell: Option<Box<dyn FnOnce(Sent) + Send + Sync>>,
 }
 
 enum Kind {
@@ -55,7 +75,7 @@ impl BootBody {
     /// These bytes.
     pub(crate) fn bytes(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { left: bytes.len() as u64, kind: Kind::Bytes(Some(bytes)) }
+        Self { left: bytes.len() as u64, kind: Kind::Bytes(Some(bytes)), over: None }
     }
 
     /// A stretch of a file, with something laid over it.
@@ -71,7 +91,23 @@ impl BootBody {
         }
         let left = range.end - range.start;
         let stream = Box::new(ReaderStream::with_capacity(file.take(left), PIECE));
-        Ok(Self { left, kind: Kind::File { stream, overlay, at: range.start } })
+        Ok(Self { left, kind: Kind::File { stream, overlay, at: range.start }, over: None })
+    }
+
+    /// The same body; when it is over, whichever way, this is called once. A body that is no file's
+    /// tells nothing.
+    #[must_use]
+    pub fn when_over(mut self, tell: impl FnOnce(Sent) + Send + Sync + 'static) -> Self {
+        if matches!(self.kind, Kind::File { .. }) {
+            self.over = Some(Over { bytes: self.left, begun: Instant::now(), tell: Some(Box::new(tell)) });
+        }
+        self
+    }
+
+    fn tell_over(&mut self) {
+        let Some(Over { bytes, begun, tell: Some(tell) }) = self.over.take() else { return };
+        let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tell(Sent { bytes, passed: bytes - self.left.min(bytes), milliseconds });
     }
 }
 
@@ -98,6 +134,9 @@ impl Body for BootBody {
         if let Some(Ok(piece)) = &next {
             this.left = this.left.saturating_sub(piece.len() as u64);
         }
+        if this.left == 0 {
+            this.tell_over();
+        }
         Poll::Ready(next.map(|piece| piece.map(Frame::data)))
     }
 
@@ -107,6 +146,18 @@ impl Body for BootBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
+    }
+}
+
+impl Drop for BootBody {
+    fn drop(&mut self) {
+        self.tell_over();
+    }
+}
+
+impl fmt::Debug for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Over").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 

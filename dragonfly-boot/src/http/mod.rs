@@ -20,7 +20,7 @@ mod tests;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,12 +29,12 @@ use ::http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use dragonfly_core::Mac;
-use dragonfly_core::boot::{BootObserver, BootProvider, BootRequest, Sighting};
+use dragonfly_core::boot::{BootObserver, BootProvider, BootRequest, Seen, Sighting};
 use dragonfly_core::wire::Identity;
 use tower_service::Service;
 use url::Url;
 
-pub use body::BootBody;
+pub use body::{BootBody, Sent};
 pub use file::respond;
 pub use route::{Route, RouteError};
 
@@ -131,12 +131,12 @@ impl Asked {
         self.method == Method::HEAD
     }
 
+    fn from(&self) -> Option<IpAddr> {
+        self.peer.map(|p| p.0.ip().to_canonical())
+    }
+
     fn boot_request(&self, mac: Mac) -> BootRequest {
-        BootRequest {
-            from: self.peer.map(|p| p.0.ip().to_canonical()),
-            to: self.local.map(|l| l.0),
-            ..BootRequest::from_mac(mac)
-        }
+        BootRequest { from: self.from(), to: self.local.map(|l| l.0), ..BootRequest::from_mac(mac) }
     }
 }
 
@@ -168,8 +168,8 @@ impl Shared {
             Err(error) => return unavailable(mac, &error),
         };
         if !asked.is_head() {
-            let detail = format!("{}: {}", decision.fate.word(), decision.reason);
-            self.saw(asked, Some(mac), "boot.script", detail);
+            let (fate, reason) = (decision.fate.word().to_owned(), decision.reason.clone());
+            self.saw(asked, Some(mac), Seen::Script { fate, reason });
         }
         fresh(text(StatusCode::OK, ipxe::render(&decision, mac, &self.base(asked))))
     }
@@ -184,7 +184,7 @@ impl Shared {
             Err(error) => return broken(&error),
         };
         if !asked.is_head() {
-            self.saw(asked, Some(mac), "boot.identity", "identity archive".to_owned());
+            self.saw(asked, Some(mac), Seen::Identity { how: "identity archive".to_owned() });
         }
         let mut response = fresh(text(StatusCode::OK, archive));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -196,7 +196,7 @@ impl Shared {
         let opened = blocking(move || Ok((files.open(UNIFIED_KERNEL)?, files.manifest()?))).await;
         let (found, manifest) = match opened {
             Ok(opened) => opened,
-            Err(error) => return missing(&error),
+            Err(error) => return self.missing(asked, Some(mac), UNIFIED_KERNEL.to_owned(), &error),
         };
         let area = match manifest.uki_identity {
             Some(area) if area.offset.checked_add(area.length).is_some_and(|end| end <= found.length) => area,
@@ -214,22 +214,51 @@ impl Shared {
             Err(error) => return broken(&error),
         };
         if !asked.is_head() {
-            self.saw(asked, Some(mac), "boot.identity", "inside mage.efi".to_owned());
+            self.saw(asked, Some(mac), Seen::Identity { how: "inside mage.efi".to_owned() });
         }
         let overlay = Overlay { offset: area.offset, bytes };
-        fresh(file::respond_over(&asked.method, &asked.headers, found, overlay).await)
+        let response = file::respond_over(&asked.method, &asked.headers, found, overlay).await;
+        fresh(self.followed(asked, Some(mac), UNIFIED_KERNEL, response))
     }
 
     async fn file(&self, asked: &Asked, name: String) -> Response<BootBody> {
         let (files, wanted) = (self.files.clone(), name.clone());
         let found: Found = match blocking(move || files.open(&wanted)).await {
             Ok(found) => found,
-            Err(error) => return missing(&error),
+            Err(error) => return self.missing(asked, None, name, &error),
         };
         if !asked.is_head() {
-            self.saw(asked, None, "boot.file", format!("{name}, {} bytes", found.length));
+            self.saw(asked, None, Seen::FileBegan { file: name.clone(), bytes: found.length });
         }
-        file::respond(&asked.method, &asked.headers, found).await
+        let response = file::respond(&asked.method, &asked.headers, found).await;
+        self.followed(asked, None, &name, response)
+    }
+
+    fn missing(&self, asked: &Asked, mac: Option<Mac>, path: String, error: &FileError) -> Response<BootBody> {
+        let refusal = missing(error);
+        let (status, why) = (refusal.status().as_u16(), error.to_string());
+        self.saw(asked, mac, Seen::HttpRefused { path, status, why });
+        refusal
+    }
+
+    /// The same response, whose end is told.
+    fn followed(
+        &self,
+        asked: &Asked,
+        mac: Option<Mac>,
+        name: &str,
+        response: Response<BootBody>,
+    ) -> Response<BootBody> {
+        if asked.is_head() {
+            return response;
+        }
+        let (observer, file, from) = (self.observer.clone(), name.to_owned(), asked.from());
+        response.map(|body| {
+            body.when_over(move |Sent { bytes, passed, milliseconds }| {
+                let seen = Seen::FileEnded { file, bytes, passed, milliseconds };
+                observer.saw(Sighting { mac, from, seen });
+            })
+        })
     }
 
     /// An identity for the agent that `mac` is about to boot, or what to answer instead.
@@ -237,10 +266,10 @@ impl Shared {
         match self.provider.identity(&asked.boot_request(mac)).await {
             Ok(Some(identity)) => Ok(identity),
             Ok(None) => {
-                let why = format!(
-                    "no identity for {mac}: its fate is not to boot the agent, or it asks from outside every \
-                     provisioning network\n"
-                );
+                let path = format!("{mac}/identity");
+                let why = "its fate is not to boot the agent, or it asks from outside every provisioning network";
+                self.saw(asked, Some(mac), Seen::HttpRefused { path, status: 404, why: why.to_owned() });
+                let why = format!("no identity for {mac}: {why}\n");
                 Err(Box::new(fresh(text(StatusCode::NOT_FOUND, why))))
             }
             Err(error) => Err(Box::new(unavailable(mac, &error))),
@@ -257,9 +286,8 @@ impl Shared {
         }
     }
 
-    fn saw(&self, asked: &Asked, mac: Option<Mac>, what: &'static str, detail: String) {
-        let from = asked.peer.map(|p| p.0.ip().to_canonical());
-        self.observer.saw(Sighting { mac, from, what, detail });
+    fn saw(&self, asked: &Asked, mac: Option<Mac>, seen: Seen) {
+        self.observer.saw(Sighting { mac, from: asked.from(), seen });
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dragonfly_core::Mac;
-use dragonfly_core::boot::{BootObserver, Sighting};
+use dragonfly_core::boot::{BootObserver, Ended, Seen, Sighting};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use super::sockets::PacketSocket;
 use crate::dhcp::Responder;
 use crate::files::FileError;
 use crate::tftp::{
-    Content, ErrorCode, FileSource, Incoming, Limits, Output, Request, Transfer, data, error, option_ack,
+    Content, ErrorCode, FileSource, Incoming, Limits, Output, Request, Terms, Transfer, data, error, option_ack,
 };
 
 /// How much of a file is read at a time.
@@ -35,6 +35,27 @@ pub(super) struct TftpServer {
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
     pub(super) open: Mutex<HashMap<SocketAddrV4, Open>>,
+}
+
+/// How a transfer ended.
+#[derive(Debug)]
+struct End {
+    ended: Ended,
+    why: String,
+}
+
+impl End {
+    fn by_server(why: impl Into<String>) -> Self {
+        Self { ended: Ended::ByServer, why: why.into() }
+    }
+}
+
+/// How far a transfer has come.
+#[derive(Debug, Default)]
+struct SoFar {
+    bytes: u64,
+    passed: u64,
+    block: u16,
 }
 
 /// A transfer under way.
@@ -101,15 +122,29 @@ impl TftpServer {
         let this = self.clone();
         self.tasks.spawn(async move {
             let limit = this.limits.duration;
-            let work = this.transfer(&request, peer, local, &answered);
-            tokio::select! {
-                () = stop.cancelled() => {}
-                done = tokio::time::timeout(limit, work) => match done {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::info!(%peer, file = %request, %error, "TFTP transfer failed"),
-                    Err(_) => tracing::info!(%peer, file = %request, ?limit, "TFTP transfer took too long"),
-                },
-            }
+            let mut so_far = SoFar::default();
+            let begin = Instant::now();
+            let end = tokio::select! {
+                () = stop.cancelled() => End::by_server("stopped: the client asked anew, or the server stops"),
+                done = tokio::time::timeout(limit, this.transfer(&request, peer, local, &answered, &mut so_far)) => {
+                    match done {
+                        Ok(Ok(end)) => end,
+                        Ok(Err(error)) => End::by_server(error.to_string()),
+                        Err(_) => End::by_server(format!("it took longer than {} s", limit.as_secs())),
+                    }
+                }
+            };
+            tracing::debug!(%peer, file = %request, ?end, "TFTP transfer ended");
+            let seen = Seen::TftpEnded {
+                file: request.name.clone(),
+                bytes: so_far.bytes,
+                passed: so_far.passed,
+                block: so_far.block,
+                milliseconds: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX),
+                ended: end.ended,
+                why: end.why,
+            };
+            this.saw(peer, seen);
             let mut open = this.open();
             if open.get(&peer).is_some_and(|entry| entry.number == number) {
                 open.remove(&peer);
@@ -124,7 +159,8 @@ impl TftpServer {
         peer: SocketAddrV4,
         local: Ipv4Addr,
         answered: &AtomicBool,
-    ) -> io::Result<()> {
+        so_far: &mut SoFar,
+    ) -> io::Result<End> {
         // From the address that was asked: clients compare, and firewalls too.
         let socket = UdpSocket::bind(SocketAddr::from((local, 0))).await?;
         socket.connect(SocketAddr::V4(peer)).await?;
@@ -138,12 +174,13 @@ impl TftpServer {
                 };
                 tracing::info!(%peer, file = %request, error = &e as &dyn std::error::Error, "TFTP file not served");
                 socket.send(&error(code, said)).await?;
-                return Ok(());
+                return Ok(End { ended: Ended::Refused, why: said.to_owned() });
             }
         };
         let length = content.length();
         let mut transfer = Transfer::new(request, length, &self.limits);
         let mut reader = Reader::new(content, transfer.terms().block_size, transfer.terms().window);
+        *so_far = SoFar { bytes: length, passed: 0, block: transfer.terms().block_size };
         let begin = Instant::now();
         let mut buffer = vec![0; 1024];
         let mut output = Some(transfer.start(Duration::ZERO));
@@ -155,7 +192,8 @@ impl TftpServer {
                 Some(Output::Blocks(blocks)) => {
                     if !told {
                         told = true;
-                        self.saw(peer, "tftp.begin", format!("{request}, {length} bytes"));
+                        let Terms { block_size: block, window } = transfer.terms();
+                        self.saw(peer, Seen::TftpBegan { file: request.name.clone(), bytes: length, block, window });
                     }
                     for block in blocks {
                         let content = reader.block(block).await?;
@@ -164,17 +202,15 @@ impl TftpServer {
                     }
                 }
                 Some(Output::Done) => {
-                    let seconds = begin.elapsed().as_secs_f32();
-                    self.saw(peer, "tftp.done", format!("{request}, {length} bytes in {seconds:.2} s"));
-                    return Ok(());
+                    so_far.passed = length;
+                    return Ok(End { ended: Ended::Whole, why: String::new() });
                 }
                 Some(Output::Aborted(why)) => {
                     // Common, and often meant: a size is asked this way.
-                    tracing::debug!(%peer, file = %request, why, "TFTP transfer ended by the client");
-                    return Ok(());
+                    return Ok(End { ended: Ended::ByClient, why });
                 }
                 Some(Output::Lost) => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not answer any more"));
+                    return Ok(End { ended: Ended::Lost, why: "the client does not answer any more".to_owned() });
                 }
             }
             let received = tokio::select! {
@@ -190,20 +226,20 @@ impl TftpServer {
                 }
                 // Its port is closed: it has gone, perhaps with all it wanted.
                 Some(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                    tracing::debug!(%peer, file = %request, "TFTP client has gone");
-                    return Ok(());
+                    return Ok(End { ended: Ended::ByClient, why: "its port is closed".to_owned() });
                 }
                 Some(Err(e)) => return Err(e),
             };
+            so_far.passed = transfer.passed(length);
             if transfer.is_answered() {
                 answered.store(true, Ordering::Relaxed);
             }
         }
     }
 
-    fn saw(&self, peer: SocketAddrV4, what: &'static str, detail: String) {
+    fn saw(&self, peer: SocketAddrV4, seen: Seen) {
         let mac: Option<Mac> = self.leases.holder(*peer.ip());
-        self.observer.saw(Sighting { mac, from: Some((*peer.ip()).into()), what, detail });
+        self.observer.saw(Sighting { mac, from: Some((*peer.ip()).into()), seen });
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<SocketAddrV4, Open>> {

@@ -132,6 +132,11 @@ impl Transfer {
         self.acked > 0 || (!self.negotiating && !self.options.is_empty())
     }
 
+    /// How many bytes the client has acknowledged, of a file of this size.
+    pub fn passed(&self, size: u64) -> u64 {
+        self.acked.saturating_mul(self.terms.block_size.into()).min(size)
+    }
+
     /// When [`late`](Self::late) is to be called if nothing comes before.
     pub fn deadline(&self) -> Duration {
         self.deadline

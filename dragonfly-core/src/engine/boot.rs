@@ -3,11 +3,10 @@
 use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
-use serde_json::json;
 
 use super::Engine;
 use super::sessions::TokenClaims;
-use crate::boot::{self, BootError, BootObserver, BootProvider, BootRequest, Decision, Facts, Fate, Sighting};
+use crate::boot::{self, BootError, BootObserver, BootProvider, BootRequest, Decision, Facts, Fate, Seen, Sighting};
 use crate::cache::Owner;
 use crate::clock::Timestamp;
 use crate::resource::{ConditionStatus, Hardware, Workflow, condition};
@@ -119,12 +118,9 @@ impl Engine {
         }
         if !self.provisions(request.from) {
             let from = request.from.map(|a| a.to_string()).unwrap_or_default();
-            self.tell(
-                "identity.refused",
-                "",
-                None,
-                format!("{} asked from {from}, which is in no provisioning network", request.mac),
-            );
+            let why = format!("{} asked from {from}, which is in no provisioning network", request.mac);
+            let seen = Seen::HttpRefused { path: "identity".to_owned(), status: 404, why };
+            self.witness(Sighting { mac: Some(request.mac), from: request.from, seen });
             return None;
         }
         let server =
@@ -191,16 +187,6 @@ impl BootProvider for Engine {
 
 impl BootObserver for Engine {
     fn saw(&self, sighting: Sighting) {
-        let machine = match (sighting.mac, sighting.from) {
-            (Some(mac), from) => {
-                let name = self.name_of(mac);
-                self.remember_address(from, &name);
-                name
-            }
-            (None, Some(from)) => self.machine_at(from).unwrap_or_default(),
-            (None, None) => String::new(),
-        };
-        let data = json!({ "mac": sighting.mac, "from": sighting.from });
-        self.tell_with(sighting.what, &machine, None, sighting.detail, data);
+        self.witness(sighting);
     }
 }

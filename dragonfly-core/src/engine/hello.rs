@@ -8,12 +8,18 @@ use super::anchors::{self, Known, Match};
 use super::boot::{ADOPTED, CONFLICT};
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SessionClaims, TOKEN_LIFE, TokenClaims};
 use super::{Engine, EngineError, Result};
+use crate::boot::{Refusal, Seen, Sighting};
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::name;
 use crate::resource::hardware::{Anchors, ExistingOs, SessionInfo};
 use crate::resource::{ConditionStatus, Hardware, HardwareSpec, condition, set_condition};
 use crate::store::StoreError;
 use crate::wire::{Hello, Versions, Welcome};
+
+/// Why a boot token of ours opens nothing any more.
+const STALE: &str = "the boot token is older than ten minutes; boot again";
+/// How far a machine's clock may be off without a word, in seconds.
+const CLOCK_TOLERANCE: u64 = 120;
 
 impl Engine {
     /// An agent shows its boot token and says what machine it runs on.
@@ -23,6 +29,17 @@ impl Engine {
     /// `Forbidden` when it has opened a session already; `Busy` when another agent speaks for this
     /// machine or its identity is in conflict; `Protocol` when no version is shared.
     pub async fn hello(&self, token: &str, hello: Hello, from: IpAddr) -> Result<Welcome> {
+        let mac = hello.mac;
+        let said = self.greet(token, hello, from).await;
+        if let Err(error) = &said {
+            // On the timeline of the card that it names: whoever looks for this machine looks there.
+            let seen = Seen::AgentRefused { refusal: refusal(error), why: error.to_string() };
+            self.witness(Sighting { mac: Some(mac), from: None, seen });
+        }
+        said
+    }
+
+    async fn greet(&self, token: &str, hello: Hello, from: IpAddr) -> Result<Welcome> {
         let now = self.now();
         let claims: TokenClaims = self
             .inner
@@ -30,7 +47,7 @@ impl Engine {
             .open(token)
             .ok_or(EngineError::Unauthenticated { why: "this is not a boot token of this server" })?;
         if now.since(claims.made_at) > TOKEN_LIFE {
-            return Err(EngineError::Unauthenticated { why: "the boot token is older than ten minutes; boot again" });
+            return Err(EngineError::Unauthenticated { why: STALE });
         }
         if claims.mac != hello.mac {
             return Err(EngineError::Unauthenticated { why: "the boot token was made for another network card" });
@@ -110,7 +127,12 @@ impl Engine {
             return Err(EngineError::Forbidden { why: "this boot token has been used; boot again".to_owned() });
         }
         self.inner.sessions.heard(&machine, session, now);
-        self.remember_address(Some(from), &machine);
+        self.inner.recorder.adopt(&machine, &object.spec.macs);
+        self.remember_address(Some(from), hello.mac);
+        if let Some(offset_seconds) = hello.clock_offset_seconds.filter(|s| s.unsigned_abs() > CLOCK_TOLERANCE) {
+            let seen = Seen::AgentClock { offset_seconds };
+            self.witness(Sighting { mac: Some(hello.mac), from: Some(from), seen });
+        }
         let words = object.status.message.clone();
         if first {
             self.tell("machine.registered", &machine, None, format!("registered from {from}. {words}"));
@@ -241,6 +263,17 @@ impl Engine {
     /// `Unauthenticated` when it is no session key, has ended, or another agent has taken over.
     pub fn session_machine(&self, key: &str) -> Result<String> {
         self.session(key).map(|(claims, _)| claims.machine)
+    }
+}
+
+fn refusal(error: &EngineError) -> Refusal {
+    match error {
+        EngineError::Unauthenticated { why } if *why == STALE => Refusal::StaleToken,
+        EngineError::Unauthenticated { .. } => Refusal::ForeignToken,
+        EngineError::Forbidden { .. } => Refusal::UsedToken,
+        EngineError::Busy { .. } => Refusal::Busy,
+        EngineError::Protocol { .. } => Refusal::Protocol,
+        _ => Refusal::Other,
     }
 }
 

@@ -20,6 +20,7 @@ impl Engine {
     /// `Unauthenticated`; `Log` when the disk fails.
     pub async fn log(&self, session: &str, offset: u64, bytes: Bytes) -> Result<()> {
         let (claims, machine) = self.session(session)?;
+        self.inner.recorder.log(machine.name(), claims.id, offset, &bytes, self.now());
         let Some(path) = self.log_path(&claims.machine, &claims.id.to_string()) else { return Ok(()) };
         let name = machine.name().to_owned();
         let written = tokio::task::spawn_blocking(move || append(&path, offset, &bytes)).await;

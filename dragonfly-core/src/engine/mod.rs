@@ -30,6 +30,7 @@ mod resources;
 pub mod sessions;
 pub mod settle;
 mod sweep;
+mod timeline;
 mod token;
 mod why;
 mod work;
@@ -44,20 +45,23 @@ use std::time::Duration;
 use tokio::sync::watch;
 use url::Url;
 
+use crate::Mac;
 use crate::action::{Progress, TemplateChecker};
 use crate::boot::Discovery;
 use crate::cache::{Cache, Cached};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{Events, NewEvent};
-use crate::resource::{Kind, Network, NetworkSpec, Record, Resource};
+use crate::resource::{HardwareSpec, Kind, Network, NetworkSpec, Record, Resource};
 use crate::secret::SealingKey;
 use crate::store::ext::StoreExt;
 use crate::store::{Selector, Store};
+use crate::timeline::{Recorder, What, Whose};
 
 pub use error::EngineError;
 pub use home::PHONE_HOME;
 pub use operate::{AssignRequest, ReimageRequest};
 pub use resources::{Applied, Change};
+pub use timeline::MachineTimeline;
 pub use why::Why;
 
 /// What a call on the engine gives.
@@ -124,6 +128,7 @@ struct Inner {
     cache: Cache,
     clock: Arc<dyn Clock>,
     events: Events,
+    recorder: Recorder,
     key: SealingKey,
     tokens: token::Signer,
     session_keys: token::Signer,
@@ -135,8 +140,8 @@ struct Inner {
     sessions: sessions::Sessions,
     /// Progress of steps at work: told live, made durable only with the step's end.
     progress: Mutex<HashMap<String, (u32, usize, Progress)>>,
-    /// Which machine asks from which address: files are fetched without naming the machine.
-    seen_at: Mutex<HashMap<IpAddr, String>>,
+    /// Which card asks from which address: files are fetched without naming the machine.
+    seen_at: Mutex<HashMap<IpAddr, Mac>>,
     /// One writer per machine at a time, in this process.
     locks: Vec<tokio::sync::Mutex<()>>,
     networks: watch::Sender<Vec<Network>>,
@@ -200,6 +205,7 @@ impl EngineBuilder {
             cache,
             clock,
             events: Events::default(),
+            recorder: Recorder::default(),
             key,
             settings,
             checker,
@@ -282,6 +288,11 @@ impl Engine {
     ) {
         let message = message.into();
         tracing::info!(kind, machine, workflow, "{message}");
+        // A name that is no machine's would cost memory for ever.
+        if self.inner.cache.get::<HardwareSpec>(machine).is_some() {
+            let what = What::Told { kind: kind.into(), message: message.clone() };
+            self.inner.recorder.record(Whose::Machine(machine), None, self.now(), what);
+        }
         let event = NewEvent {
             kind,
             machine: (!machine.is_empty()).then(|| machine.to_owned()),
@@ -344,18 +355,18 @@ impl Engine {
         Ok(created)
     }
 
-    fn remember_address(&self, from: Option<IpAddr>, machine: &str) {
+    fn remember_address(&self, from: Option<IpAddr>, card: Mac) {
         let Some(from) = from else { return };
         let mut seen = self.inner.seen_at.lock().unwrap_or_else(PoisonError::into_inner);
         // Bounded: strangers choose their addresses.
         if seen.len() >= 65_536 && !seen.contains_key(&from) {
             seen.clear();
         }
-        seen.insert(from, machine.to_owned());
+        seen.insert(from, card);
     }
 
-    fn machine_at(&self, from: IpAddr) -> Option<String> {
-        self.inner.seen_at.lock().unwrap_or_else(PoisonError::into_inner).get(&from).cloned()
+    fn card_at(&self, from: IpAddr) -> Option<Mac> {
+        self.inner.seen_at.lock().unwrap_or_else(PoisonError::into_inner).get(&from).copied()
     }
 }
 

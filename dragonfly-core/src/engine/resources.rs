@@ -143,6 +143,7 @@ impl Engine {
                     self.refresh_networks();
                     let machine = if kind == Kind::HARDWARE { name } else { "" };
                     self.tell("object.deleted", machine, None, format!("{by} deleted {key}"));
+                    self.inner.recorder.forget(machine);
                     return Ok(());
                 }
                 Err(StoreError::Conflict { .. }) => {}

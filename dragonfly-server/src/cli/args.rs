@@ -241,10 +241,16 @@ pub(super) enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-    /// Show what happened to a machine lately
+    /// Show what happened to a machine, boot by boot: DHCP, TFTP, HTTP, its agent's steps and log
+    #[command(after_help = "Examples:\n  dragonfly timeline CensusAbleQualityParent\n  \
+        dragonfly timeline 52:54:00:ab:cd:01 --follow\n  dragonfly timeline db-1 -o json\n\n\
+        Seconds count from the beginning of each boot. With --follow and -o json, one object a line.")]
     Timeline {
-        /// Its name in any spelling, or a MAC
+        /// Its name in any spelling, or any of its MACs, also one that has only asked so far
         machine: String,
+        /// Go on with what happens next, until interrupted
+        #[arg(short, long)]
+        follow: bool,
         /// How to write it
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod objects;
 mod output;
+mod timeline;
 mod verbs;
 mod watch;
 
@@ -86,7 +87,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Watch { machine, until, timeout } => {
             return watch::watch(&client, &out, machine.as_deref(), until, timeout).await;
         }
-        Command::Timeline { machine, output } => verbs::timeline(&client, &out, &machine, output).await?,
+        Command::Timeline { machine, follow, output } => {
+            timeline::timeline(&client, &out, &machine, follow, output).await?;
+        }
         Command::Why { machine, output } => verbs::why(&client, &out, &machine, output).await?,
         Command::Log { machine } => verbs::log(&client, &out, &machine).await?,
         Command::Login => verbs::login(&client, &out).await?,

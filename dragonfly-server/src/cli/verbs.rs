@@ -185,28 +185,17 @@ fn fate(decision: &Value) -> String {
     word.or_else(|| decision.get("fate").and_then(Value::as_str)).unwrap_or("unknown").to_owned()
 }
 
-pub(super) async fn timeline(client: &Client, out: &Out, machine: &str, format: Format) -> anyhow::Result<()> {
-    let answer = client.get(&[MACHINES[0], MACHINES[1], MACHINES[2], machine, "events"], &[]).await?;
-    match format {
-        Format::Json => return Ok(out.json(&answer)?),
-        Format::Yaml => return Ok(out.yaml(&answer)?),
-        Format::Table | Format::Wide | Format::Name => {}
-    }
-    for event in answer.get("items").and_then(Value::as_array).into_iter().flatten() {
-        out.line(&event_line(event))?;
-    }
-    Ok(())
-}
-
 /// One event as a line.
 pub(super) fn event_line(event: &Value) -> String {
-    let time = text(event, "/time");
-    // To the millisecond: what firmware does is told apart there.
-    let time =
-        time.split_once('.').map_or_else(|| time.to_owned(), |(s, f)| format!("{s}.{}", f.get(..3).unwrap_or("000")));
-    let time = time.trim_end_matches('Z');
+    let time = to_millis(text(event, "/time"));
     let (machine, kind, message) = (text(event, "/machine"), text(event, "/type"), text(event, "/message"));
     format!("{time}  {machine:<28}  {kind:<20}  {message}").trim_end().to_owned()
+}
+
+/// To the millisecond: what firmware does is told apart there.
+pub(super) fn to_millis(time: &str) -> String {
+    let (seconds, fraction) = time.trim_end_matches('Z').split_once('.').unwrap_or((time.trim_end_matches('Z'), ""));
+    format!("{seconds}.{:0<3}", fraction.get(..3).unwrap_or(fraction))
 }
 
 pub(super) async fn log(client: &Client, out: &Out, machine: &str) -> anyhow::Result<()> {

@@ -1,12 +1,13 @@
 //! Machines and the verbs on them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use dragonfly_core::engine::{AssignRequest, ReimageRequest, Why};
+use dragonfly_core::engine::{AssignRequest, MachineTimeline, ReimageRequest, Why};
 use dragonfly_core::event::Event;
 use dragonfly_core::resource::{HardwareSpec, Record, WorkflowSpec};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .post("/dragonfly/v1/machines/{name}/release", Person, "Settle a hold", release)
         .get("/dragonfly/v1/machines/{name}/why", Person, "What it would boot now, and why", why)
         .get("/dragonfly/v1/machines/{name}/events", Person, "What happened to it lately", events)
+        .get(
+            "/dragonfly/v1/machines/{name}/timeline",
+            Person,
+            "What happened to it, boot by boot: DHCP, TFTP, HTTP, agent, log; waits for news when asked to",
+            timeline,
+        )
         .get("/dragonfly/v1/machines/{name}/log", Person, "The last 64 KiB of its agent's log", log)
 }
 
@@ -181,6 +188,42 @@ async fn events(
 ) -> Result<Json<Happened>, Problem> {
     let name = app.engine.why(&word)?.machine;
     Ok(Json(Happened { items: app.engine.events().about(&name, limit.unwrap_or(500).min(4096)) }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Since {
+    /// Only what came after the entry of this number.
+    #[serde(default)]
+    after: u64,
+    /// How long to wait when there is nothing, 30 s at most.
+    #[serde(default)]
+    wait_seconds: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Told {
+    /// Which run of the server: numbers of another run mean nothing in this one.
+    run: u64,
+    #[serde(flatten)]
+    timeline: MachineTimeline,
+}
+
+async fn timeline(
+    State(app): State<App>,
+    Path(word): Path<String>,
+    Asked(Since { after, wait_seconds }): Asked<Since>,
+) -> Result<Json<Told>, Problem> {
+    let run = app.meters.run();
+    // A long wait ends with the server: the reader asks its successor.
+    tokio::select! {
+        timeline = app.engine.timeline_news(&word, after, Duration::from_secs(wait_seconds)) => {
+            Ok(Json(Told { run, timeline: timeline? }))
+        }
+        () = app.stop.cancelled() => {
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping; ask again"))
+        }
+    }
 }
 
 async fn log(State(app): State<App>, Path(word): Path<String>) -> Result<Response, Problem> {

@@ -173,6 +173,7 @@ pub fn hello() -> Hello {
         inventory,
         existing_os: None,
         uptime_seconds: Some(3.0),
+        clock_offset_seconds: None,
     }
 }
 

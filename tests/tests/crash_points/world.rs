@@ -269,6 +269,7 @@ impl World {
             inventory: Inventory::default(),
             existing_os: None,
             uptime_seconds: None,
+            clock_offset_seconds: None,
         }
     }
 

@@ -15,14 +15,12 @@ use dragonfly_core::resource::{Hardware, HardwareSpec, TemplateSpec, Workflow, W
 use dragonfly_core::workflow::StepState;
 
 use super::list::Row;
+use super::timeline::{self, Happened};
 use super::{When, page, problem};
 use crate::http::App;
 use crate::http::problem::Problem;
 use crate::http::route::{Access, Routes};
 use crate::view;
-
-/// How many events the page shows.
-const EVENTS: usize = 200;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     routes.get("/machines/{name}", Access::Page, "One machine, as a page", whole).get(
@@ -80,13 +78,6 @@ struct Step {
     causes: Vec<String>,
 }
 
-#[derive(Debug)]
-struct Happened {
-    when: When,
-    kind: String,
-    message: String,
-}
-
 /// What can be done to the machine now.
 #[derive(Debug)]
 struct Verbs {
@@ -136,7 +127,8 @@ async fn whole(State(app): State<App>, Path(word): Path<String>) -> Response {
     });
     let machine = match found {
         Ok(machine) => machine,
-        Err(refusal) => return problem(&refusal, "/"),
+        // Perhaps a card that boots and has not reported.
+        Err(refusal) => return timeline::unseen(&app, &word).unwrap_or_else(|| problem(&refusal, "/")),
     };
     let live = match describe(&app, &machine) {
         Ok(live) => live,
@@ -157,25 +149,12 @@ async fn live(State(app): State<App>, Path(name): Path<String>) -> Result<Respon
 fn describe(app: &App, machine: &Hardware) -> Result<Live, Problem> {
     let now = app.engine.now();
     let workflow = machine.status.workflow.as_ref().and_then(|name| app.engine.cache().get::<WorkflowSpec>(name));
-    let mut happened: Vec<Happened> = app
-        .engine
-        .events()
-        .about(machine.name(), EVENTS)
-        .iter()
-        .filter(|event| event.kind != "step.progress")
-        .map(|event| Happened {
-            when: When::at(event.time, now),
-            kind: event.kind.clone(),
-            message: event.message.clone(),
-        })
-        .collect();
-    happened.reverse();
     Ok(Live {
         row: Row::new(view::machine(&app.engine, machine), now),
         why: app.engine.why(machine.name())?,
         since: machine.status.phase_since.map(|then| When::at(then, now)),
         run: workflow.map(|workflow| run(app, &workflow, now)),
-        happened,
+        happened: timeline::shown(&app.engine.timeline(machine.name(), 0)?, now),
     })
 }
 

@@ -8,6 +8,7 @@ mod forms;
 mod list;
 mod machine;
 mod sightings;
+mod timeline;
 
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -20,7 +21,7 @@ use super::route::Routes;
 use crate::view;
 
 pub(super) fn routes(routes: Routes) -> Routes {
-    [assets::routes, list::routes, sightings::routes, machine::routes, forms::routes]
+    [assets::routes, list::routes, sightings::routes, timeline::routes, machine::routes, forms::routes]
         .into_iter()
         .fold(routes, |routes, part| part(routes))
 }

@@ -1,16 +1,17 @@
 //! Machines that ask the boot services and have not reported yet: between power-on and hello, and those
 //! that got stuck there.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use dragonfly_core::boot::{Asker, Seen};
 use dragonfly_core::clock::Timestamp;
-use dragonfly_core::event::Event;
-use dragonfly_core::resource::HardwareSpec;
+use dragonfly_core::timeline::Entry;
+use dragonfly_core::{Mac, name};
 
 use super::{When, page};
 use crate::http::App;
@@ -43,32 +44,27 @@ pub(super) struct Sightings {
 
 /// Those who asked lately, the newest first.
 pub(super) fn now(app: &App) -> Sightings {
-    // Number 0 is before every event: all that are kept.
-    let kept = app.engine.events().subscribe(Some(0)).replay;
-    let known = |name: &str| app.engine.cache().get::<HardwareSpec>(name).is_some();
-    Sightings { sightings: unknown(kept.iter().map(|event| &**event), known, app.engine.now()) }
+    let cards = app.engine.recorder().cards(16 * MOST);
+    Sightings { sightings: lately(&cards, app.engine.now()) }
 }
 
-fn unknown<'a>(events: impl Iterator<Item = &'a Event>, known: impl Fn(&str) -> bool, now: Timestamp) -> Vec<Sighting> {
-    let mut last: HashMap<&str, &Event> = HashMap::new();
-    for event in events {
-        let boots = ["dhcp.", "tftp.", "boot.", "identity."].iter().any(|family| event.kind.starts_with(family));
-        if let Some(name) = event.machine.as_deref().filter(|_| boots && now.since(event.time) < SHOWN) {
-            last.insert(name, event);
-        }
-    }
-    let mut last: Vec<(&str, &Event)> = last.into_iter().filter(|(name, _)| !known(name)).collect();
-    last.sort_by_key(|(_, event)| std::cmp::Reverse(event.id));
-    last.truncate(MOST);
-    let text =
-        |event: &Event, field: &str| event.data.get(field).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
-    last.into_iter()
-        .map(|(name, event)| Sighting {
-            name: name.to_owned(),
-            mac: text(event, "mac"),
-            kind: event.kind.clone(),
-            message: event.message.clone(),
-            when: When::at(event.time, now),
+fn lately(cards: &[(Mac, Arc<Entry>)], now: Timestamp) -> Vec<Sighting> {
+    let boots = |entry: &Entry| {
+        // An operating system that asks for an address is no machine that boots.
+        let system = |asker: &Asker| *asker == Asker::System;
+        !matches!(entry.seen(),
+            Some(Seen::DhcpAsked { asker, .. } | Seen::DhcpOffered { asker, .. } | Seen::DhcpConfirmed { asker, .. }
+                | Seen::DhcpForeign { asker, .. }) if system(asker))
+    };
+    let shown = cards.iter().filter(|(_, entry)| boots(entry) && now.since(entry.time) < SHOWN);
+    shown
+        .take(MOST)
+        .map(|(mac, entry)| Sighting {
+            name: name::memorable(*mac).to_lowercase(),
+            mac: mac.to_string(),
+            kind: entry.kind().to_owned(),
+            message: entry.message().into_owned(),
+            when: When::at(entry.time, now),
         })
         .collect()
 }
@@ -80,33 +76,27 @@ async fn fragment(State(app): State<App>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    fn event(id: u64, seconds: i64, kind: &str, machine: &str) -> Event {
-        Event {
-            id,
-            time: Timestamp::from_unix_seconds(seconds),
-            kind: kind.into(),
-            machine: Some(machine.into()).filter(|m: &String| !m.is_empty()),
-            workflow: None,
-            message: format!("{id}"),
-            data: json!({ "mac": "52:54:00:00:00:01" }),
-        }
-    }
+    use dragonfly_core::boot::DhcpAsk;
+    use dragonfly_core::timeline::{Recorder, What, Whose};
 
     #[test]
-    fn shows_the_newest_word_of_each_machine_that_nobody_knows() {
-        let events = [
-            event(1, 0, "dhcp.offer", "long-ago"),
-            event(2, 1000, "dhcp.offer", "a"),
-            event(3, 1001, "dhcp.offer", "known"),
-            event(4, 1002, "tftp.begin", "b"),
-            event(5, 1003, "boot.script", "a"),
-            event(6, 1004, "workflow.assigned", "c"),
-            event(7, 1005, "tftp.done", ""),
-        ];
-        let seen = unknown(events.iter(), |name| name == "known", Timestamp::from_unix_seconds(1010));
-        let words: Vec<_> = seen.iter().map(|s| (s.name.as_str(), s.kind.as_str(), s.when.ago.as_str())).collect();
-        assert_eq!(words, [("a", "boot.script", "7s"), ("b", "tftp.begin", "8s")]);
+    fn shows_the_newest_word_of_each_card_that_boots_and_no_more() {
+        let recorder = Recorder::default();
+        let at = Timestamp::from_unix_seconds;
+        let card = |n| Mac::new([2, 0, 0, 0, 0, n]);
+        let asks = |asker| {
+            let message = DhcpAsk::Discover;
+            What::Seen(Seen::DhcpAsked { message, asker, firmware: None, arch: None, network: "lab".into() })
+        };
+        let script = || What::Seen(Seen::Script { fate: "discover".into(), reason: "new".into() });
+        recorder.record(Whose::Card(card(1)), None, at(0), asks(Asker::Firmware));
+        recorder.record(Whose::Card(card(2)), None, at(1000), asks(Asker::Firmware));
+        recorder.record(Whose::Machine("known"), Some(card(3)), at(1001), asks(Asker::Firmware));
+        recorder.record(Whose::Card(card(4)), None, at(1002), asks(Asker::Firmware));
+        recorder.record(Whose::Card(card(2)), None, at(1003), script());
+        recorder.record(Whose::Card(card(5)), None, at(1004), asks(Asker::System));
+        let seen = lately(&recorder.cards(50), at(1010));
+        let words: Vec<_> = seen.iter().map(|s| (s.mac.as_str(), s.kind.as_str(), s.when.ago.as_str())).collect();
+        assert_eq!(words, [("02:00:00:00:00:02", "boot.script", "7s"), ("02:00:00:00:00:04", "dhcp.discover", "8s")]);
     }
 }

@@ -1,0 +1,251 @@
+//! One line of a timeline, and how a boot is cut out of many.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::Mac;
+use crate::boot::{Asker, DhcpAsk, Seen};
+use crate::clock::Timestamp;
+use crate::sighting::clip;
+
+/// The longest text of an entry, in bytes.
+pub(super) const LONGEST: usize = 512;
+/// After so long without a word, what comes next belongs to another boot.
+const PAUSE: u64 = 600;
+
+/// What an entry says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// The boot services saw or sent it.
+    Seen(Seen),
+    /// The engine did it, or its agent reported it.
+    Told {
+        /// As an event type: `step.began`.
+        kind: Cow<'static, str>,
+        /// For a person.
+        message: String,
+    },
+    /// The agent wrote it to its log.
+    Logged(String),
+}
+
+/// Which part of a machine's timeline an entry belongs to: each has a bound of its own, so that a
+/// machine that asks for an address all day does not push out what became of its installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Boot,
+    Engine,
+    Log,
+}
+
+impl What {
+    pub(super) fn part(&self) -> Part {
+        match self {
+            Self::Seen(_) => Part::Boot,
+            Self::Told { .. } => Part::Engine,
+            Self::Logged(_) => Part::Log,
+        }
+    }
+
+    /// The same within the bounds of an entry.
+    pub(super) fn bounded(self) -> Self {
+        match self {
+            Self::Seen(seen) => Self::Seen(seen.bounded()),
+            Self::Told { kind, mut message } => {
+                clip(&mut message, LONGEST);
+                Self::Told { kind, message }
+            }
+            Self::Logged(mut line) => {
+                clip(&mut line, LONGEST);
+                Self::Logged(line)
+            }
+        }
+    }
+
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Seen(seen) => match seen {
+                Seen::DhcpAsked { network, .. } => network.len(),
+                Seen::DhcpOffered { file, .. } | Seen::DhcpConfirmed { file, .. } => {
+                    file.as_ref().map_or(0, String::len)
+                }
+                Seen::DhcpRefused { why } | Seen::DhcpSilence { why, .. } | Seen::AgentRefused { why, .. } => why.len(),
+                Seen::TftpEnded { file, why, .. } => file.len() + why.len(),
+                Seen::Script { fate, reason } => fate.len() + reason.len(),
+                Seen::Identity { how } => how.len(),
+                Seen::TftpBegan { file, .. } | Seen::FileBegan { file, .. } | Seen::FileEnded { file, .. } => {
+                    file.len()
+                }
+                Seen::HttpRefused { path, why, .. } => path.len() + why.len(),
+                Seen::DhcpForeign { .. } | Seen::NoLoader { .. } | Seen::AgentClock { .. } => 0,
+            },
+            Self::Told { message, .. } => message.len(),
+            Self::Logged(line) => line.len(),
+        }
+    }
+}
+
+/// One thing that happened to a machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Grows over all timelines of one run of the server.
+    pub id: u64,
+    /// When it happened; the last time, when it happened several times in a row.
+    pub time: Timestamp,
+    /// The card that it happened on, when that is known.
+    pub mac: Option<Mac>,
+    /// How often in a row.
+    pub times: u32,
+    /// What.
+    pub what: What,
+}
+
+impl Entry {
+    /// What it costs to keep, in bytes.
+    pub(super) fn cost(&self) -> usize {
+        size_of::<Self>() + 2 * size_of::<usize>() + self.what.text_bytes()
+    }
+
+    /// As an event type.
+    pub fn kind(&self) -> &str {
+        match &self.what {
+            What::Seen(seen) => seen.kind(),
+            What::Told { kind, .. } => kind,
+            What::Logged(_) => "agent.log",
+        }
+    }
+
+    /// For a person.
+    pub fn message(&self) -> Cow<'_, str> {
+        match &self.what {
+            What::Seen(seen) => seen.to_string().into(),
+            What::Told { message, .. } => message.into(),
+            What::Logged(line) => line.into(),
+        }
+    }
+
+    /// What the boot services saw, if it is that.
+    pub fn seen(&self) -> Option<&Seen> {
+        match &self.what {
+            What::Seen(seen) => Some(seen),
+            What::Told { .. } | What::Logged(_) => None,
+        }
+    }
+
+    /// Whether firmware begins to boot with it.
+    fn begins(&self) -> bool {
+        matches!(self.seen(), Some(Seen::DhcpAsked { message: DhcpAsk::Discover, asker: Asker::Firmware, .. }))
+    }
+
+    /// Whether firmware may still be at its first words with it.
+    fn is_opening(&self) -> bool {
+        match self.seen() {
+            Some(Seen::DhcpAsked { asker, .. } | Seen::DhcpOffered { asker, .. }) => *asker == Asker::Firmware,
+            Some(Seen::DhcpSilence { .. } | Seen::NoLoader { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A timeline cut where the firmware began anew, the oldest boot first. The first may lack its beginning.
+pub fn boots(entries: &[Arc<Entry>]) -> Vec<&[Arc<Entry>]> {
+    let mut out = Vec::new();
+    let mut from = 0;
+    for (at, entry) in entries.iter().enumerate().skip(1) {
+        // Firmware repeats its question until it is answered: that is one boot. One that comes back after
+        // more than questions and offers has begun anew.
+        let Some(before) = entries.get(at - 1) else { continue };
+        let paused = entry.time.since(before.time).as_secs() > PAUSE;
+        if entry.begins() && (paused || !before.is_opening()) {
+            out.extend(entries.get(from..at));
+            from = at;
+        }
+    }
+    out.extend(entries.get(from..).filter(|rest| !rest.is_empty()));
+    out
+}
+
+/// An entry as it is shown: with its words, and the seconds since its boot began.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// As [`Entry::id`].
+    pub id: u64,
+    /// As [`Entry::time`].
+    pub time: Timestamp,
+    /// Counts the boots that the timeline holds, from 1.
+    pub boot: usize,
+    /// Seconds since that boot began.
+    pub seconds: f64,
+    /// As [`Entry::kind`].
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// As [`Entry::mac`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// As [`Entry::times`].
+    pub times: u32,
+    /// As [`Entry::message`].
+    pub message: String,
+    /// As [`Entry::seen`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Seen>,
+}
+
+/// A timeline as it is shown.
+pub fn lines(entries: &[Arc<Entry>]) -> Vec<Line> {
+    let numbered = boots(entries).into_iter().enumerate();
+    numbered
+        .flat_map(|(number, boot)| {
+            let begun = boot.first().map(|first| first.time);
+            boot.iter().map(move |entry| Line {
+                id: entry.id,
+                time: entry.time,
+                boot: number + 1,
+                seconds: begun.map_or(0.0, |begun| entry.time.since(begun).as_secs_f64()),
+                kind: entry.kind().to_owned(),
+                mac: entry.mac,
+                times: entry.times,
+                message: entry.message().into_owned(),
+                facts: entry.seen().cloned(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: u64, second: i64, what: What) -> Arc<Entry> {
+        Arc::new(Entry { id, time: Timestamp::from_unix_seconds(second), mac: None, times: 1, what })
+    }
+
+    fn asks(asker: Asker) -> What {
+        let message = DhcpAsk::Discover;
+        What::Seen(Seen::DhcpAsked { message, asker, firmware: None, arch: None, network: "lab".into() })
+    }
+
+    #[test]
+    fn a_boot_begins_when_firmware_comes_back_not_when_it_asks_again() {
+        let offer = What::Seen(Seen::DhcpOffered { asker: Asker::Firmware, address: None, file: None });
+        let confirmed = What::Seen(Seen::DhcpConfirmed { asker: Asker::Firmware, address: None, file: None });
+        let all = [
+            entry(1, 0, asks(Asker::Firmware)),
+            entry(2, 4, asks(Asker::Firmware)),
+            entry(3, 4, offer),
+            entry(4, 5, confirmed),
+            entry(5, 6, asks(Asker::Ipxe)),
+            entry(6, 60, asks(Asker::Firmware)),
+            entry(7, 9000, asks(Asker::Firmware)),
+        ];
+        let sizes: Vec<_> = boots(&all).iter().map(|boot| boot.len()).collect();
+        assert_eq!(sizes, [5, 1, 1]);
+        let lines = lines(&all);
+        let placed: Vec<_> = lines.iter().map(|line| (line.boot, line.seconds as u64)).collect();
+        assert_eq!(placed, [(1, 0), (1, 4), (1, 4), (1, 5), (1, 6), (2, 0), (3, 0)]);
+        assert!(boots(&[]).is_empty());
+    }
+}
