@@ -100,7 +100,7 @@ mod tests {
         let mask = mask(&["pa ss\"w\u{f6}rd/1"]);
         for text in [
             "login: pa ss\"w\u{f6}rd/1 refused",
-            r#"{"password": "pa ss\"wörd/1"}"#,
+            r#"{"login": "pa ss\"wörd/1"}"#,
             "invalid value `pa+ss%22w%C3%B6rd%2F1`",
             "https://x/?p=pa%20ss%22w%C3%B6rd%2F1",
             &format!("Authorization: Basic {}", BASE64.encode("pa ss\"w\u{f6}rd/1")),
