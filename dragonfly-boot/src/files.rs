@@ -20,6 +20,8 @@ pub const ARM64_LOADER: &str = "ipxe-arm64.efi";
 pub const LOCAL_LOADER: &str = "local.efi";
 /// The agent's kernel, RAM disk and command line in one UEFI program.
 pub const UNIFIED_KERNEL: &str = "mage.efi";
+/// The directory with firmware of network cards, each archive named by a card's bus ID.
+pub const FIRMWARE: &str = "firmware";
 /// Says where in [`UNIFIED_KERNEL`] an identity fits.
 pub const MANIFEST: &str = "manifest.json";
 
@@ -115,6 +117,11 @@ impl BootFiles {
             }
         }
         Err(FileError::NotFound { name: name.to_owned() })
+    }
+
+    /// Whether there is firmware of network cards. Blocks.
+    pub fn has_firmware(&self) -> bool {
+        self.roots.first().is_some_and(|root| root.dir.join(FIRMWARE).is_dir())
     }
 
     /// What of it there is. Blocks; cheap enough for every few seconds, not for every packet.
@@ -276,6 +283,18 @@ mod tests {
         for name in ["link", "out/secret", "arm64", "none", "vmlinuz/x"] {
             assert!(matches!(files.open(name), Err(FileError::NotFound { .. })), "{name:?}");
         }
+    }
+
+    #[test]
+    fn firmware_is_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = BootFiles::new(dir.path());
+        assert!(!files.has_firmware());
+        fs::write(dir.path().join(FIRMWARE), "x").unwrap();
+        assert!(!files.has_firmware());
+        fs::remove_file(dir.path().join(FIRMWARE)).unwrap();
+        fs::create_dir(dir.path().join(FIRMWARE)).unwrap();
+        assert!(files.has_firmware());
     }
 
     #[test]

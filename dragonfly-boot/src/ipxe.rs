@@ -19,13 +19,14 @@ const PAUSE: u32 = 5;
 /// The kernel's console when none was set: screen, and the port that most machines redirect.
 const CONSOLE: &str = "console=tty0 console=ttyS0,115200";
 
-/// The script for one machine. It branches by itself between BIOS and UEFI, x86-64 and arm64.
-pub fn render(decision: &Decision, mac: Mac, base: &Base) -> String {
+/// The script for one machine. It branches by itself between BIOS and UEFI, x86-64 and arm64. With
+/// `firmware` the machine also asks for its network card's.
+pub fn render(decision: &Decision, mac: Mac, base: &Base, firmware: bool) -> String {
     let mut out = String::from("#!ipxe\n");
     let _ = writeln!(out, "echo Dragonfly: {}: {}", decision.fate.word(), plain(&decision.reason));
     match &decision.fate {
-        Fate::Discover => agent(&mut out, decision, mac, base, Otherwise::Disk),
-        Fate::Image { .. } => agent(&mut out, decision, mac, base, Otherwise::Reset),
+        Fate::Discover => agent(&mut out, decision, mac, base, firmware, Otherwise::Disk),
+        Fate::Image { .. } => agent(&mut out, decision, mac, base, firmware, Otherwise::Reset),
         Fate::Chain { url } => chain(&mut out, url, base),
         // Local, Hold, and whatever a later version adds: nothing that destroys.
         _ => disk(&mut out, base),
@@ -42,16 +43,25 @@ enum Otherwise {
     Reset,
 }
 
-fn agent(out: &mut String, decision: &Decision, mac: Mac, base: &Base, otherwise: Otherwise) {
+fn agent(out: &mut String, decision: &Decision, mac: Mac, base: &Base, firmware: bool, otherwise: Otherwise) {
     let console = decision.console.as_deref().and_then(console).unwrap_or_else(|| CONSOLE.to_owned());
     let (files, identity) = (base.file(""), base.identity(mac));
     let files = files.trim_end_matches('/');
+    // The card is named as the archives are: bus type, vendor and device in hex digits. Most cards need
+    // none and get a 404. An archive that is not there must not be named to the kernel.
+    let (load, name) = if firmware {
+        let load = "set blobs\n\
+             initrd --name firmware ${files}/firmware/${netX/busid:hexraw}.img && set blobs initrd=firmware ||\n";
+        (load, "${blobs} ")
+    } else {
+        ("", "")
+    };
     attempt(out, |out| {
         let _ = write!(
             out,
             "set files {files}\n\
              iseq ${{buildarch}} arm64 && set files {files}/arm64 ||\n\
-             kernel ${{files}}/vmlinuz initrd=initramfs initrd=identity dragonfly.mac={mac} quiet {console} || goto failed\n\
+             {load}kernel ${{files}}/vmlinuz initrd=initramfs {name}initrd=identity dragonfly.mac={mac} quiet {console} || goto failed\n\
              initrd --name initramfs ${{files}}/initramfs || goto failed\n\
              initrd --name identity {identity} || goto failed\n\
              boot || goto failed\n"
@@ -176,7 +186,7 @@ mod tests {
 
     #[test]
     fn discover_boots_the_agent() {
-        let script = render(&decision(Fate::Discover), MAC, &base());
+        let script = render(&decision(Fate::Discover), MAC, &base(), false);
         let want = "\
 #!ipxe
 echo Dragonfly: discover: because
@@ -217,15 +227,31 @@ exit 1
     }
 
     #[test]
+    fn firmware_is_asked_for_by_card_and_may_be_absent() {
+        let plain = render(&decision(Fate::Discover), MAC, &base(), false);
+        let with = render(&decision(Fate::Discover), MAC, &base(), true);
+        let more: Vec<_> = with.lines().filter(|line| !plain.lines().any(|other| other == *line)).collect();
+        assert_eq!(
+            more,
+            [
+                "set blobs",
+                "initrd --name firmware ${files}/firmware/${netX/busid:hexraw}.img && set blobs initrd=firmware ||",
+                "kernel ${files}/vmlinuz initrd=initramfs ${blobs} initrd=identity dragonfly.mac=52:54:00:ab:cd:01 \
+                 quiet console=tty0 console=ttyS0,115200 || goto failed",
+            ]
+        );
+    }
+
+    #[test]
     fn an_image_that_fails_asks_again_and_never_boots_what_is_on_the_disk() {
-        let script = render(&decision(Fate::Image { workflow: "w".into() }), MAC, &base());
+        let script = render(&decision(Fate::Image { workflow: "w".into() }), MAC, &base(), true);
         assert!(script.ends_with("reboot\n") && !script.contains("sanboot"), "{script}");
     }
 
     #[test]
     fn what_is_ready_or_held_meets_no_kernel() {
         for fate in [Fate::Local, Fate::Hold] {
-            let script = render(&decision(fate), MAC, &base());
+            let script = render(&decision(fate), MAC, &base(), true);
             assert!(script.contains("sanboot") && !script.contains("kernel "), "{script}");
         }
     }
@@ -234,7 +260,7 @@ exit 1
     fn the_console_is_the_machines_own_if_it_is_one() {
         let with = |console: &str| {
             let decision = Decision { console: Some(console.into()), ..decision(Fate::Discover) };
-            render(&decision, MAC, &base())
+            render(&decision, MAC, &base(), true)
         };
         assert!(with("ttyS1,115200n8").contains(" quiet console=ttyS1,115200n8 || "));
         assert!(with("console=tty0 ttyAMA0").contains(" quiet console=tty0 console=ttyAMA0 || "));
@@ -247,7 +273,7 @@ exit 1
     #[test]
     fn labels_hold() {
         for fate in fates() {
-            let script = render(&decision(fate), MAC, &base());
+            let script = render(&decision(fate), MAC, &base(), true);
             let words: Vec<_> = script.split_whitespace().collect();
             for target in words.windows(2).filter(|w| w[0] == "goto").map(|w| w[1]) {
                 let label = format!(":{target}");
@@ -261,8 +287,8 @@ exit 1
         #[test]
         fn a_reason_is_only_words(reason in "(.|\n|\\$\\(reboot\\)|#!ipxe|\\|\\||&&|\\$\\{)*") {
             for fate in fates() {
-                let lines = render(&decision(fate.clone()), MAC, &base()).lines().count();
-                let script = render(&Decision { reason: reason.clone(), ..decision(fate.clone()) }, MAC, &base());
+                let lines = render(&decision(fate.clone()), MAC, &base(), true).lines().count();
+                let script = render(&Decision { reason: reason.clone(), ..decision(fate.clone()) }, MAC, &base(), true);
                 prop_assert_eq!(script.lines().count(), lines);
                 let echo = script.lines().nth(1).unwrap_or_default();
                 prop_assert!(echo.strip_prefix("echo Dragonfly: ").is_some());

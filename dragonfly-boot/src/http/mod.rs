@@ -171,7 +171,9 @@ impl Shared {
             let (fate, reason) = (decision.fate.word().to_owned(), decision.reason.clone());
             self.saw(asked, Some(mac), Seen::Script { fate, reason });
         }
-        fresh(text(StatusCode::OK, ipxe::render(&decision, mac, &self.base(asked))))
+        let files = self.files.clone();
+        let firmware = blocking(move || Ok(files.has_firmware())).await.unwrap_or(false);
+        fresh(text(StatusCode::OK, ipxe::render(&decision, mac, &self.base(asked), firmware)))
     }
 
     async fn identity(&self, asked: &Asked, mac: Mac) -> Response<BootBody> {

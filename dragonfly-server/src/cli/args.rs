@@ -301,6 +301,9 @@ pub(super) enum MageCommand {
         /// Where fetched packages are kept
         #[arg(long, value_name = "DIR")]
         cache: Option<PathBuf>,
+        /// Firmware of network cards, laid out as /lib/firmware, which is taken without
+        #[arg(long, value_name = "DIR")]
+        firmware: Option<PathBuf>,
     },
 }
 

@@ -111,8 +111,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 async fn mage(command: MageCommand, out: &Out) -> anyhow::Result<()> {
-    let MageCommand::Build { out: dir, mage, modules_from, kernel_package, cache } = command;
-    let mut options = BuildOptions { mage, modules_from, cache, ..BuildOptions::new(dir) };
+    let MageCommand::Build { out: dir, mage, modules_from, kernel_package, cache, firmware } = command;
+    let mut options = BuildOptions { mage, modules_from, cache, firmware, ..BuildOptions::new(dir) };
     if let Some(package) = kernel_package {
         options.kernel_package = package;
     }

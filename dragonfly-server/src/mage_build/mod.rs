@@ -7,13 +7,14 @@ mod agent_binary;
 mod command;
 mod cpio;
 mod drivers;
+mod firmware;
 mod kernel;
 mod loaders;
 mod modules;
 mod pe;
 mod ramdisk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -24,6 +25,8 @@ pub use drivers::RACK_DRIVERS;
 
 /// Room for the identity at the end of the unified kernel image, in bytes.
 pub const IDENTITY_ROOM: usize = 8192;
+/// Where distributions install firmware.
+const FIRMWARE: &str = "/lib/firmware";
 /// What the unified kernel image gives its kernel. Boot scripts give their own.
 const CMDLINE: &str = "console=tty0 console=ttyS0,115200 quiet";
 
@@ -41,6 +44,8 @@ pub struct BuildOptions {
     pub kernel_package: String,
     /// Where packages are kept; the user's cache directory if absent.
     pub cache: Option<PathBuf>,
+    /// A directory laid out as `/lib/firmware`; this host's own if absent.
+    pub firmware: Option<PathBuf>,
 }
 
 impl BuildOptions {
@@ -52,6 +57,7 @@ impl BuildOptions {
             modules_from: None,
             kernel_package: "linux-image-amd64".to_owned(),
             cache: None,
+            firmware: None,
         }
     }
 }
@@ -76,6 +82,9 @@ pub struct Built {
     /// Drivers that racks have and this kernel does not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_drivers: Vec<String>,
+    /// Firmware of network cards that machines fetch besides, by the name that drivers call it.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub firmware: BTreeSet<String>,
 }
 
 /// One file that was built.
@@ -147,6 +156,15 @@ fn build_blocking(options: &BuildOptions, say: &dyn Fn(&str)) -> Result<Built> {
     for (name, bytes) in loaders::ipxe()? {
         files.write(name, &bytes)?;
     }
+    let wanted = firmware::wanted(&tree, &selected)?;
+    let firmware = firmware::find(&wanted, options.firmware.as_deref().unwrap_or(Path::new(FIRMWARE)))?;
+    write_firmware(out, &firmware.archives)?;
+    for (driver, names) in &wanted.drivers {
+        if RACK_DRIVERS.contains(&driver.as_str()) && names.is_disjoint(&firmware.files) {
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            say(&format!("no firmware for {driver} ({}): --firmware DIR says where it is", names.join(", ")));
+        }
+    }
     let built = Built {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         arch: "x86-64".to_owned(),
@@ -159,6 +177,7 @@ fn build_blocking(options: &BuildOptions, say: &dyn Fn(&str)) -> Result<Built> {
             .filter(|d| selected.missing.contains(**d))
             .map(|d| (*d).to_owned())
             .collect(),
+        firmware: firmware.files,
     };
     if !built.missing_drivers.is_empty() {
         say(&format!("this kernel has no driver {}", built.missing_drivers.join(", ")));
@@ -190,6 +209,30 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(&new, bytes)
         .and_then(|()| std::fs::rename(&new, path))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Puts the archives of firmware into a directory of their own, in the place of the one before.
+fn write_firmware(out: &Path, archives: &[(String, Vec<u8>, Vec<String>)]) -> Result<()> {
+    let (dir, new) = (out.join(firmware::DIRECTORY), out.join(format!("{}.new", firmware::DIRECTORY)));
+    let absent_is_fine = |done: std::io::Result<()>| match done {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    let write = || {
+        absent_is_fine(std::fs::remove_dir_all(&new))?;
+        if !archives.is_empty() {
+            std::fs::create_dir(&new)?;
+        }
+        for (name, bytes, others) in archives {
+            std::fs::write(new.join(name), bytes)?;
+            for other in others {
+                std::os::unix::fs::symlink(name, new.join(other))?;
+            }
+        }
+        absent_is_fine(std::fs::remove_dir_all(&dir))?;
+        if archives.is_empty() { Ok(()) } else { std::fs::rename(&new, &dir) }
+    };
+    write().with_context(|| format!("cannot write {}", dir.display()))
 }
 
 fn default_cache() -> Result<PathBuf> {

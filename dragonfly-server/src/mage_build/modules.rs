@@ -130,7 +130,8 @@ impl Tree {
             let Some((path, _)) = self.files.get(name) else { continue };
             let file = self.root.join(path);
             let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let plain = unpack(path, bytes).with_context(|| format!("cannot unpack {}", file.display()))?;
+            let suffix = path.rsplit(".ko").next().unwrap_or_default();
+            let plain = unpack(suffix, bytes).with_context(|| format!("cannot unpack {}", file.display()))?;
             contents.push((plain_name(path).to_owned(), plain));
         }
         Ok(contents)
@@ -159,6 +160,16 @@ impl Tree {
         [("modules.dep", dep), ("modules.alias", alias), ("modules.softdep", softdep)]
     }
 
+    /// Whether a module drives network cards.
+    pub(super) fn is_network_driver(&self, name: &str) -> bool {
+        self.files.get(name).is_some_and(|(path, _)| path.contains("/drivers/net/"))
+    }
+
+    /// What `modules.alias` says.
+    pub(super) fn aliases(&self) -> &str {
+        &self.aliases
+    }
+
     /// Which kernel they belong to.
     pub(super) fn release(&self) -> &str {
         &self.release
@@ -170,21 +181,18 @@ fn plain_name(path: &str) -> &str {
     path.find(".ko").and_then(|at| path.get(..at + 3)).unwrap_or(path)
 }
 
-fn unpack(path: &str, bytes: Vec<u8>) -> Result<Vec<u8>> {
-    /// No module is this long.
+/// Unpacks a file by its name's suffix: nothing, `.gz`, `.xz` or `.zst`.
+pub(super) fn unpack(suffix: &str, bytes: Vec<u8>) -> Result<Vec<u8>> {
+    /// No module and no firmware is this long.
     const MOST: u64 = 256 << 20;
     let mut plain = Vec::new();
-    if path.ends_with(".ko") {
-        return Ok(bytes);
-    } else if path.ends_with(".gz") {
-        flate2::read::MultiGzDecoder::new(&bytes[..]).take(MOST).read_to_end(&mut plain)?;
-    } else if path.ends_with(".zst") {
-        zstd::Decoder::new(&bytes[..])?.take(MOST).read_to_end(&mut plain)?;
-    } else if path.ends_with(".xz") {
-        liblzma::read::XzDecoder::new(&bytes[..]).take(MOST).read_to_end(&mut plain)?;
-    } else {
-        bail!("it is compressed in an unknown way");
-    }
+    match suffix {
+        "" => return Ok(bytes),
+        ".gz" => flate2::read::MultiGzDecoder::new(&bytes[..]).take(MOST).read_to_end(&mut plain)?,
+        ".zst" => zstd::Decoder::new(&bytes[..])?.take(MOST).read_to_end(&mut plain)?,
+        ".xz" => liblzma::read::XzDecoder::new(&bytes[..]).take(MOST).read_to_end(&mut plain)?,
+        _ => bail!("it is compressed in an unknown way"),
+    };
     Ok(plain)
 }
 
