@@ -38,7 +38,7 @@ pub use body::{BootBody, Sent};
 pub use file::respond;
 pub use route::{Route, RouteError};
 
-use crate::files::{BootFiles, FileError, Found, UNIFIED_KERNEL};
+use crate::files::{BootFiles, FIRMWARE, FileError, Found, UNIFIED_KERNEL};
 use crate::{Base, identity, ipxe};
 use body::Overlay;
 
@@ -227,6 +227,8 @@ impl Shared {
         let (files, wanted) = (self.files.clone(), name.clone());
         let found: Found = match blocking(move || files.open(&wanted)).await {
             Ok(found) => found,
+            // Most cards need no firmware: nothing is missing there.
+            Err(error @ FileError::NotFound { .. }) if is_firmware(&name) => return missing(&error),
             Err(error) => return self.missing(asked, None, name, &error),
         };
         if !asked.is_head() {
@@ -291,6 +293,10 @@ impl Shared {
     fn saw(&self, asked: &Asked, mac: Option<Mac>, seen: Seen) {
         self.observer.saw(Sighting { mac, from: asked.from(), seen });
     }
+}
+
+fn is_firmware(name: &str) -> bool {
+    name.strip_prefix(FIRMWARE).is_some_and(|rest| rest.starts_with('/'))
 }
 
 async fn blocking<T: Send + 'static>(

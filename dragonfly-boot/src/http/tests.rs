@@ -102,6 +102,24 @@ async fn what_cannot_be_answered_says_why() {
 }
 
 #[tokio::test]
+async fn firmware_is_offered_where_there_is_some_and_may_be_absent() {
+    let bench = Bench::new(Some(Fate::Discover));
+    let script = async || String::from_utf8(bench.get(MAC, &[]).await.body).unwrap();
+    assert!(!script().await.contains("firmware"));
+    std::fs::create_dir(bench.dir.path().join("firmware")).unwrap();
+    bench.write("firmware/0110778070.img", b"blob");
+    assert!(script().await.contains("${files}/firmware/${netX/busid:hexraw}.img"));
+    let asked = bench.observer.whats().len();
+    let answer = bench.get("/boot/files/firmware/018086100e.img", &[]).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(bench.observer.whats().len(), asked, "a card that needs none has missed nothing");
+    assert_eq!(bench.get("/boot/files/firmware/0110778070.img", &[]).await.body, b"blob");
+    assert_eq!(bench.get("/boot/files/firmware.img", &[]).await.status, StatusCode::NOT_FOUND);
+    let after = bench.observer.whats();
+    assert!(after[asked..].contains(&"boot.file") && after.last() == Some(&"boot.refused"), "{after:?}");
+}
+
+#[tokio::test]
 async fn files_have_ranges_tags_and_heads() {
     let bench = Bench::new(Some(Fate::Local));
     let content: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
