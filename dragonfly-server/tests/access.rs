@@ -19,6 +19,12 @@ enum Who {
     /// A browser that a foreign page makes send something.
     ForeignPage,
     AgentSession,
+    /// Its machine has nothing to do with whatever the request is about.
+    OtherMachine,
+    /// A session that was good until its time was over.
+    ExpiredAgent,
+    /// A sign-in that was good until its time was over.
+    ExpiredBrowser,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +35,17 @@ enum Got {
     SentToSignIn,
 }
 
-const EVERYBODY: [Who; 6] =
-    [Who::Nobody, Who::WrongToken, Who::Admin, Who::Browser, Who::ForeignPage, Who::AgentSession];
+const EVERYBODY: [Who; 9] = [
+    Who::Nobody,
+    Who::WrongToken,
+    Who::Admin,
+    Who::Browser,
+    Who::ForeignPage,
+    Who::AgentSession,
+    Who::OtherMachine,
+    Who::ExpiredAgent,
+    Who::ExpiredBrowser,
+];
 
 /// Routes that anybody may call. Each one more is a decision: write its reason beside it.
 const OPEN: [(&str, &str); 7] = [
@@ -56,17 +71,21 @@ fn expected(access: Access, safe: bool, who: Who) -> Got {
                 G::Forbidden
             }
         }
-        (Access::Image, W::AgentSession) => G::In,
-        (Access::Page, W::Nobody | W::WrongToken) if safe => G::SentToSignIn,
-        (Access::Person | Access::Page | Access::Image, W::Nobody | W::WrongToken) => G::Unauthenticated,
-        (Access::Person | Access::Page, W::AgentSession) => G::Forbidden,
-        (Access::Agent, W::AgentSession) => G::In,
+        // Another machine is let in, and then sees its own things only: `identity.rs` has that.
+        (Access::Image | Access::Agent, W::AgentSession | W::OtherMachine) => G::In,
+        (Access::Person | Access::Page, W::AgentSession | W::OtherMachine) => G::Forbidden,
+        // What is over is worth as much as nothing.
+        (Access::Page, W::Nobody | W::WrongToken | W::ExpiredAgent | W::ExpiredBrowser) if safe => G::SentToSignIn,
+        (
+            Access::Person | Access::Page | Access::Image,
+            W::Nobody | W::WrongToken | W::ExpiredAgent | W::ExpiredBrowser,
+        ) => G::Unauthenticated,
         // A session is not the token of a boot.
         (Access::BootToken | Access::Agent, _) => G::Unauthenticated,
     }
 }
 
-async fn ask(bench: &Bench, route: &Route, who: Who) -> Got {
+async fn ask(bench: &Bench, sessions: &Sessions, route: &Route, who: Who) -> Got {
     let path = route
         .path
         .replace("{name}", "nobody-has-this-name")
@@ -86,7 +105,10 @@ async fn ask(bench: &Bench, route: &Route, who: Who) -> Got {
         Who::Admin => request.header("authorization", format!("Bearer {TOKEN}")),
         Who::Browser => request.header("cookie", bench.cookie()).header("origin", "https://10.9.0.1:3000"),
         Who::ForeignPage => request.header("cookie", bench.cookie()).header("origin", "https://evil.example"),
-        Who::AgentSession => request.header("authorization", format!("Bearer {}", session(bench).await)),
+        Who::AgentSession => request.header("authorization", format!("Bearer {}", sessions.this)),
+        Who::OtherMachine => request.header("authorization", format!("Bearer {}", sessions.other)),
+        Who::ExpiredAgent => request.header("authorization", format!("Bearer {}", sessions.over)),
+        Who::ExpiredBrowser => request.header("cookie", &sessions.signed_out),
     };
     let body = if route.path.ends_with("/hello") { serde_json::to_string(&hello()).unwrap() } else { "{}".to_owned() };
     let response = bench.send(request.body(Body::from(body)).unwrap()).await;
@@ -100,9 +122,21 @@ async fn ask(bench: &Bench, route: &Route, who: Who) -> Got {
     }
 }
 
-async fn session(bench: &Bench) -> String {
-    static SESSION: tokio::sync::OnceCell<String> = tokio::sync::OnceCell::const_new();
-    SESSION.get_or_init(|| async { bench.session().await.reveal().to_owned() }).await.clone()
+struct Sessions {
+    this: String,
+    other: String,
+    over: String,
+    signed_out: String,
+}
+
+async fn sessions(bench: &Bench) -> Sessions {
+    let over = bench.session_of("52:54:00:ab:cd:03".parse().unwrap()).await.reveal().to_owned();
+    let signed_out = bench.cookie();
+    let long = bench.app.engine.session_machine(&over).map(|_| std::time::Duration::from_secs(32 * 24 * 3600)).unwrap();
+    bench.clock.advance(long);
+    let this = bench.session().await.reveal().to_owned();
+    let other = bench.session_of("52:54:00:ab:cd:02".parse().unwrap()).await.reveal().to_owned();
+    Sessions { this, other, over, signed_out }
 }
 
 fn safe(route: &Route) -> bool {
@@ -112,16 +146,20 @@ fn safe(route: &Route) -> bool {
 #[tokio::test]
 async fn every_route_admits_exactly_whom_it_should() {
     let bench = bench().await;
+    let sessions = sessions(&bench).await;
     let table = table(&bench.app);
     assert!(table.len() > 30, "the table is the router's");
     let mut wrong = Vec::new();
     for route in &table {
         for who in EVERYBODY {
-            let got = ask(&bench, route, who).await;
+            let got = ask(&bench, &sessions, route, who).await;
             // These judge by themselves what they were sent; who sends it makes no difference.
             let judges = matches!((route.access, route.path), (Access::Open, path) if path == "/login" && !safe(route) || path.starts_with("/boot/phone-home"));
-            let want =
-                if judges { ask(&bench, route, Who::Nobody).await } else { expected(route.access, safe(route), who) };
+            let want = if judges {
+                ask(&bench, &sessions, route, Who::Nobody).await
+            } else {
+                expected(route.access, safe(route), who)
+            };
             if got != want && !(judges && route.path == "/login") {
                 wrong.push(format!("{} {} as {who:?}: {got:?}, wanted {want:?}", route.method, route.path));
             }

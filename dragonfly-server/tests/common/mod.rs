@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,12 +13,13 @@ use dragonfly_boot::BootFiles;
 use dragonfly_boot::http::BootHttp;
 use dragonfly_core::Mac;
 use dragonfly_core::boot::{BootProvider as _, BootRequest};
-use dragonfly_core::clock::SystemClock;
+use dragonfly_core::clock::{Clock as _, SystemClock};
 use dragonfly_core::engine::{Engine, Settings};
 use dragonfly_core::inventory::Inventory;
 use dragonfly_core::resource::hardware::Anchors;
 use dragonfly_core::secret::{SealingKey, SecretString};
 use dragonfly_core::store::memory::MemoryStore;
+use dragonfly_core::testing::ManualClock;
 use dragonfly_core::wire::{Hello, Versions, Welcome};
 use dragonfly_server::auth::Auth;
 use dragonfly_server::boot::Services;
@@ -62,17 +64,20 @@ pub struct Bench {
     pub app: App,
     pub router: Router,
     pub dir: TempDir,
+    /// Shows the real time until it is turned.
+    pub clock: Arc<ManualClock>,
 }
 
 /// A server with a network, a template, and nothing else.
 pub async fn bench() -> Bench {
     let dir = tempfile::tempdir().unwrap();
-    let clock = Arc::new(SystemClock);
+    let clock = Arc::new(ManualClock::at(SystemClock.now()));
     let auth = Arc::new(Auth::new(TOKEN.as_bytes(), b"key", Arc::clone(&clock) as _));
     let settings = Settings { server_pin: "00".repeat(32), ..Settings::default() };
     let store = Arc::new(MemoryStore::new(Arc::clone(&clock) as _));
     let engine = Engine::builder(store, SealingKey::generate().unwrap(), dragonfly_server::serve::checker())
         .settings(settings)
+        .clock(Arc::clone(&clock) as _)
         .images(Arc::clone(&auth) as _)
         .logs(dir.path().join("logs"))
         .build()
@@ -96,7 +101,7 @@ pub async fn bench() -> Bench {
         mode: Mode::Simple,
         stop: CancellationToken::new(),
     });
-    Bench { router: http::app(app.clone()), app, dir }
+    Bench { router: http::app(app.clone()), app, dir, clock }
 }
 
 impl Bench {
@@ -123,19 +128,30 @@ impl Bench {
 
     /// The token of a boot of the machine.
     pub async fn boot_token(&self) -> SecretString {
+        self.token_of(MAC.parse().unwrap()).await
+    }
+
+    /// The token of a boot of the machine with this card.
+    pub async fn token_of(&self, mac: Mac) -> SecretString {
         let request = BootRequest {
             from: Some(peer().ip()),
             to: Some("10.9.0.1:3000".parse().unwrap()),
-            ..BootRequest::from_mac(MAC.parse().unwrap())
+            ..BootRequest::from_mac(mac)
         };
         self.app.engine.identity(&request).await.unwrap().unwrap().token
     }
 
     /// A session of the machine's agent.
     pub async fn session(&self) -> SecretString {
-        let token = self.boot_token().await;
-        let welcome = self.app.engine.hello(token.reveal(), hello(), peer().ip()).await.unwrap();
-        welcome.session
+        self.session_of(MAC.parse().unwrap()).await
+    }
+
+    /// A session of the agent of the machine with this card.
+    pub async fn session_of(&self, mac: Mac) -> SecretString {
+        // Tokens are told apart by their time.
+        self.clock.advance(Duration::from_secs(40));
+        let token = self.token_of(mac).await;
+        self.app.engine.hello(token.reveal(), hello_of(mac), peer().ip()).await.unwrap().session
     }
 }
 
@@ -152,7 +168,11 @@ pub fn peer() -> SocketAddr {
 }
 
 pub fn hello() -> Hello {
-    let mac: Mac = MAC.parse().unwrap();
+    hello_of(MAC.parse().unwrap())
+}
+
+/// What the agent of the machine with this card says.
+pub fn hello_of(mac: Mac) -> Hello {
     let inventory: Inventory = serde_json::from_value(json!({
         "system": { "vendor": "<script>alert(1)</script>", "product": "Rack & Stack", "serial": "$(reboot)\n#!ipxe" },
         "cpu": { "model": "Some CPU", "cores": 8, "threads": 16 },
@@ -161,7 +181,7 @@ pub fn hello() -> Hello {
             { "name": "nvme0n1", "size": 480103981056_u64, "serial": "NV1", "bus": "nvme", "blank": true },
             { "name": "sda", "size": 8001563222016_u64, "serial": "SA1", "bus": "sata", "blank": false, "signatures": ["gpt", "ext4"] }
         ],
-        "nics": [{ "name": "eth0", "mac": MAC, "link": true, "speed": 10000 }],
+        "nics": [{ "name": "eth0", "mac": mac, "link": true, "speed": 10000 }],
     }))
     .unwrap();
     Hello {

@@ -1,0 +1,141 @@
+//! Somebody else on a machine's network who says that he is the machine.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod common;
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use common::{Bench, MAC, NAME, bench, hello, hello_of, text};
+use dragonfly_core::Mac;
+use serde_json::{Value, json};
+
+const MARK: &str = "marked-secret-5f1d";
+
+const SETUP: &str = "
+apiVersion: dragonfly.computer/v1
+kind: Secret
+metadata: { name: root }
+spec: { data: { password: marked-secret-5f1d } }
+---
+apiVersion: dragonfly.computer/v1
+kind: Template
+metadata: { name: secretive }
+spec:
+  values: { password: { valueFrom: { secretRef: { name: root, key: password } } } }
+  actions:
+    - name: password
+      action: writefile
+      with: { target: { label: root }, path: /root/password, content: '{{ values.password }}' }
+";
+
+/// Sends it, and holds that the answer tells nothing of the secret.
+async fn send(bench: &Bench, request: Request<Body>) -> (StatusCode, String) {
+    let response = bench.send(request).await;
+    let (status, headers) = (response.status(), format!("{:?}", response.headers()));
+    let body = text(response).await;
+    assert!(!body.contains(MARK) && !headers.contains(MARK), "{headers} {body}");
+    (status, body)
+}
+
+fn post(path: &str, bearer: Option<&str>, body: &Value) -> Request<Body> {
+    let mut request = Request::builder().method(Method::POST).uri(path);
+    if let Some(bearer) = bearer {
+        request = request.header("authorization", format!("Bearer {bearer}"));
+    }
+    common::with_json(request, Some(body.clone()))
+}
+
+fn said_hello(mac: &str) -> Value {
+    serde_json::to_value(hello_of(mac.parse::<Mac>().unwrap())).unwrap()
+}
+
+/// Events and timeline entries about this machine so far, as text.
+fn told(bench: &Bench) -> String {
+    let events = bench.app.engine.events().subscribe(Some(0)).replay;
+    let told = format!("{events:?}");
+    assert!(!told.contains(MARK), "{told}");
+    told
+}
+
+#[tokio::test]
+async fn who_answers_to_a_machines_mac_learns_nothing_of_its_secrets() {
+    let bench = bench().await;
+    bench.app.engine.apply(SETUP, "test").await.unwrap();
+    let first = bench.boot_token().await.reveal().to_owned();
+    let hello_path = "/dragonfly/v1/agent/hello";
+    let (status, welcome) = {
+        let response = bench.send(post(hello_path, Some(&first), &serde_json::to_value(hello()).unwrap())).await;
+        (response.status(), common::welcome(&text(response).await))
+    };
+    assert_eq!(status, StatusCode::OK);
+    let session = welcome.session.reveal();
+    let assign = format!("/dragonfly/v1/machines/{NAME}/assign");
+    let (status, run) = bench.admin(Method::POST, &assign, Some(json!({ "template": "secretive" }))).await;
+    assert_eq!(status, StatusCode::CREATED, "{run}");
+
+    // The machine itself is told: what follows is no vacuous truth.
+    let orders = bench.send(post("/dragonfly/v1/agent/work", Some(session), &json!({ "waitSeconds": 0 }))).await;
+    let orders = text(orders).await;
+    assert!(orders.contains(MARK), "{orders}");
+    let run = serde_json::from_str::<Value>(&orders).unwrap()["workflow"].as_str().unwrap().to_owned();
+
+    // Without a token, with one that is nobody's, with the one that was used.
+    for (token, want) in [
+        (None, StatusCode::UNAUTHORIZED),
+        (Some("guess"), StatusCode::UNAUTHORIZED),
+        (Some(first.as_str()), StatusCode::CONFLICT),
+    ] {
+        let (status, answer) = send(&bench, post(hello_path, token, &said_hello(MAC))).await;
+        assert_eq!(status, want, "{token:?}: {answer}");
+        let (_, timeline) = bench.admin(Method::GET, &format!("/dragonfly/v1/machines/{NAME}/timeline"), None).await;
+        assert!(timeline.to_string().contains("its agent was refused"), "{token:?}: {timeline:#}");
+    }
+    // A script that he fetched for himself, and the identity that it names, while the machine's agent lives.
+    let (status, script) =
+        send(&bench, Request::builder().uri(format!("/boot/{MAC}")).body(Body::empty()).unwrap()).await;
+    assert_eq!(status, StatusCode::OK, "{script}");
+    bench.clock.advance(Duration::from_secs(5));
+    let own = bench.boot_token().await;
+    let (status, answer) = send(&bench, post(hello_path, Some(own.reveal()), &said_hello(MAC))).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    assert!(told(&bench).contains("a second agent asked"), "{}", told(&bench));
+
+    // His own machine's session, for this machine's work.
+    let other = bench.session_of("52:54:00:ab:cd:02".parse().unwrap()).await.reveal().to_owned();
+    let (status, answer) =
+        send(&bench, post("/dragonfly/v1/agent/work", Some(&other), &json!({ "waitSeconds": 0 }))).await;
+    assert_eq!((status, answer.contains("\"wait\"")), (StatusCode::OK, true), "{answer}");
+    for report in ["began", "handOver"] {
+        let body = json!({ "workflow": run, "attempt": 1, "generation": 1, "report": report });
+        let (_, answer) = send(&bench, post("/dragonfly/v1/agent/report", Some(&other), &body)).await;
+        assert!(answer.contains("stop"), "{report}: {answer}");
+    }
+    let (status, _) = send(&bench, post("/dragonfly/v1/agent/log?offset=0", Some(&other), &json!("forged"))).await;
+    assert_eq!(status, StatusCode::NO_CONTENT, "into his own log");
+    assert_eq!(bench.app.engine.read_log(NAME).await.unwrap(), "");
+
+    // His machine's token, for this machine's card.
+    let his = bench.token_of("52:54:00:ab:cd:04".parse().unwrap()).await;
+    let (status, _) = send(&bench, post(hello_path, Some(his.reveal()), &said_hello(MAC))).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    told(&bench);
+}
+
+#[tokio::test]
+async fn a_used_token_stays_used_when_its_agent_is_gone() {
+    let bench = bench().await;
+    let token = bench.boot_token().await.reveal().to_owned();
+    let path = "/dragonfly/v1/agent/hello";
+    assert_eq!(send(&bench, post(path, Some(&token), &said_hello(MAC))).await.0, StatusCode::OK);
+    // Silent for so long that another agent may speak for the machine.
+    bench.clock.advance(Duration::from_secs(60));
+    let (status, answer) = send(&bench, post(path, Some(&token), &said_hello(MAC))).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
+    assert!(told(&bench).contains("a boot token was used a second time"), "{}", told(&bench));
+    bench.clock.advance(Duration::from_secs(11 * 60));
+    let (status, answer) = send(&bench, post(path, Some(&token), &said_hello(MAC))).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "{answer}");
+}
