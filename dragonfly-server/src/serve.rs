@@ -87,15 +87,23 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
         server_pin: tls.pin.clone(),
         ..Settings::default()
     };
+    let restored = store.is_restored().await.context("the store cannot be read")?;
     let timed = Arc::new(Timed::new(Arc::new(store.clone()), Arc::clone(&meters)));
     let engine = Engine::builder(timed, key, checker())
         .clock(clock)
         .settings(settings)
         .images(Arc::clone(&auth) as _)
         .logs(data.join("logs"))
+        .restored(restored)
         .build()
         .await
         .context("the engine cannot start")?;
+    if restored {
+        tracing::warn!(
+            "the store is a backup that was put back: what it had authorised is held (dragonfly get machines)"
+        );
+        store.settle_restored().await.context("the store cannot be written")?;
+    }
 
     let counted = Arc::new(Counted { engine: engine.clone(), meters: Arc::clone(&meters) });
     let path = data.join("leases.redb");

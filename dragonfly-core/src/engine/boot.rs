@@ -5,10 +5,13 @@ use std::net::Ipv4Addr;
 use async_trait::async_trait;
 
 use super::Engine;
+use super::restore::RESTORED;
+use super::rules::Rule;
 use super::sessions::TokenClaims;
 use crate::boot::{self, BootError, BootObserver, BootProvider, BootRequest, Decision, Facts, Fate, Seen, Sighting};
 use crate::cache::Owner;
 use crate::clock::Timestamp;
+use crate::lifecycle::Phase;
 use crate::resource::{ConditionStatus, Hardware, Workflow, condition};
 use crate::wire::Identity;
 use crate::{Mac, name};
@@ -54,7 +57,10 @@ impl Engine {
         Facts {
             phase: status.phase,
             adopted: holds(ADOPTED).is_some() && self.inner.settings.discovery == boot::Discovery::Local,
-            hold: machine.spec.hold.clone(),
+            hold: machine.spec.hold.clone().filter(|_| self.keeps(Rule::Hold)).or_else(|| {
+                // The phase holds it; the condition says why.
+                holds(RESTORED).filter(|_| status.phase == Some(Phase::Held)).map(|c| c.message.clone())
+            }),
             conflict: holds(CONFLICT).map(|c| c.message.clone()),
             chain: machine.spec.chain.clone(),
             authorised,
@@ -73,7 +79,10 @@ impl Engine {
         let Some(authorisation) = &machine.status.authorisation else {
             return Err("no assign or reimage stands behind this".to_owned());
         };
-        if now >= authorisation.expires_at {
+        if machine.spec.protected && self.keeps(Rule::Protection) {
+            return Err("it was protected after it was authorised".to_owned());
+        }
+        if now >= authorisation.expires_at && self.keeps(Rule::Expiry) {
             return Err(format!("the authorisation expired at {}", authorisation.expires_at));
         }
         let Some(workflow) = self.inner.cache.get::<crate::resource::WorkflowSpec>(&authorisation.workflow) else {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::anchors::{self, Known, Match};
 use super::boot::{ADOPTED, CONFLICT};
+use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SessionClaims, TOKEN_LIFE, TokenClaims};
 use super::{Engine, EngineError, Result};
 use crate::boot::{Refusal, Seen, Sighting};
@@ -94,7 +95,8 @@ impl Engine {
         let adopt = self.inner.settings.discovery == crate::boot::Discovery::Local;
         let (object, (first, used, session)) = self
             .change_status::<HardwareSpec, _>(&machine, |m| {
-                if m.status.session.as_ref().is_some_and(|s| s.token_time >= claims.made_at) {
+                let used = m.status.session.as_ref().is_some_and(|s| s.token_time >= claims.made_at);
+                if used && self.keeps(Rule::TokenOnce) {
                     return Ok((false, true, session));
                 }
                 // The same boot of the same agent, which lost its session key, is the same session: what it
@@ -250,7 +252,7 @@ impl Engine {
         if machine.metadata.uid != Some(claims.machine_uid) {
             return Err(EngineError::Unauthenticated { why: "the machine of this session has been deleted" });
         }
-        if machine.status.session.as_ref().map(|s| s.id) != Some(claims.id) {
+        if machine.status.session.as_ref().map(|s| s.id) != Some(claims.id) && self.keeps(Rule::LatestSession) {
             return Err(EngineError::Unauthenticated { why: "a later agent speaks for this machine" });
         }
         self.inner.sessions.heard(&claims.machine, claims.id, now);

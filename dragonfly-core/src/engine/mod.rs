@@ -27,6 +27,8 @@ mod operate;
 pub mod render;
 mod report;
 mod resources;
+pub mod restore;
+mod rules;
 pub mod sessions;
 pub mod settle;
 mod sweep;
@@ -61,6 +63,8 @@ pub use error::EngineError;
 pub use home::PHONE_HOME;
 pub use operate::{AssignRequest, ReimageRequest};
 pub use resources::{Applied, Change};
+#[cfg(feature = "testing")]
+pub use rules::Rule;
 pub use timeline::MachineTimeline;
 pub use why::Why;
 
@@ -145,6 +149,8 @@ struct Inner {
     /// One writer per machine at a time, in this process.
     locks: Vec<tokio::sync::Mutex<()>>,
     networks: watch::Sender<Vec<Network>>,
+    #[cfg(feature = "testing")]
+    without: Option<Rule>,
 }
 
 /// What an engine is built from. The required things are arguments of [`Engine::builder`].
@@ -157,6 +163,9 @@ pub struct EngineBuilder {
     settings: Settings,
     images: Arc<dyn ImageLinks>,
     logs: Option<PathBuf>,
+    restored: bool,
+    #[cfg(feature = "testing")]
+    without: Option<Rule>,
 }
 
 impl EngineBuilder {
@@ -188,9 +197,26 @@ impl EngineBuilder {
         self
     }
 
+    /// The store is a backup that was put in its place: whatever it allows is void, and the machines
+    /// that it was for are held until a person releases them.
+    #[must_use]
+    pub fn restored(mut self, restored: bool) -> Self {
+        self.restored = restored;
+        self
+    }
+
     /// Reads what is stored and stands ready. Nothing runs until [`Engine::run`] does.
     pub async fn build(self) -> Result<Engine> {
-        let Self { store, key, checker, clock, settings, images, logs } = self;
+        #[cfg(feature = "testing")]
+        let (without, forgets) = (self.without, self.without == Some(Rule::HoldRestored));
+        #[cfg(not(feature = "testing"))]
+        let forgets = false;
+        let Self { store, key, checker, clock, settings, images, logs, restored, .. } = self;
+        let held = if restored && !forgets {
+            restore::hold_restored(&store, clock.now()).await?
+        } else {
+            restore::HeldBack::default()
+        };
         let cache = Cache::new();
         for kind in Kind::ALL {
             for record in store.list(kind, &Selector::all(), 0, None).await?.items {
@@ -216,9 +242,15 @@ impl EngineBuilder {
             seen_at: Mutex::default(),
             locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),
             networks: watch::Sender::new(Vec::new()),
+            #[cfg(feature = "testing")]
+            without,
         };
         let engine = Engine { inner: Arc::new(inner) };
         engine.refresh_networks();
+        for name in &held.machines {
+            let why = engine.inner.cache.get::<HardwareSpec>(name).map(|m| m.status.message.clone());
+            engine.tell("machine.held", name, None, why.unwrap_or_default());
+        }
         engine.sweep().await?;
         Ok(engine)
     }
@@ -235,6 +267,9 @@ impl Engine {
             settings: Settings::default(),
             images: Arc::new(OpenLinks),
             logs: None,
+            restored: false,
+            #[cfg(feature = "testing")]
+            without: None,
         }
     }
 

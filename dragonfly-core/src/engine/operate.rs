@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::boot::{ADOPTED, CONFLICT};
+use super::restore::RESTORED;
+use super::rules::Rule;
 use super::{Engine, EngineError, Result};
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::hardware::{Authorisation, Overwrite};
@@ -14,7 +16,7 @@ use crate::resource::workflow::StepStatus;
 use crate::resource::{
     ConditionStatus, Hardware, HardwareSpec, Template, TemplateSpec, Workflow, WorkflowSpec, condition, set_condition,
 };
-use crate::workflow::{self, RunEvent};
+use crate::workflow::{self, RunEvent, RunState};
 
 /// Install this on that machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -82,10 +84,10 @@ impl Engine {
     async fn authorise(&self, name: &str, request: AssignRequest, by: &str) -> Result<Workflow> {
         let _guard = self.lock(name).await;
         let machine = self.machine(name)?;
-        if machine.spec.protected {
+        if machine.spec.protected && self.keeps(Rule::Protection) {
             return Err(EngineError::Protected { machine: name.to_owned() });
         }
-        if let Some(why) = &machine.spec.hold {
+        if let Some(why) = machine.spec.hold.as_ref().filter(|_| self.keeps(Rule::Hold)) {
             return Err(EngineError::Illegal { why: format!("{name} is held: {why}; release it first") });
         }
         if let Some(conflict) =
@@ -133,7 +135,7 @@ impl Engine {
                 values: request.values,
             },
         );
-        let generation = machine.status.authorisation_generation + 1;
+        let generation = machine.status.authorisation_generation + u64::from(self.keeps(Rule::Generation));
         // 1. The workflow. A stop from here to 3 leaves an orphan, which the sweep takes away.
         let run = self.create(&run).await?;
         // 2. Its first state.
@@ -185,7 +187,7 @@ impl Engine {
         let _guard = self.lock(&name).await;
         let now = self.now();
         let object = self.machine(&name)?;
-        if object.spec.protected {
+        if object.spec.protected && self.keeps(Rule::Protection) {
             return Err(EngineError::Protected { machine: name });
         }
         if object.status.phase != Some(Phase::Error) {
@@ -197,7 +199,7 @@ impl Engine {
             object.status.authorisation.as_ref().ok_or_else(|| EngineError::Illegal {
                 why: format!("the authorisation of {name} is gone; assign anew"),
             })?;
-        if now >= authorisation.expires_at {
+        if now >= authorisation.expires_at && self.keeps(Rule::Expiry) {
             return Err(EngineError::Illegal {
                 why: format!("the authorisation of {name} expired at {}; assign anew", authorisation.expires_at),
             });
@@ -245,6 +247,9 @@ impl Engine {
                 why: format!("{name} has no workflow under way: it is {}", phase_word(&object)),
             });
         };
+        if !self.keeps(Rule::EndsWithAbort) {
+            return Ok(());
+        }
         // The machine first: without its authorisation the workflow is inert.
         self.change_status::<HardwareSpec, _>(&name, |m| {
             let begun = m.status.authorisation.as_ref().is_some_and(|a| a.used_at.is_some());
@@ -347,10 +352,22 @@ impl Engine {
                 m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Released)?);
                 m.status.phase_since = Some(now);
                 m.status.authorisation = None;
+                let words = format!("released by {by}");
+                if condition(&m.status.conditions, RESTORED).is_some() {
+                    set_condition(&mut m.status.conditions, RESTORED, ConditionStatus::False, "Released", &words, now);
+                }
+                m.status.message = format!("{words}; waiting for an assignment");
             }
             Ok(())
         })
         .await?;
+        // What was held with it has nobody behind it any more. The sweep does the same after a stop here.
+        let held = object.status.workflow.as_ref().filter(|_| held);
+        if let Some(run) = held.and_then(|run| self.inner.cache.get::<WorkflowSpec>(run))
+            && run.status.state == RunState::Held
+        {
+            self.abort_run(run.name(), &format!("{by} released its machine; assign or reimage anew")).await?;
+        }
         self.tell("machine.released", &name, None, format!("{by} released it"));
         Ok(())
     }

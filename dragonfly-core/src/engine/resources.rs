@@ -110,6 +110,8 @@ impl Engine {
         let record = self.sealed(record)?;
         let created = self.inner.store.put(record, Part::Spec, When::Absent).await?;
         self.noted(&created, Change::Created, by);
+        #[cfg(feature = "testing")]
+        self.authorise_applied(&created).await?;
         Ok(self.shown(created))
     }
 
@@ -232,6 +234,8 @@ impl Engine {
                 match self.inner.store.put(sealed.clone(), Part::Spec, When::Absent).await {
                     Ok(created) => {
                         self.noted(&created, Change::Created, by);
+                        #[cfg(feature = "testing")]
+                        self.authorise_applied(&created).await?;
                         return Ok(Applied { record: self.shown(created), change: Change::Created });
                     }
                     Err(StoreError::AlreadyExists { .. }) => continue,

@@ -33,6 +33,8 @@ pub fn settle(machine: &HardwareStatus, name: &str, uid: Option<Uuid>, run: &Wor
         (_, RunState::Pending | RunState::Running | RunState::Failed) if !authorised => {
             Some(Settlement::WorkflowAborted)
         }
+        // Its machine was released.
+        (phase, RunState::Held) if phase != Some(Phase::Held) && !authorised => Some(Settlement::WorkflowAborted),
         _ => None,
     }
 }
@@ -70,6 +72,9 @@ mod tests {
             (P::Error, true, R::Failed, None),
             (P::Ready, false, R::Succeeded, None),
             (P::Held, true, R::Running, None),
+            (P::Held, false, R::Held, None),
+            (P::Registered, false, R::Held, Some(S::WorkflowAborted)),
+            (P::Assigned, false, R::Held, Some(S::WorkflowAborted)),
         ];
         for (phase, authorised, state, want) in table {
             let machine = HardwareStatus {

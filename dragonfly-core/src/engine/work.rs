@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::rules::Rule;
 use super::sessions::SessionClaims;
 use super::{Engine, EngineError, Result};
 use crate::action::{Permit, Problem};
@@ -83,7 +84,7 @@ impl Engine {
         // Begun under another session: that agent is gone. What it did is verified, and it counts.
         let attempt = if run.state == RunState::Running { run.attempt + 1 } else { run.attempt };
         let most = self.inner.settings.attempts;
-        if run.state == RunState::Running && attempt > most {
+        if run.state == RunState::Running && attempt > most && self.keeps(Rule::RetryLimit) {
             return Err(Failure::message(format!(
                 "the machine was restarted in the middle of {most} attempts; look at its console and log, then retry"
             )));

@@ -9,6 +9,9 @@ mod limited;
 mod recorders;
 pub mod store;
 
+pub use crate::engine::Rule;
+#[cfg(feature = "redb")]
+pub use crate::store::redb::MemoryDisk;
 pub use clock::ManualClock;
 #[cfg(feature = "redb")]
 pub use disk::{Dice, PowerCutDisk};

@@ -2,6 +2,8 @@
 //! power between any two reports. Whatever is durable then, what starts next brings to the same end,
 //! and no disk is written without leave.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod world;
 
 use dragonfly_core::boot::{BootRequest, Fate};

@@ -2,48 +2,28 @@
 //! between any two writes to its store; everybody else does what they do in life: ask again.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dragonfly_core::Mac;
-use dragonfly_core::action::{Problem, TemplateChecker};
 use dragonfly_core::boot::{BootProvider, BootRequest, Fate};
-use dragonfly_core::clock::Clock;
 use dragonfly_core::engine::{AssignRequest, Engine, EngineError, ReimageRequest};
-use dragonfly_core::inventory::Inventory;
 use dragonfly_core::lifecycle::Phase;
-use dragonfly_core::resource::hardware::Anchors;
-use dragonfly_core::resource::{Hardware, HardwareSpec, TemplateSpec, Workflow, WorkflowSpec};
+use dragonfly_core::resource::{Hardware, HardwareSpec, Workflow, WorkflowSpec};
 use dragonfly_core::secret::SealingKey;
 use dragonfly_core::store::redb::{Options, RedbStore};
 use dragonfly_core::store::{MemoryStore, Selector, Store, StoreError, StoreExt};
 use dragonfly_core::testing::{LimitedStore, ManualClock};
-use dragonfly_core::wire::{Ask, Failure, Heard, Hello, Orders, Report, ReportKind, Versions, Work};
+use dragonfly_core::wire::{Ask, Failure, Heard, Orders, Report, ReportKind, Work};
 use dragonfly_core::workflow::{RunState, StepEvent};
 
-const SETUP: &str = "
-apiVersion: dragonfly.computer/v1
-kind: Network
-metadata: { name: rack }
-spec: { interface: eth0, dhcp: full, subnet: 10.0.0.0/24, pool: { start: 10.0.0.10, end: 10.0.0.99 } }
----
-apiVersion: dragonfly.computer/v1
-kind: Template
-metadata: { name: debian }
-spec:
-  actions:
-    - { name: image, action: image2disk, with: { url: 'http://10.0.0.1/debian.raw', sha256: aa } }
-    - { name: hostname, action: writefile, with: { content: '{{ machine.name }}' } }
-    - { name: leave, action: reboot }
-";
+use crate::common;
 
 /// The machine's name, made from its card.
 pub(crate) const MACHINE: &str = "censusablequalityparent";
 /// Its card.
-pub(crate) const CARD: Mac = Mac::new([0x52, 0x54, 0, 0xab, 0xcd, 1]);
-const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 17));
+pub(crate) const CARD: Mac = common::card(1);
 /// How often anybody asks again before the test gives up.
 const PATIENCE: usize = 60;
 
@@ -52,16 +32,6 @@ const PATIENCE: usize = 60;
 enum Disk {
     Memory(MemoryStore),
     File(PathBuf),
-}
-
-/// Accepts every template: what the actions do is not this test's affair.
-#[derive(Debug)]
-struct Anything;
-
-impl TemplateChecker for Anything {
-    fn check(&self, _: &TemplateSpec) -> Vec<Problem> {
-        Vec::new()
-    }
 }
 
 /// Everything outside the server's memory.
@@ -107,7 +77,10 @@ impl World {
             agent,
             imaged: Vec::new(),
         };
-        world.call(async |engine| engine.apply(SETUP, "setup").await.map(drop)).await.expect("the site is set up");
+        world
+            .call(async |engine| engine.apply(common::SETUP, "setup").await.map(drop))
+            .await
+            .expect("the site is set up");
         world.server = None;
         world.servers.clear();
         world.limits = limits.iter().copied().collect();
@@ -139,11 +112,7 @@ impl World {
             if matches!(self.disk, Disk::Memory(_)) {
                 self.servers.push(store.clone());
             }
-            let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
-            let built = Engine::builder(Arc::new(store.clone()), self.key.clone(), Arc::new(Anything))
-                .clock(clock)
-                .build()
-                .await;
+            let built = common::builder(Arc::new(store.clone()), &self.key, &self.clock).build().await;
             match built {
                 Ok(engine) => self.server = Some((engine, store)),
                 Err(error) if was_killed(&error) => self.kills += 1,
@@ -233,7 +202,7 @@ impl World {
             // Firmware takes its time, and an agent that was heard must be silent for a while.
             self.clock.advance(Duration::from_secs(40));
             let to = Some("10.0.0.1:3000".parse().expect("an address"));
-            let request = BootRequest { from: Some(ADDRESS), to, ..BootRequest::from_mac(CARD) };
+            let request = BootRequest { from: Some(common::address(1)), to, ..BootRequest::from_mac(CARD) };
             let engine = self.engine().await;
             let fate = engine.decision(&request).fate;
             let identity = engine.identity(&request).await.expect("an identity is made from memory");
@@ -242,9 +211,9 @@ impl World {
                 assert!(matches!(fate, Fate::Local | Fate::Hold), "the agent boots without an identity: {fate:?}");
                 return false;
             };
-            let said = self.hello();
+            let said = common::hello(1, self.agent.boot_id, None);
             let token = identity.token.reveal().to_owned();
-            match self.call(async |engine| engine.hello(&token, said.clone(), ADDRESS).await).await {
+            match self.call(async |engine| engine.hello(&token, said.clone(), common::address(1)).await).await {
                 Ok(welcome) => {
                     self.agent.session = Some(welcome.session.reveal().to_owned());
                     return true;
@@ -255,22 +224,6 @@ impl World {
             }
         }
         panic!("the agent is never let in");
-    }
-
-    fn hello(&self) -> Hello {
-        let macs = vec![CARD];
-        let anchors = Anchors { macs, serial: Some("SN-0001X".to_owned()), ..Anchors::default() };
-        Hello {
-            protocol: Versions::OURS,
-            agent: "test".to_owned(),
-            boot_id: self.agent.boot_id,
-            mac: CARD,
-            anchors,
-            inventory: Inventory::default(),
-            existing_os: None,
-            uptime_seconds: None,
-            clock_offset_seconds: None,
-        }
     }
 
     /// The agent asks for work and does it, as `script` says, until there is none. True: it has

@@ -7,7 +7,9 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::super::{Result, StoreError, order, rules};
 use super::NAME;
-use super::file::{FLOOR, FORMAT_KEY, File, LOG, LOG_BYTES, META, OBJECTS, Objects, VERSION, careful, object_tables};
+use super::file::{
+    FLOOR, FORMAT_KEY, File, LOG, LOG_BYTES, META, OBJECTS, Objects, RESTORED, VERSION, careful, object_tables,
+};
 use super::place::{create, sync_directory};
 use crate::resource::Kind;
 
@@ -47,6 +49,15 @@ pub(super) fn backup(file: &File, to: &Path) -> Result<()> {
     done
 }
 
+/// A copy of `file` on a disk in memory.
+#[cfg(feature = "testing")]
+pub(super) fn backup_to_memory(file: &File) -> Result<super::MemoryDisk> {
+    let (disk, database) = (super::MemoryDisk::default(), file.database()?);
+    let copied = || -> Result<(), redb::Error> { copy(&database.begin_read()?, &disk.database(1 << 20)?) };
+    copied().map_err(|error| file.failed(error))?;
+    Ok(disk)
+}
+
 fn copy(from: &ReadTransaction, to: &Database) -> Result<(), redb::Error> {
     for name in object_tables(from)? {
         let source = from.open_table(Objects::new(&name))?;
@@ -74,7 +85,8 @@ fn copy(from: &ReadTransaction, to: &Database) -> Result<(), redb::Error> {
     tx.open_table(LOG)?;
     {
         let mut meta = tx.open_table(META)?;
-        for (name, value) in [(VERSION, version), (FLOOR, version), (LOG_BYTES, 0), (FORMAT_KEY, format)] {
+        let numbers = [(VERSION, version), (FLOOR, version), (LOG_BYTES, 0), (RESTORED, 1), (FORMAT_KEY, format)];
+        for (name, value) in numbers {
             meta.insert(name, value)?;
         }
     }

@@ -30,6 +30,8 @@ pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const VERSION: &str = "version";
 /// The log holds every change after this version.
 pub(super) const FLOOR: &str = "floor";
+/// Not 0: these are the objects of a backup, and what they allowed then is not yet held.
+pub(super) const RESTORED: &str = "restored";
 /// The size of the log.
 pub(super) const LOG_BYTES: &str = "log-bytes";
 
@@ -129,6 +131,21 @@ impl File {
         let Some(database) = &mut *open else { return Err(self.closed()) };
         let whole = careful(|| Ok(database.check_integrity()?)).map_err(|error| self.failed(error))?;
         Ok(!whole)
+    }
+
+    pub(super) fn is_restored(&self) -> Result<bool> {
+        self.read(|tx| Ok(Ok(tx.open_table(META)?.get(RESTORED)?.is_some_and(|row| row.value() != 0))))
+    }
+
+    /// Waits for the writer's group to end: redb takes one writer.
+    pub(super) fn settle_restored(&self) -> Result<()> {
+        let database = self.database()?;
+        let written = || -> Result<(), redb::Error> {
+            let tx = database.begin_write()?;
+            tx.open_table(META)?.remove(RESTORED)?;
+            Ok(tx.commit()?)
+        };
+        careful(written).map_err(|error| self.failed(error))
     }
 
     pub(super) fn close(&self) {

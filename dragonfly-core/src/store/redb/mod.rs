@@ -12,6 +12,8 @@ mod copy;
 #[cfg(test)]
 mod damage;
 mod file;
+#[cfg(feature = "testing")]
+mod memory_disk;
 mod place;
 #[cfg(test)]
 mod power_cuts;
@@ -39,6 +41,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::resource::{Kind, Record};
 
 pub use copy::{Verified, verify};
+#[cfg(feature = "testing")]
+pub use memory_disk::MemoryDisk;
 
 /// The name in errors.
 const NAME: &str = "redb";
@@ -141,6 +145,19 @@ impl RedbStore {
     pub async fn backup(&self, to: impl Into<PathBuf>) -> Result<()> {
         let (inner, to) = (Arc::clone(&self.0), to.into());
         blocking(move || copy::backup(&inner.file, &to)).await
+    }
+
+    /// Whether this file is a backup that was put in place, and what it allowed when it was made is not
+    /// yet held. Tell the engine: [`EngineBuilder::restored`](crate::engine::EngineBuilder::restored).
+    pub async fn is_restored(&self) -> Result<bool> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.file.is_restored()).await
+    }
+
+    /// What this backup allowed is held, so that the next start need not do it again.
+    pub async fn settle_restored(&self) -> Result<()> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.file.settle_restored()).await
     }
 
     async fn write<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> What) -> Result<T> {

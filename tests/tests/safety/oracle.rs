@@ -1,0 +1,387 @@
+//! What operators asked for and what the promise allows of it, kept from outside: from calls and
+//! their answers alone, never from what the engine keeps.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use dragonfly_core::clock::Timestamp;
+
+use crate::events::MACHINES;
+
+/// How long an authorisation lasts.
+const LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How many attempts a run makes without being asked.
+const ATTEMPTS: usize = 3;
+/// How long a boot token is good for.
+const TOKEN_LIFE: Duration = Duration::from_secs(600);
+
+/// The promise was broken: which part of it, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Broken {
+    pub(crate) promise: &'static str,
+    pub(crate) told: String,
+}
+
+pub(crate) type Kept<T = ()> = Result<T, Broken>;
+
+pub(crate) fn broken<T>(promise: &'static str, told: impl Into<String>) -> Kept<T> {
+    Err(Broken { promise, told: told.into() })
+}
+
+/// An operator's own word that a machine may be wiped: one assign or reimage.
+#[derive(Debug, Clone)]
+struct Grant {
+    machine: usize,
+    /// Unknown while the call that asked for it was cut off.
+    workflow: Option<String>,
+    given_at: Timestamp,
+    /// Whether disks that carry data may be overwritten.
+    all: bool,
+    /// The part of the promise that it would break to use it now.
+    void: Option<&'static str>,
+    /// Its hand-over was acknowledged.
+    done: bool,
+    /// A hand-over was sent and its answer never came: it may have ended so.
+    perhaps_done: bool,
+    /// Attempts that were acknowledged, with their sessions.
+    begun: BTreeSet<(u32, String)>,
+    /// Retries that operators asked for.
+    retries: usize,
+    generation: Option<u64>,
+}
+
+/// What an operator knows of a machine. `None`: the call that would tell was cut off.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    protected: Option<bool>,
+    held: Option<bool>,
+    /// Its hand-over was acknowledged, and nobody has asked for anything since.
+    ready: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Token {
+    machine: usize,
+    made_at: Timestamp,
+    used: bool,
+}
+
+/// What an operator knew when a backup was made.
+#[derive(Debug, Clone)]
+pub(crate) struct Memory([Known; MACHINES]);
+
+/// The model.
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    grants: Vec<Grant>,
+    known: [Known; MACHINES],
+    tokens: Vec<Token>,
+    /// The boot whose session was opened last, if that is known.
+    latest: [Option<uuid::Uuid>; MACHINES],
+    /// Only grants from here on are of this record of the machine.
+    epoch: [usize; MACHINES],
+    pub(crate) seen: Seen,
+}
+
+/// How much has happened: a test in which nothing does proves nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Seen {
+    pub(crate) events: u64,
+    pub(crate) granted: u64,
+    pub(crate) begun: u64,
+    pub(crate) wiped: u64,
+    pub(crate) installed: u64,
+    pub(crate) stopped: u64,
+    pub(crate) restored: u64,
+    pub(crate) held: u64,
+    pub(crate) cut: u64,
+    pub(crate) tokens_refused: u64,
+    pub(crate) marks_refused: u64,
+}
+
+impl Oracle {
+    pub(crate) fn new() -> Self {
+        Self {
+            grants: Vec::new(),
+            known: [Known { protected: Some(false), held: Some(false), ready: false }; MACHINES],
+            tokens: Vec::new(),
+            latest: [None; MACHINES],
+            epoch: [0; MACHINES],
+            seen: Seen::default(),
+        }
+    }
+
+    // What operators do.
+
+    /// An assign or reimage was accepted, or cut off.
+    pub(crate) fn granted(
+        &mut self,
+        machine: usize,
+        workflow: Option<String>,
+        all: bool,
+        is_assign: bool,
+        now: Timestamp,
+    ) -> Kept {
+        let known = &mut self.known[machine];
+        if workflow.is_some() {
+            if known.protected == Some(true) {
+                return broken("nothing on a protected machine", "an assign or reimage of it was accepted");
+            }
+            if known.held == Some(true) {
+                return broken("nothing on a held machine", "an assign or reimage of it was accepted");
+            }
+            if known.ready && is_assign {
+                return broken("a Ready machine is imaged only by reimage", "an assign of it was accepted");
+            }
+            self.seen.granted += 1;
+            self.void(machine, "nothing but the latest authorisation");
+        }
+        self.known[machine].ready = false;
+        self.grants.push(Grant {
+            machine,
+            workflow,
+            given_at: now,
+            all,
+            void: None,
+            done: false,
+            perhaps_done: false,
+            begun: BTreeSet::new(),
+            retries: 0,
+            generation: None,
+        });
+        Ok(())
+    }
+
+    fn void(&mut self, machine: usize, promise: &'static str) {
+        for grant in self.grants.iter_mut().filter(|g| g.machine == machine) {
+            grant.void.get_or_insert(promise);
+        }
+    }
+
+    /// A retry was accepted, or cut off.
+    pub(crate) fn retried(&mut self, machine: usize, done: bool) -> Kept {
+        if done && self.known[machine].protected == Some(true) {
+            return broken("nothing on a protected machine", "a retry of it was accepted");
+        }
+        for grant in self.grants.iter_mut().filter(|g| g.machine == machine) {
+            grant.retries += 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn aborted(&mut self, machine: usize) {
+        self.void(machine, "nothing after it was called off");
+        // Only what was under way is called off: it had not ended.
+        self.grants.iter_mut().filter(|g| g.machine == machine).for_each(|g| g.perhaps_done = false);
+    }
+
+    pub(crate) fn protected(&mut self, machine: usize, on: Option<bool>) {
+        self.known[machine].protected = on;
+    }
+
+    pub(crate) fn held(&mut self, machine: usize, on: Option<bool>) {
+        self.known[machine].held = on;
+    }
+
+    /// The machine's record is gone, or may be: nobody knows any more what it was.
+    pub(crate) fn deleted(&mut self, machine: usize, done: bool) {
+        self.known[machine].ready = false;
+        self.latest[machine] = None;
+        self.epoch[machine] = self.grants.len();
+        // The use of a token is written on the machine.
+        self.tokens.iter_mut().filter(|t| t.machine == machine).for_each(|t| t.used = false);
+        if done {
+            self.known[machine] = Known { protected: Some(false), held: Some(false), ready: false };
+            self.void(machine, "nothing that a deleted machine was allowed");
+        }
+    }
+
+    pub(crate) fn remember(&self) -> Memory {
+        Memory(self.known)
+    }
+
+    /// The server stands on an old backup.
+    pub(crate) fn restored(&mut self, memory: &Memory) {
+        self.seen.restored += 1;
+        self.known = memory.0;
+        for machine in 0..MACHINES {
+            self.epoch[machine] = self.grants.len();
+        }
+        // Whatever else was said of them: the server has forgotten it.
+        self.grants.iter_mut().for_each(|g| g.void = Some("nothing that only a restored backup allows"));
+        self.latest = [None; MACHINES];
+        // A machine that the backup does not know has nothing to write a token's use on.
+        self.tokens.iter_mut().for_each(|t| t.used = false);
+    }
+
+    // What the server says.
+
+    /// May this workflow be carried out on this machine now?
+    fn covered(&mut self, machine: usize, workflow: &str, now: Timestamp, told: &str) -> Kept<usize> {
+        let known = self.known[machine];
+        let named = self.grants.iter().position(|g| g.workflow.as_deref() == Some(workflow));
+        // Of a call that was cut off, the workflow is learned here; each such call stands for one.
+        let doubtful =
+            || self.grants.iter().position(|g| g.workflow.is_none() && g.machine == machine && g.void.is_none());
+        let Some(index) = named.or_else(doubtful) else {
+            return broken("an operator stands behind every wipe", format!("{told}: nobody asked for {workflow}"));
+        };
+        let grant = &mut self.grants[index];
+        grant.workflow = Some(workflow.to_owned());
+        if grant.machine != machine {
+            return broken(
+                "an operator stands behind every wipe",
+                format!("{told}: {workflow} is for another machine"),
+            );
+        }
+        if let Some(promise) = grant.void {
+            return broken(promise, format!("{told}: {workflow}"));
+        }
+        if now >= grant.given_at.plus(LIFE) {
+            return broken("nothing after the authorisation expired", format!("{told}: {workflow}"));
+        }
+        if known.protected == Some(true) {
+            return broken("nothing on a protected machine", format!("{told}: {workflow}"));
+        }
+        if known.held == Some(true) {
+            return broken("nothing on a held machine", format!("{told}: {workflow}"));
+        }
+        Ok(index)
+    }
+
+    /// Firmware was told to boot the agent for this workflow, or something else.
+    pub(crate) fn fated(&mut self, machine: usize, image: Option<&str>, word: &str, now: Timestamp) -> Kept {
+        match image {
+            Some(workflow) => self.covered(machine, workflow, now, "the fate is Image").map(drop),
+            None if self.known[machine].ready && !matches!(word, "local" | "hold") => {
+                broken("a Ready machine boots from its disk", format!("the fate is {word}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// An agent was ordered to carry a workflow out.
+    pub(crate) fn ordered(&mut self, machine: usize, workflow: &str, generation: u64, now: Timestamp) -> Kept {
+        let index = self.covered(machine, workflow, now, "the order is Execute")?;
+        let first = self.epoch[machine];
+        let before = self.grants.iter().enumerate().skip(first).filter(|(n, g)| *n != index && g.machine == machine);
+        let (older, newer): (Vec<_>, Vec<_>) =
+            before.filter_map(|(n, g)| Some((n, g.generation?))).partition(|(n, _)| *n < index);
+        let told = || format!("{workflow} has number {generation}; others are {older:?} and {newer:?}");
+        if older.iter().any(|(_, g)| *g >= generation) {
+            return broken("each authorisation has a higher number than those before it", told());
+        }
+        if self.grants[index].generation.is_some_and(|g| g != generation) {
+            return broken("an authorisation keeps its number", told());
+        }
+        self.grants[index].generation = Some(generation);
+        Ok(())
+    }
+
+    /// The server acknowledged that an attempt begins: from here on the agent may wipe. Returns what stands
+    /// behind it.
+    pub(crate) fn began(
+        &mut self,
+        machine: usize,
+        workflow: &str,
+        attempt: u32,
+        session: &str,
+        now: Timestamp,
+    ) -> Kept<usize> {
+        let index = self.covered(machine, workflow, now, "Began was acknowledged")?;
+        let grant = &mut self.grants[index];
+        grant.begun.insert((attempt, session.to_owned()));
+        self.seen.begun += 1;
+        if grant.begun.len() > ATTEMPTS + grant.retries {
+            let told = format!("{} attempts of {workflow} began, with {} retries", grant.begun.len(), grant.retries);
+            return broken("no more attempts than operators and the limit allow", told);
+        }
+        Ok(index)
+    }
+
+    /// The agent destroys what is on the disk.
+    pub(crate) fn wiped(&mut self, machine: usize, grant: usize, carries_data: bool) -> Kept {
+        self.seen.wiped += 1;
+        let grant = &self.grants[grant];
+        let told = || format!("{:?} wipes", grant.workflow);
+        if grant.machine != machine {
+            return broken("an operator stands behind every wipe", told());
+        }
+        if grant.done {
+            return broken("nothing after the hand-over", told());
+        }
+        if carries_data && !grant.all {
+            return broken("a disk with data is overwritten only when an operator says so", told());
+        }
+        Ok(())
+    }
+
+    /// The server acknowledged a hand-over, or the answer was lost.
+    pub(crate) fn handed_over(&mut self, machine: usize, workflow: &str, heard: bool, finished: bool) -> Kept {
+        let Some(grant) = self.grants.iter_mut().find(|g| g.workflow.as_deref() == Some(workflow)) else {
+            return broken("an operator stands behind every wipe", format!("{workflow} was handed over"));
+        };
+        if !heard {
+            grant.perhaps_done = true;
+            return Ok(());
+        }
+        if grant.perhaps_done || grant.done {
+            // Said again; what has become of the disk since is not its affair.
+            grant.done = true;
+            grant.void.get_or_insert("nothing after the hand-over");
+            return Ok(());
+        }
+        if grant.void == Some("nothing after it was called off") {
+            return broken("what is over stays over", format!("the hand-over of {workflow}, called off, was accepted"));
+        }
+        if !finished {
+            return broken(
+                "Ready only when its disk was finished",
+                format!("the hand-over of {workflow} was accepted"),
+            );
+        }
+        let first = grant.void.is_none();
+        grant.done = true;
+        grant.void.get_or_insert("nothing after the hand-over");
+        if first {
+            self.known[machine].ready = true;
+            self.seen.installed += 1;
+        }
+        Ok(())
+    }
+
+    // Who may speak.
+
+    pub(crate) fn token_made(&mut self, machine: usize, now: Timestamp) -> usize {
+        self.tokens.push(Token { machine, made_at: now, used: false });
+        self.tokens.len() - 1
+    }
+
+    /// A session was opened with this token, or the answer was lost.
+    pub(crate) fn token_used(&mut self, token: usize, boot: uuid::Uuid, heard: bool, now: Timestamp) -> Kept {
+        let token = &mut self.tokens[token];
+        if !heard {
+            self.latest[token.machine] = None;
+            return Ok(());
+        }
+        if token.used {
+            return broken("a boot token opens one session", "it opened a second one");
+        }
+        if now.since(token.made_at) > TOKEN_LIFE {
+            return broken("a boot token lasts ten minutes", format!("it is {:?} old", now.since(token.made_at)));
+        }
+        token.used = true;
+        self.latest[token.machine] = Some(boot);
+        Ok(())
+    }
+
+    /// A session was answered.
+    pub(crate) fn session_answered(&self, machine: usize, boot: uuid::Uuid) -> Kept {
+        match self.latest[machine] {
+            Some(latest) if latest != boot => {
+                broken("only the latest session is answered", "an agent that was overtaken is answered")
+            }
+            _ => Ok(()),
+        }
+    }
+}

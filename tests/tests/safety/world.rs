@@ -1,0 +1,710 @@
+//! One site in which a history happens: the server on its store, machines, an operator, strangers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dragonfly_core::boot::{BootProvider, BootRequest, Fate};
+use dragonfly_core::clock::{Clock, Timestamp};
+use dragonfly_core::engine::{AssignRequest, Engine, EngineError, ReimageRequest};
+use dragonfly_core::name;
+use dragonfly_core::resource::hardware::Overwrite;
+use dragonfly_core::resource::{HardwareSpec, Kind, WorkflowSpec};
+use dragonfly_core::secret::SealingKey;
+use dragonfly_core::store::redb::{Options, RedbStore};
+use dragonfly_core::store::{Key, Selector, Store};
+use dragonfly_core::testing::{ManualClock, MemoryDisk, Rule};
+use dragonfly_core::wire::{Ask, Heard, Identity, Orders, Report, ReportKind, Welcome};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::common;
+use crate::cut::CutStore;
+use crate::events::{Event, MACHINES};
+use crate::machine::{Agent, Did, Machine, Run, Stage};
+use crate::oracle::{Kept, Memory, Oracle, Seen, broken};
+
+/// A site that was set up, before its first machine: every history begins here.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    disk: MemoryDisk,
+    key: SealingKey,
+}
+
+/// Where a call is cut off, and whether the server dies of it.
+type Cut = Option<(u32, bool, bool)>;
+
+#[derive(Debug)]
+struct Server {
+    engine: Engine,
+    store: RedbStore,
+    cut: CutStore,
+}
+
+/// Everything there is.
+#[derive(Debug)]
+pub(crate) struct World {
+    without: Option<Rule>,
+    key: SealingKey,
+    clock: ManualClock,
+    disk: MemoryDisk,
+    server: Option<Server>,
+    next_cut: Cut,
+    machines: [Machine; MACHINES],
+    /// Every boot token that was given out: its machine, and itself.
+    tokens: Vec<(usize, String)>,
+    /// Every session that was opened: its machine, its boot, and its key.
+    sessions: Vec<(usize, Uuid, String)>,
+    /// Every report that was sent: its session.
+    reports: Vec<(usize, Report)>,
+    /// What was ordered: a workflow's uid and how many steps it has.
+    orders: HashMap<String, (Uuid, usize)>,
+    backups: Vec<(MemoryDisk, Memory)>,
+    oracle: Oracle,
+    applied: usize,
+}
+
+/// A message as the other side reads it.
+fn wire<T: Serialize + DeserializeOwned>(message: &T) -> T {
+    let text = serde_json::to_vec(message).expect("a message is written");
+    serde_json::from_slice(&text).expect("a message that was written is read")
+}
+
+fn word(machine: usize) -> String {
+    common::card(number(machine)).to_string()
+}
+
+fn number(machine: usize) -> u8 {
+    machine as u8 + 1
+}
+
+fn options(clock: &ManualClock) -> Options {
+    Options { clock: Arc::new(clock.clone()), log: 16, page_cache: 1 << 20, ..Options::default() }
+}
+
+impl Site {
+    pub(crate) async fn new() -> Self {
+        let key = SealingKey::generate().expect("there is randomness");
+        let (clock, disk) = (ManualClock::default(), MemoryDisk::default());
+        let store = RedbStore::open_in_memory(&disk, options(&clock)).expect("a new store opens");
+        let engine = common::builder(Arc::new(store.clone()), &key, &clock).build().await.expect("an engine starts");
+        engine.apply(common::SETUP, "setup").await.expect("the site is set up");
+        drop(engine);
+        store.close().await.expect("the store closes");
+        Self { disk, key }
+    }
+}
+
+impl World {
+    pub(crate) async fn new(site: &Site, without: Option<Rule>) -> Self {
+        let mut world = Self {
+            without,
+            key: site.key.clone(),
+            clock: ManualClock::default(),
+            disk: site.disk.snapshot(),
+            server: None,
+            next_cut: None,
+            machines: Default::default(),
+            tokens: Vec::new(),
+            sessions: Vec::new(),
+            reports: Vec::new(),
+            orders: HashMap::new(),
+            backups: Vec::new(),
+            oracle: Oracle::new(),
+            applied: 0,
+        };
+        // The second machine came with an operating system.
+        world.machines[1].disk.data = true;
+        world.start().await;
+        world
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        self.oracle.seen
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    // The server.
+
+    async fn start(&mut self) {
+        loop {
+            let store = RedbStore::open_in_memory(&self.disk, options(&self.clock)).expect("the store opens again");
+            let cut = CutStore::new(Arc::new(store.clone()));
+            // As the server does: see `serve::start`.
+            let restored = store.is_restored().await.expect("the store is read");
+            let at = self.next_cut.take();
+            cut.arm(at.map(|(write, after, _)| (write, after)));
+            let build = common::builder(Arc::new(cut.clone()), &self.key, &self.clock)
+                .restored(restored)
+                .without(self.without)
+                .build();
+            let built = tokio::select! {
+                biased;
+                built = build => Some(built.expect("the engine starts")),
+                () = cut.silent() => None,
+            };
+            cut.arm(None);
+            let Some(engine) = built else {
+                self.oracle.seen.cut += 1;
+                continue;
+            };
+            if restored {
+                store.settle_restored().await.expect("the store is written");
+            }
+            self.server = Some(Server { engine, store, cut });
+            return;
+        }
+    }
+
+    fn server(&self) -> &Server {
+        self.server.as_ref().expect("the server is up between events")
+    }
+
+    fn engine(&self) -> Engine {
+        self.server().engine.clone()
+    }
+
+    async fn restart(&mut self, kill: bool) {
+        if kill {
+            self.disk = self.disk.snapshot();
+        }
+        self.server = None;
+        self.start().await;
+    }
+
+    /// Calls the server. `None`: the call was cut off, and nobody knows how far it came.
+    async fn call<T>(
+        &mut self,
+        ask: impl AsyncFnOnce(Engine) -> Result<T, EngineError>,
+    ) -> Option<Result<T, EngineError>> {
+        let at = self.next_cut.take();
+        let (engine, cut) = (self.engine(), self.server().cut.clone());
+        cut.arm(at.map(|(write, after, _)| (write, after)));
+        let answer = tokio::select! {
+            biased;
+            answer = ask(engine) => Some(answer),
+            () = cut.silent() => None,
+        };
+        cut.arm(None);
+        if let Some(Err(EngineError::Store(error))) = &answer {
+            assert!(
+                error.is_retryable() || matches!(error, dragonfly_core::store::StoreError::AlreadyExists { .. }),
+                "{error:?}"
+            );
+        }
+        if answer.is_none() {
+            self.oracle.seen.cut += 1;
+            if at.is_some_and(|(.., kill)| kill) {
+                self.restart(true).await;
+            } else {
+                self.catch_up().await;
+            }
+        }
+        answer
+    }
+
+    /// What the watch tells a running engine: the caller of a write is gone, the write is not.
+    async fn catch_up(&self) {
+        let Server { engine, store, .. } = self.server();
+        let cache = engine.cache();
+        for kind in Kind::ALL {
+            let page = store.list(kind, &Selector::all(), 0, None).await.expect("the store is read");
+            for record in &page.items {
+                cache.applied_record(record).expect("what is stored is read");
+            }
+            let gone = |name: &str| page.items.iter().all(|record| record.metadata.name != name);
+            let known: Vec<(String, String)> = match kind {
+                Kind::HARDWARE => versions::<HardwareSpec>(cache),
+                Kind::WORKFLOW => versions::<WorkflowSpec>(cache),
+                _ => Vec::new(),
+            };
+            for (name, version) in known.into_iter().filter(|(name, _)| gone(name)) {
+                cache.removed(&Key::new(kind, name), &version);
+            }
+        }
+    }
+
+    // What happens.
+
+    /// Plays a history. The number of the event that broke the promise, and how.
+    pub(crate) async fn play(&mut self, events: &[Event]) -> Result<(), (usize, crate::oracle::Broken)> {
+        for (n, event) in events.iter().enumerate() {
+            self.oracle.seen.events += 1;
+            self.happens(*event).await.map_err(|broken| (n, broken))?;
+            for machine in 0..MACHINES {
+                self.fate(machine).await.map_err(|broken| (n, broken))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn happens(&mut self, event: Event) -> Kept {
+        match event {
+            Event::PowerOn { machine } => self.power_on(machine).await?,
+            Event::PowerOff { machine } => self.machines[machine].agent = None,
+            Event::Ask { machine } => drop(self.identity(machine).await),
+            Event::Agent { machine, actions, hasty } => {
+                for _ in 0..actions {
+                    self.agent(machine, hasty, true).await?;
+                }
+            }
+            Event::Unheard { machine } => self.agent(machine, false, false).await?,
+            Event::SlowHandOver { machine } => self.slow_hand_over(machine).await?,
+            Event::Fails { machine, cause } => self.machines[machine].fails = Some(cause),
+            Event::OldToken { token } if !self.tokens.is_empty() => {
+                let token = token % self.tokens.len();
+                let (machine, text) = self.tokens[token].clone();
+                self.hello(machine, Some(token), &text, Uuid::new_v4(), true).await?;
+            }
+            Event::ForgedToken { machine, token, how } => self.forged_token(machine, token, how).await?,
+            Event::OldSession { session } if !self.sessions.is_empty() => {
+                let session = session % self.sessions.len();
+                if let Some(work) = self.ask_work(session).await? {
+                    self.report(session, &Run::new(work), ReportKind::Began).await?;
+                }
+            }
+            Event::Late { report } if !self.reports.is_empty() => {
+                let report = report % self.reports.len();
+                self.arrives(report).await?;
+            }
+            Event::Flood { machine } => {
+                for report in 0..self.reports.len() {
+                    if self.sessions[self.reports[report].0].0 == machine {
+                        self.arrives(report).await?;
+                    }
+                }
+            }
+            Event::Backup => {
+                let disk = self.server().store.backup_to_memory().await.expect("a backup is made");
+                self.backups.push((disk, self.oracle.remember()));
+            }
+            Event::Restore { backup } if !self.backups.is_empty() => {
+                let (disk, memory) = &self.backups[backup % self.backups.len()];
+                self.disk = disk.snapshot();
+                self.oracle.restored(memory);
+                self.server = None;
+                self.start().await;
+            }
+            Event::Restart => self.restart(false).await,
+            Event::Kill => self.restart(true).await,
+            Event::Cut { write, after, kill } => self.next_cut = Some((write, after, kill)),
+            Event::Clock { seconds } => {
+                self.clock.set(Timestamp::from_unix_seconds(self.now().unix_seconds() + seconds));
+            }
+            Event::Sweep => drop(self.call(async |engine| engine.sweep().await).await),
+            Event::OldToken { .. } | Event::OldSession { .. } | Event::Late { .. } | Event::Restore { .. } => {}
+            operator => self.operator(operator).await?,
+        }
+        Ok(())
+    }
+
+    async fn operator(&mut self, event: Event) -> Kept {
+        let now = self.now();
+        match event {
+            Event::Assign { machine, all } => {
+                let overwrite = if all { Overwrite::All } else { Overwrite::Blank };
+                let request = AssignRequest { template: "debian".to_owned(), overwrite, ..AssignRequest::default() };
+                let answer = self.call(async |engine| engine.assign(&word(machine), request, "operator").await).await;
+                self.granted(machine, answer.map(|a| a.map(|run| run.name().to_owned())), all, true, now)?;
+            }
+            Event::Reimage { machine } => {
+                let request = ReimageRequest { template: Some("debian".to_owned()), ..ReimageRequest::default() };
+                let answer = self.call(async |engine| engine.reimage(&word(machine), request, "operator").await).await;
+                self.granted(machine, answer.map(|a| a.map(|run| run.name().to_owned())), true, false, now)?;
+            }
+            Event::Retry { machine } => {
+                match self.call(async |engine| engine.retry(&word(machine), "operator").await).await {
+                    Some(Err(_)) => {}
+                    answer => self.oracle.retried(machine, answer.is_some())?,
+                }
+            }
+            Event::Abort { machine } => {
+                if let Some(Ok(())) = self.call(async |engine| engine.abort(&word(machine), "operator").await).await {
+                    self.oracle.aborted(machine);
+                }
+            }
+            Event::Protect { machine, on } => {
+                match self.call(async |engine| engine.protect(&word(machine), on, "operator").await).await {
+                    Some(Err(_)) => {}
+                    answer => self.oracle.protected(machine, answer.map(|_| on)),
+                }
+            }
+            Event::Hold { machine } => {
+                match self.call(async |engine| engine.hold(&word(machine), "wait", "operator").await).await {
+                    Some(Err(_)) => {}
+                    answer => {
+                        self.oracle.seen.held += 1;
+                        self.oracle.held(machine, answer.map(|_| true));
+                    }
+                }
+            }
+            Event::Release { machine } => {
+                match self.call(async |engine| engine.release(&word(machine), "operator").await).await {
+                    Some(Err(_)) => {}
+                    answer => self.oracle.held(machine, answer.map(|_| false)),
+                }
+            }
+            Event::Delete { machine } => {
+                let name = name::memorable(common::card(number(machine))).to_lowercase();
+                match self.call(async |engine| engine.delete(Kind::HARDWARE, &name, "operator").await).await {
+                    Some(Err(_)) => {}
+                    answer => self.oracle.deleted(machine, answer.is_some()),
+                }
+            }
+            Event::DeleteWorkflow { workflow } => {
+                let runs = self.engine().cache().all::<WorkflowSpec>();
+                if let Some(run) = runs.get(workflow % runs.len().max(1)) {
+                    let name = run.name().to_owned();
+                    self.call(async |engine| engine.delete(Kind::WORKFLOW, &name, "operator").await).await;
+                }
+            }
+            Event::EditTemplate { content } => {
+                let text = common::SETUP.replace("debian.raw", &format!("debian-{content}.raw"));
+                self.call(async |engine| engine.apply(&text, "operator").await).await;
+            }
+            Event::Forge { machine, how } => self.forge(machine, how).await,
+            other => panic!("{other:?} is not an operator's"),
+        }
+        Ok(())
+    }
+
+    fn granted(
+        &mut self,
+        machine: usize,
+        answer: Option<Result<String, EngineError>>,
+        all: bool,
+        is_assign: bool,
+        now: Timestamp,
+    ) -> Kept {
+        match answer {
+            Some(Err(_)) => Ok(()),
+            Some(Ok(workflow)) => self.oracle.granted(machine, Some(workflow), all, is_assign, now),
+            None => self.oracle.granted(machine, None, all, is_assign, now),
+        }
+    }
+
+    /// Objects that somebody writes who would like to be obeyed. Refused or taken: nothing may come of it.
+    async fn forge(&mut self, machine: usize, how: usize) {
+        self.applied += 1;
+        let hardware = name::memorable(common::card(number(machine))).to_lowercase();
+        let engine = self.engine();
+        let known = engine.cache().get::<HardwareSpec>(&hardware);
+        let current = known.as_ref().and_then(|m| m.status.workflow.clone());
+        let current = current.and_then(|run| engine.cache().get::<WorkflowSpec>(&run));
+        let actions = json!([{ "name": "image", "action": "image2disk", "with": { "url": "http://10.0.0.1/x" } }]);
+        let spec = json!({ "hardware": hardware, "template": "debian", "content": { "actions": actions } });
+        let mut object = json!({
+            "apiVersion": "dragonfly.computer/v1",
+            "kind": "Workflow",
+            "metadata": { "name": format!("{hardware}-by-hand-{}", self.applied) },
+            "spec": spec,
+        });
+        match (how, current, known) {
+            (1, Some(run), _) => {
+                object["metadata"]["uid"] = json!(run.metadata.uid);
+                object["status"] = json!({ "state": "Running", "attempt": 1, "authorisationGeneration": 1 });
+            }
+            (2, Some(run), _) => {
+                let other = name::memorable(common::card(number(1 - machine))).to_lowercase();
+                object["metadata"]["name"] = json!(run.name());
+                object["spec"]["hardware"] = json!(other);
+                self.call(async |engine| engine.replace_object(object, "stranger").await).await;
+                return;
+            }
+            (3, Some(run), Some(known)) => {
+                object["kind"] = json!("Hardware");
+                object["metadata"]["name"] = json!(hardware);
+                object["spec"] = json!(known.spec);
+                let leave = json!({ "workflow": run.name(), "workflowUid": run.metadata.uid, "generation": 9 });
+                object["status"] = json!({ "phase": "Assigned", "authorisation": leave });
+            }
+            _ => {}
+        }
+        let text = object.to_string();
+        if how == 0 {
+            self.call(async |engine| engine.create_object(object, "stranger").await).await;
+        } else {
+            self.call(async |engine| engine.apply(&text, "stranger").await).await;
+        }
+    }
+
+    // Machines.
+
+    fn request(machine: usize) -> BootRequest {
+        let to = Some("10.0.0.1:3000".parse().expect("an address"));
+        let from = Some(common::address(number(machine)));
+        BootRequest { from, to, ..BootRequest::from_mac(common::card(number(machine))) }
+    }
+
+    /// What the machine would boot now.
+    async fn fate(&mut self, machine: usize) -> Kept<Fate> {
+        let decided = self.engine().decide(&Self::request(machine)).await.expect("a decision is made from memory");
+        let fate = wire(&decided.fate);
+        let image = match &fate {
+            Fate::Image { workflow } => Some(workflow.as_str()),
+            _ => None,
+        };
+        let now = self.now();
+        self.oracle.fated(machine, image, fate.word(), now)?;
+        Ok(fate)
+    }
+
+    /// The number of a fresh boot token, if there is one for this machine.
+    async fn identity(&mut self, machine: usize) -> Option<usize> {
+        let identity = self.engine().identity(&Self::request(machine)).await.expect("an identity is made from memory");
+        let identity: Identity = wire(&identity?);
+        self.tokens.push((machine, identity.token.reveal().to_owned()));
+        let now = self.now();
+        Some(self.oracle.token_made(machine, now))
+    }
+
+    async fn power_on(&mut self, machine: usize) -> Kept {
+        self.machines[machine].agent = None;
+        // Firmware takes its time, and an agent that was heard must be silent for a while.
+        self.clock.advance(Duration::from_secs(40));
+        let fate = self.fate(machine).await?;
+        let token = self.identity(machine).await;
+        if let (Fate::Discover | Fate::Image { .. }, Some(token)) = (fate, token) {
+            let agent = Agent { boot: Uuid::new_v4(), token, session: None, run: None };
+            self.machines[machine].agent = Some(agent);
+            self.agent(machine, false, true).await?;
+        }
+        Ok(())
+    }
+
+    /// The agent does the next thing. `hasty`: it goes on before it was answered, as long as it may.
+    async fn agent(&mut self, machine: usize, hasty: bool, hears: bool) -> Kept {
+        let Some(agent) = self.machines[machine].agent.clone() else { return Ok(()) };
+        let Some(session) = agent.session else {
+            let text = self.tokens[agent.token].1.clone();
+            let answer = self.hello(machine, Some(agent.token), &text, agent.boot, hears).await?;
+            match answer {
+                Some(Ok(session)) if hears => self.change(machine, |agent| agent.session = Some(session)),
+                Some(Err(())) if hears => self.machines[machine].agent = None,
+                _ => {}
+            }
+            return Ok(());
+        };
+        let Some(run) = agent.run else {
+            let work = self.ask_work(session).await?;
+            if hears {
+                self.change(machine, |agent| agent.run = work.map(Run::new));
+            }
+            return Ok(());
+        };
+        if run.outbox.is_empty() || hasty {
+            match self.machines[machine].work() {
+                Some(Did::Wiped { carried_data }) => {
+                    let Some(grant) = run.grant else {
+                        return broken("an operator stands behind every wipe", "Began was never acknowledged");
+                    };
+                    return self.oracle.wiped(machine, grant, carried_data);
+                }
+                Some(Did::Refused) => {
+                    self.oracle.seen.marks_refused += 1;
+                    return Ok(());
+                }
+                Some(Did::Nothing) => return Ok(()),
+                None => {}
+            }
+        }
+        let Some(what) = run.to_tell() else {
+            // It failed and said so: it asks anew.
+            self.change(machine, |agent| agent.run = None);
+            return Ok(());
+        };
+        let answer = self.report(session, &run, what.clone()).await?;
+        let Some(answer) = answer.filter(|_| hears) else { return Ok(()) };
+        let heard = match answer {
+            Ok((Heard::GoOn, grant)) => grant,
+            Ok(_) => {
+                self.oracle.seen.stopped += 1;
+                self.change(machine, |agent| agent.run = None);
+                return Ok(());
+            }
+            // It asks anew, and hears then whether it still speaks for the machine.
+            Err(()) => {
+                self.change(machine, |agent| agent.run = None);
+                return Ok(());
+            }
+        };
+        match what {
+            ReportKind::HandOver => self.machines[machine].agent = None,
+            ReportKind::Began => self.change_run(machine, |run| {
+                run.stage = Stage::At(0);
+                run.grant = heard;
+            }),
+            _ => self.change_run(machine, |run| drop(run.outbox.pop_front())),
+        }
+        Ok(())
+    }
+
+    async fn slow_hand_over(&mut self, machine: usize) -> Kept {
+        for _ in 0..20 {
+            let agent = self.machines[machine].agent.as_ref();
+            let Some((session, run)) = agent.and_then(|agent| agent.session.zip(agent.run.clone())) else {
+                self.agent(machine, false, true).await?;
+                continue;
+            };
+            if run.to_tell() == Some(ReportKind::HandOver) {
+                let report = run.report(ReportKind::HandOver);
+                self.reports.push((session, report));
+                return Ok(());
+            }
+            self.agent(machine, false, true).await?;
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, machine: usize, change: impl FnOnce(&mut Agent)) {
+        if let Some(agent) = &mut self.machines[machine].agent {
+            change(agent);
+        }
+    }
+
+    fn change_run(&mut self, machine: usize, change: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.machines[machine].agent.as_mut().and_then(|agent| agent.run.as_mut()) {
+            change(run);
+        }
+    }
+
+    // The wire.
+
+    /// Says hello. The number of the session, or a refusal; `None` when the call was cut off.
+    async fn hello(
+        &mut self,
+        machine: usize,
+        token: Option<usize>,
+        text: &str,
+        boot: Uuid,
+        hears: bool,
+    ) -> Kept<Option<Result<usize, ()>>> {
+        let said = wire(&common::hello(number(machine), boot, self.machines[machine].existing_os()));
+        let now = self.now();
+        let from = common::address(number(machine));
+        let answer = self.call(async |engine| engine.hello(text, said, from).await).await;
+        let Some(answer) = answer else {
+            if let Some(token) = token {
+                self.oracle.token_used(token, boot, false, now)?;
+            }
+            return Ok(None);
+        };
+        let Ok(welcome) = answer else {
+            self.oracle.seen.tokens_refused += 1;
+            return Ok(Some(Err(())));
+        };
+        let Some(token) = token else {
+            return broken("a boot token is the server's own", "a forged one opened a session");
+        };
+        let welcome: Welcome = wire(&welcome);
+        self.oracle.token_used(token, boot, true, now)?;
+        self.sessions.push((machine, boot, welcome.session.reveal().to_owned()));
+        let _ = hears;
+        Ok(Some(Ok(self.sessions.len() - 1)))
+    }
+
+    async fn forged_token(&mut self, machine: usize, token: usize, how: usize) -> Kept {
+        let other = self.tokens.iter().filter(|(m, _)| how == 0 || *m != machine).map(|(_, text)| text.clone());
+        let other: Vec<String> = other.collect();
+        let Some(real) = other.get(token % other.len().max(1)) else { return Ok(()) };
+        let forged = match how {
+            // The payload is another's, the proof is real.
+            0 => match (real.split_once('.'), self.tokens.iter().find(|(_, text)| text != real)) {
+                (Some((_, proof)), Some((_, text))) => format!("{}.{proof}", text.split('.').next().unwrap_or("")),
+                _ => return Ok(()),
+            },
+            // A real token of another machine.
+            1 => real.clone(),
+            2 => format!("{real}A"),
+            _ => String::new(),
+        };
+        self.hello(machine, None, &forged, Uuid::new_v4(), true).await.map(drop)
+    }
+
+    /// Asks for work with a session.
+    async fn ask_work(&mut self, session: usize) -> Kept<Option<dragonfly_core::wire::Work>> {
+        let (machine, boot, key) = self.sessions[session].clone();
+        let now = self.now();
+        let ask = wire(&Ask { wait_seconds: 0 });
+        let answer = self.call(async |engine| engine.work(&key, ask).await).await;
+        let orders = match answer {
+            None => return Ok(None),
+            Some(Err(_)) => {
+                self.leaves(machine, session);
+                return Ok(None);
+            }
+            Some(Ok(orders)) => wire(&orders),
+        };
+        self.oracle.session_answered(machine, boot)?;
+        match orders {
+            Orders::Execute(work) => {
+                self.oracle.ordered(machine, &work.workflow, work.permit.generation, now)?;
+                self.orders.insert(work.workflow.clone(), (work.permit.workflow_uid, work.steps.len()));
+                Ok(Some(*work))
+            }
+            Orders::Wait { .. } => Ok(None),
+            _ => {
+                self.leaves(machine, session);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The agent of this session, if it is still up, has nothing more to do here.
+    fn leaves(&mut self, machine: usize, session: usize) {
+        self.machines[machine].agent.take_if(|agent| agent.session == Some(session));
+    }
+
+    /// Reports, and keeps what was sent: it may arrive again. What stands behind it, when it may begin.
+    async fn report(
+        &mut self,
+        session: usize,
+        run: &Run,
+        what: ReportKind,
+    ) -> Kept<Option<Result<(Heard, Option<usize>), ()>>> {
+        self.reports.push((session, run.report(what)));
+        self.arrives(self.reports.len() - 1).await
+    }
+
+    /// A report arrives at the server.
+    async fn arrives(&mut self, report: usize) -> Kept<Option<Result<(Heard, Option<usize>), ()>>> {
+        let (session, report) = self.reports[report].clone();
+        let (machine, boot, key) = self.sessions[session].clone();
+        let now = self.now();
+        let said = wire(&report);
+        let answer = self.call(async |engine| engine.report(&key, said).await).await;
+        let hand_over = report.what == ReportKind::HandOver;
+        let heard = match answer {
+            None => {
+                if hand_over {
+                    self.oracle.handed_over(machine, &report.workflow, false, true)?;
+                }
+                return Ok(None);
+            }
+            Some(Err(_)) => return Ok(Some(Err(()))),
+            Some(Ok(heard)) => wire(&heard),
+        };
+        self.oracle.session_answered(machine, boot)?;
+        let mut grant = None;
+        if heard == Heard::GoOn && report.what == ReportKind::Began {
+            grant = Some(self.oracle.began(machine, &report.workflow, report.attempt, &boot.to_string(), now)?);
+        }
+        if heard == Heard::GoOn && hand_over {
+            let (uid, steps) = self.orders[&report.workflow];
+            let finished = self.machines[machine].disk.is_finished(uid, steps);
+            self.oracle.handed_over(machine, &report.workflow, true, finished)?;
+        }
+        Ok(Some(Ok((heard, grant))))
+    }
+}
+
+/// Names and versions of what an engine knows of a kind.
+fn versions<S: dragonfly_core::cache::Cached>(cache: &dragonfly_core::cache::Cache) -> Vec<(String, String)> {
+    let all = cache.all::<S>();
+    all.iter().map(|object| (object.name().to_owned(), object.metadata.resource_version.clone())).collect()
+}
