@@ -1,3 +1,5 @@
-//! What tests the whole house: the lab, and helpers that journeys share.
+//! What tests the whole house: the lab, the measurements beside peers.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod lab;

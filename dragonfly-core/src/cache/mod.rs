@@ -8,11 +8,13 @@
 
 #[cfg(test)]
 mod histories;
+mod index;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -20,16 +22,20 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use self::index::Machines;
 use self::table::{Changed, Table};
 use crate::Mac;
-use crate::resource::hardware::HardwareSpec;
+use crate::resource::hardware::{Anchors, HardwareSpec};
 use crate::resource::{
     DecodeError, Hardware, Kind, NetworkSpec, Record, Resource, SecretSpec, Spec, TemplateSpec, WorkflowSpec,
 };
-use crate::store::{Key, Store, WatchEvent};
+use crate::store::{Key, Selector, Store, WatchEvent};
 
 /// How long an own write may be ahead of the watch before the store is asked about it.
 const DOUBT: Duration = Duration::from_secs(5);
+
+/// How many objects are read at a time.
+const PAGE: usize = 500;
 
 /// Every object of every kind, as of a moment ago. Clones show the same.
 #[derive(Debug, Clone)]
@@ -49,12 +55,8 @@ pub struct State {
     workflows: Table<WorkflowSpec>,
     networks: Table<NetworkSpec>,
     secrets: Table<SecretSpec>,
-    macs: Index<Mac>,
-    names: Index<String>,
+    machines: Machines,
 }
-
-/// Which machines have something.
-type Index<K> = HashMap<K, BTreeSet<String>>;
 
 /// Whose something is that should belong to one machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,10 +92,34 @@ impl Cache {
         Self(Arc::new(Inner { state: RwLock::default(), changes: watch::Sender::new(0) }))
     }
 
+    /// Reads everything that is stored, a page at a time. It is [`ready`](Self::ready) then, and
+    /// [`follow`](Self::follow) goes on from there.
+    ///
+    /// # Errors
+    /// Those of the store; what was read is here.
+    pub async fn load(&self, store: &dyn Store) -> crate::store::Result<()> {
+        for kind in Kind::ALL {
+            let (mut from, mut version) = (None, None);
+            loop {
+                let page = store.list(kind, &Selector::all(), PAGE, from.as_deref()).await?;
+                version.get_or_insert(page.version);
+                self.change(|state| state.listed(kind, &page.items));
+                from = page.more;
+                if from.is_none() {
+                    break;
+                }
+            }
+            self.change(|state| state.loaded(kind, version.unwrap_or_default()));
+        }
+        Ok(())
+    }
+
     /// Follows a store until it closes. Run it beside everything else; drop it to stop.
     pub async fn follow(&self, store: Arc<dyn Store>) {
-        let mut news =
-            stream::select_all(Kind::ALL.map(|kind| store.watch(kind, None).map(move |event| (kind, event))));
+        let mut news = stream::select_all(Kind::ALL.map(|kind| {
+            let resume = self.change(|state| state.take_resume(kind));
+            store.watch(kind, resume).map(move |event| (kind, event))
+        }));
         let mut doubts = tokio::time::interval(DOUBT);
         doubts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut untold = Vec::new();
@@ -154,20 +180,33 @@ impl Cache {
         let state = self.read();
         match state.hardware.get(word) {
             Some(machine) => Owner::One(machine),
-            None => state.owner(state.names.get(&word.to_lowercase())),
+            None => state.owner(state.machines.display_names.get(&word.to_lowercase())),
         }
     }
 
     /// The machine with this address among `spec.macs` or `status.anchors.macs`.
     pub fn by_mac(&self, mac: Mac) -> Owner {
         let state = self.read();
-        state.owner(state.macs.get(&mac))
+        state.owner(state.machines.macs.get(&mac))
+    }
+
+    /// The machine for which an address is reserved: of several the first by name.
+    pub fn reserved_for(&self, address: IpAddr) -> Option<Arc<Hardware>> {
+        let state = self.read();
+        let names = state.machines.reservations.get(&address)?;
+        names.first().and_then(|name| state.hardware.get(name))
+    }
+
+    /// Every machine that has one of these anchors: a card, an SMBIOS UUID, a serial number of a product.
+    pub fn alike(&self, anchors: &Anchors) -> Vec<Arc<Hardware>> {
+        let state = self.read();
+        state.machines.alike(anchors).into_iter().filter_map(|name| state.hardware.get(name)).collect()
     }
 
     /// Addresses that several machines claim, with those machines.
     pub fn contested_macs(&self) -> Vec<(Mac, Vec<String>)> {
         let state = self.read();
-        let contested = state.macs.iter().filter(|(_, names)| names.len() > 1);
+        let contested = state.machines.macs.iter().filter(|(_, names)| names.len() > 1);
         let mut all: Vec<_> = contested.map(|(mac, names)| (*mac, names.iter().cloned().collect())).collect();
         all.sort_unstable();
         all
@@ -268,6 +307,26 @@ macro_rules! cached {
                 Vec::new()
             }
 
+            fn listed(&mut self, kind: Kind, records: &[Record]) {
+                $(if kind == <$spec>::KIND {
+                    let changed = self.$field.listed(records);
+                    <$spec>::reindex(self, &changed);
+                })+
+            }
+
+            fn loaded(&mut self, kind: Kind, version: String) {
+                $(if kind == <$spec>::KIND {
+                    self.$field.loaded(version.clone());
+                })+
+            }
+
+            fn take_resume(&mut self, kind: Kind) -> Option<String> {
+                $(if kind == <$spec>::KIND {
+                    return self.$field.take_resume();
+                })+
+                None
+            }
+
             fn settle(&mut self, key: &Key, version: &str, found: Option<&Record>) {
                 $(if key.kind == <$spec>::KIND {
                     let changed = self.$field.settle(&key.name, version, found);
@@ -332,18 +391,10 @@ impl State {
     fn reindex_hardware(&mut self, changed: &[Changed<HardwareSpec>]) {
         for (name, before) in changed {
             if let Some(before) = before {
-                for mac in macs(before) {
-                    forget(&mut self.macs, &mac, name);
-                }
-                forget(&mut self.names, &before.spec.display_name.to_lowercase(), name);
+                self.machines.forget(name, before);
             }
             if let Some(now) = self.hardware.get(name) {
-                for mac in macs(&now) {
-                    self.macs.entry(mac).or_default().insert(name.clone());
-                }
-                if !now.spec.display_name.is_empty() {
-                    self.names.entry(now.spec.display_name.to_lowercase()).or_default().insert(name.clone());
-                }
+                self.machines.learn(name, &now);
             }
         }
     }
@@ -354,20 +405,6 @@ impl State {
             (None, _) => Owner::Nobody,
             (Some(one), None) => self.hardware.get(one).map_or(Owner::Nobody, Owner::One),
             (Some(one), Some(two)) => Owner::Several([one, two].into_iter().chain(names).cloned().collect()),
-        }
-    }
-}
-
-fn macs(machine: &Hardware) -> BTreeSet<Mac> {
-    let anchored = machine.status.anchors.iter().flat_map(|anchors| anchors.macs.iter());
-    machine.spec.macs.iter().chain(anchored).copied().collect()
-}
-
-fn forget<K: std::hash::Hash + Eq>(index: &mut Index<K>, key: &K, name: &str) {
-    if let Some(names) = index.get_mut(key) {
-        names.remove(name);
-        if names.is_empty() {
-            index.remove(key);
         }
     }
 }

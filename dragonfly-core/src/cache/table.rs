@@ -23,6 +23,8 @@ pub struct Table<S: Spec> {
     started: bool,
     /// The watch has told everything up to this version.
     position: u64,
+    /// Where the watch is to begin, once everything before it has been read.
+    resume: Option<String>,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,7 @@ impl<S: Spec> Default for Table<S> {
             unreadable: BTreeMap::new(),
             started: false,
             position: 0,
+            resume: None,
         }
     }
 }
@@ -105,6 +108,23 @@ impl<S: Spec> Table<S> {
         }
         self.passed(position);
         (changed, doubtful)
+    }
+
+    /// Some of what is stored, from a list.
+    pub(super) fn listed(&mut self, records: &[Record]) -> Vec<Changed<S>> {
+        records.iter().filter_map(|record| self.set(record)).collect()
+    }
+
+    /// Everything is here as it was at this version or later.
+    pub(super) fn loaded(&mut self, version: String) {
+        self.started = true;
+        self.passed(order(&version).unwrap_or(0));
+        self.resume = Some(version);
+    }
+
+    /// Where the watch is to begin: told once, since later it would bring back what is past.
+    pub(super) fn take_resume(&mut self) -> Option<String> {
+        self.resume.take()
     }
 
     /// It was created or changed, says the watch.

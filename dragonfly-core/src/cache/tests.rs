@@ -1,7 +1,10 @@
+use proptest::prelude::*;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::*;
-use crate::resource::hardware::Anchors;
+use crate::engine::anchors::{Known, find};
+use crate::resource::hardware::Reservation;
 use crate::store::{MemoryStore, StoreError, StoreExt};
 
 const MOST: Duration = Duration::from_secs(5);
@@ -190,5 +193,83 @@ async fn an_own_write_that_was_undone_unseen_does_not_stay() {
     tokio::select! {
         () = cache.follow(store.clone()) => panic!("the store is open"),
         () = test => {}
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_in_pages_is_followed_from_the_first_of_them() {
+    let store = Arc::new(MemoryStore::default());
+    let count = 2 * PAGE + 1;
+    for n in 0..count {
+        store.create(&machine(&format!("m{n:04}"), &[])).await.unwrap();
+    }
+    let cache = Cache::new();
+    cache.load(&*store).await.unwrap();
+    assert!(cache.ready());
+    assert_eq!(cache.all::<HardwareSpec>().len(), count);
+    assert_eq!(cache.read().untold(), [], "nothing of it is in doubt");
+    // Before it follows, and behind its back.
+    let first = store.fetch::<HardwareSpec>("m0000").await.unwrap();
+    store.remove(&first).await.unwrap();
+    store.create(&machine("new", &[9])).await.unwrap();
+    let told = cache.wait_until(|state| state.hardware.get("new").is_some());
+    tokio::select! {
+        () = cache.follow(store.clone()) => panic!("the store is open"),
+        done = tokio::time::timeout(MOST, told) => done.unwrap(),
+    }
+    assert!(cache.get::<HardwareSpec>("m0000").is_none());
+    assert_eq!(cache.all::<HardwareSpec>().len(), count);
+}
+
+/// A machine with few cards, serial numbers, boards and addresses to share.
+fn likely() -> impl Strategy<Value = Hardware> {
+    let some = |most: u8| prop::option::of(0..most);
+    (prop::collection::vec(0u8..6, 0..3), some(3), some(2), some(3), some(3)).prop_map(
+        |(macs, serial, product, uuid, address)| {
+            let mut machine = machine("x", &macs[..macs.len().min(1)]);
+            machine.spec.dhcp = address.map(|n| Reservation { address: [10, 0, 0, n].into(), hostname: None });
+            machine.status.anchors = Some(Anchors {
+                macs: macs.into_iter().map(mac).collect(),
+                smbios_uuid: uuid.map(|n| Uuid::from_u128(u128::from(n) + 1)),
+                serial: serial.map(|n| format!("SN-{n}")),
+                product: product.map(|n| format!("R{n}")),
+            });
+            machine
+        },
+    )
+}
+
+proptest! {
+    /// However a fleet came to be, looking at those that are alike finds what looking at all finds.
+    #[test]
+    fn look_ups_find_what_a_search_finds(
+        steps in prop::collection::vec((0usize..6, prop::option::weighted(0.8, likely())), 0..24),
+        asks in likely(),
+    ) {
+        let cache = Cache::new();
+        told(&cache, WatchEvent::Snapshot(Vec::new()));
+        for (version, (name, now)) in steps.into_iter().enumerate() {
+            let mut object = now.clone().unwrap_or_else(|| machine("x", &[]));
+            object.metadata.name = format!("m{name}");
+            object.metadata.uid = Some(Uuid::from_u128(version as u128 + 100));
+            let version = (version + 1).to_string();
+            told(&cache, if now.is_some() { applied(&object, &version) } else { deleted(&object, &version) });
+        }
+        let all = cache.all::<HardwareSpec>();
+        let anchors = asks.status.anchors.unwrap();
+        let find = |machines: &[Arc<Hardware>]| {
+            let known: Vec<_> = machines.iter().map(|m| {
+                let said = m.status.anchors.as_ref();
+                let macs = m.spec.macs.iter().chain(said.iter().flat_map(|a| &a.macs)).copied().collect();
+                Known { name: m.name(), macs, anchors: said }
+            }).collect();
+            find(&anchors, &known)
+        };
+        prop_assert_eq!(find(&cache.alike(&anchors)), find(&all));
+        for n in 0..3 {
+            let address = IpAddr::from([10, 0, 0, n]);
+            let searched = all.iter().find(|m| m.spec.dhcp.as_ref().is_some_and(|d| d.address == address));
+            prop_assert_eq!(cache.reserved_for(address).map(|m| m.name().to_owned()), searched.map(|m| m.name().to_owned()));
+        }
     }
 }

@@ -188,9 +188,8 @@ impl BootProvider for Engine {
     }
 
     fn reserved_for(&self, address: Ipv4Addr) -> Option<Mac> {
-        let machines = self.machines();
-        let holds = |m: &&std::sync::Arc<Hardware>| m.spec.dhcp.as_ref().is_some_and(|d| d.address == address);
-        machines.iter().find(holds).and_then(|m| m.spec.macs.first().copied())
+        let machine = self.inner.cache.reserved_for(address.into())?;
+        machine.spec.macs.first().copied()
     }
 }
 

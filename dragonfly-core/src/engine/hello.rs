@@ -163,7 +163,8 @@ impl Engine {
     }
 
     fn recognise(&self, anchors: &Anchors) -> Match {
-        let machines = self.inner.cache.all::<HardwareSpec>();
+        // The others cannot match, and there may be very many.
+        let machines = self.inner.cache.alike(anchors);
         let known: Vec<Known<'_>> = machines
             .iter()
             .map(|m| {

@@ -53,10 +53,10 @@ use crate::boot::Discovery;
 use crate::cache::{Cache, Cached};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{Events, NewEvent};
-use crate::resource::{HardwareSpec, Kind, Network, NetworkSpec, Record, Resource};
+use crate::resource::{HardwareSpec, Network, NetworkSpec, Record, Resource};
 use crate::secret::SealingKey;
+use crate::store::Store;
 use crate::store::ext::StoreExt;
-use crate::store::{Selector, Store};
 use crate::timeline::{Recorder, What, Whose};
 
 pub use error::EngineError;
@@ -218,11 +218,7 @@ impl EngineBuilder {
             restore::HeldBack::default()
         };
         let cache = Cache::new();
-        for kind in Kind::ALL {
-            for record in store.list(kind, &Selector::all(), 0, None).await?.items {
-                note(&cache, &record);
-            }
-        }
+        cache.load(&*store).await?;
         let inner = Inner {
             tokens: token::Signer::new(&key, "dragonfly boot token v1"),
             session_keys: token::Signer::new(&key, "dragonfly session v1"),

@@ -1,7 +1,7 @@
 //! Objects as people read and write them.
 
 use futures_core::stream::BoxStream;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -10,6 +10,9 @@ use crate::action::Problem;
 use crate::resource::manifest::{self, Manifest, ManifestError, ManifestProblem};
 use crate::resource::{HardwareSpec, Kind, Record, SecretSpec, TemplateSpec, WorkflowSpec};
 use crate::store::{Key, Page, Part, Selector, StoreError, WatchEvent, When};
+
+/// How many objects of one text are written at a time.
+const AT_ONCE: usize = 64;
 
 /// What `apply` did with one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -54,7 +57,7 @@ impl Engine {
     /// Those of the store.
     pub async fn list(&self, kind: Kind, selector: &Selector, limit: usize, from: Option<&str>) -> Result<Page> {
         let page = self.inner.store.list(kind, selector, limit, from).await?;
-        Ok(Page { items: page.items.into_iter().map(|r| self.shown(r)).collect(), more: page.more })
+        Ok(Page { items: page.items.into_iter().map(|r| self.shown(r)).collect(), ..page })
     }
 
     /// Everything of one kind, then every change.
@@ -94,11 +97,10 @@ impl Engine {
         if !problems.is_empty() {
             return Err(ManifestError { problems }.into());
         }
-        let mut applied = Vec::with_capacity(manifests.len());
-        for Manifest { record, .. } in manifests {
-            applied.push(self.apply_one(record, by).await?);
-        }
-        Ok(applied)
+        // Several at once: a store that writes in groups writes them so. An object that stands in the text
+        // twice has one lock, which is given in the order of asking. None is left half done for another's error.
+        let applied = stream::iter(manifests.into_iter().map(|Manifest { record, .. }| self.apply_one(record, by)));
+        applied.buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter().collect()
     }
 
     /// Creates one object.

@@ -105,7 +105,7 @@ impl Store for MemoryStore {
         let limit = if limit == 0 { usize::MAX } else { limit };
         let items: Vec<Record> = rest.by_ref().take(limit).map(|record| Record::clone(record)).collect();
         let more = rest.next().and(items.last()).map(|last| last.metadata.name.clone());
-        Ok(Page { items, more })
+        Ok(Page { items, more, version: state.version.to_string() })
     }
 
     async fn put(&self, record: Record, part: Part, when: When) -> Result<Record> {

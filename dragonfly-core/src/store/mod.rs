@@ -102,6 +102,9 @@ pub struct Page {
     pub items: Vec<Record>,
     /// Give this to the next call for those that follow; `None` when there are no more.
     pub more: Option<String>,
+    /// The `resourceVersion` that this was read at: a [`watch`](Store::watch) from it tells every later
+    /// change. Of several pages the first one's counts, since the others were read later.
+    pub version: String,
 }
 
 /// What a watch says.

@@ -1,10 +1,12 @@
 //! What a write means, decided without any storage: every store of ours obeys these functions.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Key, Part, Result, StoreError, When};
+use super::{Key, Part, Result, Selector, StoreError, When};
 use crate::clock::Timestamp;
 use crate::resource::{DecodeError, Kind, MAX_OBJECT_BYTES, Metadata, Record};
 
@@ -117,6 +119,27 @@ pub(super) fn decode(kind: Kind, name: &str, bytes: &[u8]) -> Result<Record> {
     let Decode { metadata, spec, status } =
         serde_json::from_slice(bytes).map_err(|source| unreadable(&Key::new(kind, name), source))?;
     Ok(Record { kind, metadata, spec, status })
+}
+
+/// Whether the object in these bytes may be meant: `false` only when its labels say so. Most of an object
+/// is passed over, so that a search does not cost what reading everything does.
+#[cfg_attr(not(feature = "redb"), allow(dead_code))]
+pub(super) fn may_match(bytes: &[u8], selector: &Selector) -> bool {
+    #[derive(Deserialize)]
+    struct Labelled {
+        metadata: Labels,
+    }
+    #[derive(Deserialize)]
+    struct Labels {
+        #[serde(default)]
+        labels: BTreeMap<String, String>,
+    }
+    if selector.labels.is_empty() {
+        return true;
+    }
+    // What cannot be read is for whoever reads it to tell.
+    let Ok(Labelled { metadata }) = serde_json::from_slice::<Labelled>(bytes) else { return true };
+    selector.labels.iter().all(|(key, value)| metadata.labels.get(key) == Some(value))
 }
 
 fn unreadable(key: &Key, source: serde_json::Error) -> StoreError {

@@ -4,6 +4,7 @@
 mod agent;
 mod events;
 mod extract;
+mod follow;
 mod guard;
 mod health;
 mod images;

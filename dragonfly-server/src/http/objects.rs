@@ -1,10 +1,10 @@
 //! Objects in Kubernetes' shapes: list, get, create, replace, apply, delete, watch.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,19 +12,20 @@ use axum::{Extension, Json};
 use dragonfly_core::engine::{Applied, EngineError};
 use dragonfly_core::resource::manifest;
 use dragonfly_core::resource::{API_VERSION, Kind, Record};
-use dragonfly_core::store::{Selector, WatchEvent};
-use futures_util::{Stream, StreamExt as _};
+use dragonfly_core::store::Selector;
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::App;
 use super::extract::{Asked, Input, Whole};
+use super::follow::{News, lines, present_then_changes};
 use super::guard::Caller;
 use super::problem::Problem;
 use super::route::{Access, Routes};
 
 /// The largest number of objects in one answer.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     use Access::Person;
@@ -58,7 +59,7 @@ impl IntoResponse for Refused {
     }
 }
 
-fn status(problem: &Problem) -> Value {
+pub(super) fn status(problem: &Problem) -> Value {
     let reason = match problem.status {
         StatusCode::NOT_FOUND => "NotFound",
         StatusCode::CONFLICT if problem.detail.ends_with("already exists") => "AlreadyExists",
@@ -130,14 +131,40 @@ async fn list(
         None | Some(0) => 0,
         Some(limit) => limit.min(PAGE),
     };
-    let page = app.engine.list(kind, &selector, limit, wanted.from.as_deref().filter(|f| !f.is_empty())).await?;
+    let place = wanted.from.as_deref().filter(|f| !f.is_empty()).map(Place::read);
+    let (version, from) = place.map_or((None, None), |place| (place.version, Some(place.after)));
+    let page = app.engine.list(kind, &selector, limit, from).await?;
     let items: Vec<Value> = page.items.iter().map(Record::to_json).collect();
-    let mut metadata = json!({ "resourceVersion": "" });
-    if let Some(more) = page.more {
-        metadata["continue"] = more.into();
+    // A client that follows what it has listed begins where the first page was read.
+    let version = version.unwrap_or(&page.version);
+    let mut metadata = json!({ "resourceVersion": version });
+    if let Some(after) = &page.more {
+        metadata["continue"] = Place { version: Some(version), after }.write().into();
     }
     let list = format!("{}List", kind.name);
     Ok(Json(json!({ "apiVersion": API_VERSION, "kind": list, "metadata": metadata, "items": items })).into_response())
+}
+
+/// Where a list goes on: `version/name`, or the name alone.
+struct Place<'a> {
+    /// The version that the first page was read at.
+    version: Option<&'a str>,
+    /// The last object of the page before.
+    after: &'a str,
+}
+
+impl<'a> Place<'a> {
+    fn read(text: &'a str) -> Self {
+        // No name has a slash in it.
+        match text.split_once('/') {
+            Some((version, after)) => Self { version: Some(version), after },
+            None => Self { version: None, after: text },
+        }
+    }
+
+    fn write(&self) -> String {
+        format!("{}/{}", self.version.unwrap_or_default(), self.after)
+    }
 }
 
 /// `a=b,c==d`; anything else of Kubernetes' language is refused by name.
@@ -162,10 +189,13 @@ fn selector(text: &str) -> Result<Selector, Problem> {
 fn watch(app: &App, kind: Kind, selector: Selector, wanted: &Wanted) -> Response {
     let from = wanted.resource_version.clone().filter(|v| !v.is_empty() && v != "0");
     let life = Duration::from_secs(wanted.timeout_seconds.unwrap_or(3600).clamp(1, 3600));
-    let changes = app.engine.watch(kind, from);
+    let news = match from {
+        Some(version) => app.engine.watch(kind, Some(version)).map(News::Change).boxed(),
+        None => present_then_changes(app.engine.clone(), kind, selector.clone()).boxed(),
+    };
     let end = tokio::time::sleep(life);
     let stop = app.stop.clone().cancelled_owned();
-    let lines = lines(changes, selector).take_until(async move {
+    let lines = lines(news, selector).take_until(async move {
         tokio::select! {
             () = end => {}
             () = stop => {}
@@ -173,66 +203,6 @@ fn watch(app: &App, kind: Kind, selector: Selector, wanted: &Wanted) -> Response
     });
     let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
-}
-
-/// What a watch says, as Kubernetes' clients read it: one JSON object a line.
-fn lines(
-    changes: impl Stream<Item = Result<WatchEvent, EngineError>> + Send + 'static,
-    selector: Selector,
-) -> impl Stream<Item = Bytes> + Send {
-    struct State {
-        told: HashSet<String>,
-        begun: bool,
-        over: bool,
-    }
-    let state = State { told: HashSet::new(), begun: false, over: false };
-    changes.scan(state, move |state, change| {
-        if state.over {
-            return std::future::ready(None);
-        }
-        let mut out = Vec::new();
-        match change {
-            Ok(WatchEvent::Snapshot(_)) if state.begun => {
-                // Changes were lost: a client must list again, and knows how.
-                let problem = Problem::new(StatusCode::GONE, "too old: list again");
-                push(&mut out, "ERROR", &status(&problem));
-                state.over = true;
-            }
-            Ok(WatchEvent::Snapshot(records)) => {
-                for record in records.iter().filter(|r| selector.matches(r)) {
-                    state.told.insert(record.metadata.name.clone());
-                    push(&mut out, "ADDED", &record.to_json());
-                }
-            }
-            Ok(WatchEvent::Applied(record)) => {
-                let name = &record.metadata.name;
-                if selector.matches(&record) {
-                    let word = if state.told.insert(name.clone()) { "ADDED" } else { "MODIFIED" };
-                    push(&mut out, word, &record.to_json());
-                } else if state.told.remove(name) {
-                    push(&mut out, "DELETED", &record.to_json());
-                }
-            }
-            Ok(WatchEvent::Deleted(record)) => {
-                if state.told.remove(&record.metadata.name) || selector.matches(&record) {
-                    push(&mut out, "DELETED", &record.to_json());
-                }
-            }
-            Ok(_) => {}
-            Err(error) => {
-                push(&mut out, "ERROR", &status(&error.into()));
-                state.over = true;
-            }
-        }
-        state.begun = true;
-        std::future::ready(Some(Bytes::from(out)))
-    })
-}
-
-fn push(out: &mut Vec<u8>, word: &str, object: &Value) {
-    // A `Value` always serialises.
-    out.extend(serde_json::to_vec(&json!({ "type": word, "object": object })).unwrap_or_default());
-    out.push(b'\n');
 }
 
 async fn create(
@@ -353,39 +323,5 @@ mod tests {
         for bad in ["a", "a!=b", "a in (b,c)", "!a", "=b"] {
             assert!(labels(bad).unwrap_err().detail.contains("labelSelector"), "{bad}");
         }
-    }
-
-    fn record(name: &str, label: &str) -> Record {
-        let mut record =
-            Record { kind: Kind::TEMPLATE, metadata: Default::default(), spec: json!({}), status: Value::Null };
-        name.clone_into(&mut record.metadata.name);
-        record.metadata.labels.insert("l".into(), label.into());
-        record
-    }
-
-    #[tokio::test]
-    async fn a_watch_speaks_as_kubernetes_does() {
-        let applied = |name: &str, label: &str| Ok(WatchEvent::Applied(Box::new(record(name, label))));
-        let changes = vec![
-            Ok(WatchEvent::Snapshot(vec![record("a", "x"), record("z", "y")])),
-            applied("a", "x"),
-            applied("b", "x"),
-            // It no longer matches: to this client it is gone.
-            applied("a", "y"),
-            Ok(WatchEvent::Deleted(Box::new(record("b", "x")))),
-            Ok(WatchEvent::Snapshot(vec![])),
-            applied("c", "x"),
-        ];
-        let lines = lines(futures_util::stream::iter(changes), selector("l=x").unwrap());
-        let text: Vec<u8> = lines.collect::<Vec<_>>().await.concat();
-        let seen: Vec<String> = text
-            .split(|b| *b == b'\n')
-            .filter(|l| !l.is_empty())
-            .map(|l| serde_json::from_slice::<Value>(l).unwrap())
-            .map(|v| {
-                format!("{} {}", v["type"].as_str().unwrap(), v["object"]["metadata"]["name"].as_str().unwrap_or("-"))
-            })
-            .collect();
-        assert_eq!(seen, ["ADDED a", "MODIFIED a", "ADDED b", "DELETED a", "DELETED b", "ERROR -"]);
     }
 }

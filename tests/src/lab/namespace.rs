@@ -85,6 +85,24 @@ impl Namespace {
         ip(&["-n", self.name(), "link", "set", tap, if up { "up" } else { "down" }]).map(drop)
     }
 
+    /// A cable from this one to another; each end has a card and an address.
+    #[cfg(feature = "bench")]
+    pub(crate) fn join(
+        &self,
+        other: &Self,
+        (card, address): (&str, std::net::Ipv4Addr),
+        (other_card, other_address): (&str, std::net::Ipv4Addr),
+        prefix: u8,
+    ) -> Result<()> {
+        let (n, o) = (self.name(), other.name());
+        ip(&["-n", n, "link", "add", card, "type", "veth", "peer", "name", other_card, "netns", o])?;
+        for (name, card, address) in [(n, card, address), (o, other_card, other_address)] {
+            ip(&["-n", name, "addr", "add", &format!("{address}/{prefix}"), "dev", card])?;
+            ip(&["-n", name, "link", "set", card, "up"])?;
+        }
+        Ok(())
+    }
+
     /// Bytes that went out over its bridge so far.
     pub(crate) fn bytes_sent(&self) -> Result<u64> {
         let text = ip(&["-n", self.name(), "-j", "-s", "link", "show", BRIDGE])?;
@@ -112,6 +130,13 @@ impl Door {
         let address = at.to_owned();
         self.enter(move || TcpListener::bind(address))?
             .with_context(|| format!("cannot listen on {at} in {}", self.name))
+    }
+
+    /// Enters it with the calling thread, and with every thread and process that it starts from here on.
+    #[cfg(feature = "bench")]
+    pub(crate) fn go_in(&self) -> Result<()> {
+        let namespace = File::open(format!("/run/netns/{}", self.name))?;
+        Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
     }
 
     /// Runs `work` on a thread that has entered it. A socket stays in the namespace it was made in.

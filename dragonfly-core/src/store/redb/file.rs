@@ -214,11 +214,15 @@ impl File {
 
     pub(super) fn list(&self, kind: Kind, selector: &Selector, limit: usize, from: Option<&str>) -> Result<Page> {
         self.read(|tx| {
-            let mut page = Page { items: Vec::new(), more: None };
+            let version = tx.open_table(META)?.get(VERSION)?.map_or(0, |row| row.value());
+            let mut page = Page { items: Vec::new(), more: None, version: version.to_string() };
             let Some(table) = objects(tx, kind)? else { return Ok(Ok(page)) };
             let first = from.map_or(Bound::Unbounded, Bound::Excluded);
             for row in table.range::<&str>((first, Bound::Unbounded))? {
                 let (name, json) = row?;
+                if !rules::may_match(json.value(), selector) {
+                    continue;
+                }
                 let record = match rules::decode(kind, name.value(), json.value()) {
                     Ok(record) => record,
                     Err(error) => return Ok(Err(error)),

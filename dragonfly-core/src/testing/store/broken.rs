@@ -36,6 +36,7 @@ enum Bug {
     PagesRepeatOne,
     PagesAreUnordered,
     PagesNeverEnd,
+    ListIsFromTheFuture,
     IgnoresSelectors,
     SelectsAfterTheLimit,
     WatchSkipsTheSnapshot,
@@ -84,6 +85,7 @@ const BUGS: &[(Bug, &str)] = &[
     (Bug::WatchTellsFailures, "watch_is_silent_about_writes_that_failed"),
     (Bug::WatchForgetsWhenSlow, "slow_watcher_converges"),
     (Bug::ResumeSkipsOne, "watch_resumes_without_loss"),
+    (Bug::ListIsFromTheFuture, "watch_goes_on_from_a_list"),
     (Bug::ResumeTrustsAnyVersion, "watch_from_a_strange_version_starts_over"),
     (Bug::SnapshotIsOld, "watch_never_goes_back"),
 ];
@@ -199,6 +201,9 @@ impl Store for Broken {
                     page.items.extend(self.right.get(&key(from)).await?);
                     page.items.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
                 }
+            }
+            Bug::ListIsFromTheFuture => {
+                page.version = page.version.parse::<u64>().map_or(page.version, |n| (n + 3).to_string());
             }
             Bug::PagesAreUnordered => page.items.reverse(),
             Bug::PagesNeverEnd if limit > 0 => page.more = page.more.or_else(|| Some("m00".to_owned())),

@@ -70,6 +70,7 @@ macro_rules! store_conformance {
             watch_is_snapshot_then_changes,
             watch_is_silent_about_writes_that_failed,
             watch_resumes_without_loss,
+            watch_goes_on_from_a_list,
             watch_from_a_strange_version_starts_over,
             slow_watcher_converges,
             watch_never_goes_back,

@@ -89,6 +89,31 @@ pub async fn watch_resumes_without_loss(store: &dyn Store) {
     }
 }
 
+/// Who reads pages and then watches from the first one's version knows everything in the end, whatever
+/// was written between the pages.
+pub async fn watch_goes_on_from_a_list(store: &dyn Store) {
+    for name in ["a", "b", "c", "d"] {
+        create(store, name).await;
+    }
+    let first = store.list(KIND, &Selector::all(), 2, None).await.unwrap();
+    let a = read(store, "a").await;
+    change(store, &a, json!({"n": 1})).await.unwrap();
+    store.delete(&key("b"), &read(store, "b").await.metadata.resource_version).await.unwrap();
+    let d = read(store, "d").await;
+    change(store, &d, json!({"n": 1})).await.unwrap();
+    let rest = store.list(KIND, &Selector::all(), 0, first.more.as_deref()).await.unwrap();
+    let last = create(store, "last").await;
+    let mut known = Known::new();
+    for record in first.items.into_iter().chain(rest.items) {
+        known.insert(record.metadata.name.clone(), record);
+    }
+    let mut watch = store.watch(KIND, Some(first.version));
+    while known.get("last") != Some(&last) {
+        hear(&mut known, next(&mut watch).await);
+    }
+    assert_eq!(known, everything(store).await);
+}
+
 /// A version that this store never gave is no place to resume from: the watch begins with the present.
 pub async fn watch_from_a_strange_version_starts_over(store: &dyn Store) {
     let a = create(store, "a").await;

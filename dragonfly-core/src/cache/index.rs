@@ -1,0 +1,98 @@
+//! Finding machines by what they have, however many there are.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use crate::Mac;
+use crate::resource::Hardware;
+use crate::resource::hardware::Anchors;
+
+/// Which machines have something, by name.
+type Index<K> = HashMap<K, BTreeSet<String>>;
+
+/// Look-ups that follow the machines of a cache.
+#[derive(Debug, Default)]
+pub(super) struct Machines {
+    /// Of `spec.macs` and `status.anchors.macs`.
+    pub(super) macs: Index<Mac>,
+    /// Of `spec.displayName`, in lower case.
+    pub(super) display_names: Index<String>,
+    /// Of `spec.dhcp.address`.
+    pub(super) reservations: Index<IpAddr>,
+    /// Of `status.anchors`: a serial number tells something within a product only.
+    serials: Index<(String, Option<String>)>,
+    uuids: Index<Uuid>,
+}
+
+impl Machines {
+    /// Takes a machine as it was out of every look-up.
+    pub(super) fn forget(&mut self, name: &str, machine: &Hardware) {
+        for mac in macs(machine) {
+            take_out(&mut self.macs, &mac, name);
+        }
+        take_out(&mut self.display_names, &machine.spec.display_name.to_lowercase(), name);
+        if let Some(reservation) = &machine.spec.dhcp {
+            take_out(&mut self.reservations, &reservation.address, name);
+        }
+        let Some(anchors) = &machine.status.anchors else { return };
+        if let Some(serial) = serial(anchors) {
+            take_out(&mut self.serials, &serial, name);
+        }
+        if let Some(uuid) = &anchors.smbios_uuid {
+            take_out(&mut self.uuids, uuid, name);
+        }
+    }
+
+    /// Puts a machine as it is now into every look-up.
+    pub(super) fn learn(&mut self, name: &str, machine: &Hardware) {
+        for mac in macs(machine) {
+            put_in(&mut self.macs, mac, name);
+        }
+        if !machine.spec.display_name.is_empty() {
+            put_in(&mut self.display_names, machine.spec.display_name.to_lowercase(), name);
+        }
+        if let Some(reservation) = &machine.spec.dhcp {
+            put_in(&mut self.reservations, reservation.address, name);
+        }
+        let Some(anchors) = &machine.status.anchors else { return };
+        if let Some(serial) = serial(anchors) {
+            put_in(&mut self.serials, serial, name);
+        }
+        if let Some(uuid) = anchors.smbios_uuid {
+            put_in(&mut self.uuids, uuid, name);
+        }
+    }
+
+    /// The names of all that have any of these anchors.
+    pub(super) fn alike(&self, anchors: &Anchors) -> BTreeSet<&str> {
+        let by_mac = anchors.macs.iter().filter_map(|mac| self.macs.get(mac));
+        let by_serial = serial(anchors).and_then(|serial| self.serials.get(&serial));
+        let by_uuid = anchors.smbios_uuid.and_then(|uuid| self.uuids.get(&uuid));
+        by_mac.chain(by_serial).chain(by_uuid).flatten().map(String::as_str).collect()
+    }
+}
+
+fn macs(machine: &Hardware) -> BTreeSet<Mac> {
+    let anchored = machine.status.anchors.iter().flat_map(|anchors| anchors.macs.iter());
+    machine.spec.macs.iter().chain(anchored).copied().collect()
+}
+
+fn serial(anchors: &Anchors) -> Option<(String, Option<String>)> {
+    anchors.serial.clone().map(|serial| (serial, anchors.product.clone()))
+}
+
+fn put_in<K: Hash + Eq>(index: &mut Index<K>, key: K, name: &str) {
+    index.entry(key).or_default().insert(name.to_owned());
+}
+
+fn take_out<K: Hash + Eq>(index: &mut Index<K>, key: &K, name: &str) {
+    if let Some(names) = index.get_mut(key) {
+        names.remove(name);
+        if names.is_empty() {
+            index.remove(key);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `cargo bench-peers`: how fast the real server is with a fleet, beside others in the same run.
+//!
+//! Everything happens in two network namespaces joined by a cable, one for the servers and one for
+//! what asks them. Ours and its peers take turns, five times at least; the report keeps every figure
+//! beside the medians. Nothing is asserted about speed: a run fails only when an answer is wrong.
+
+mod args;
+mod client;
+mod dhcp;
+mod fill;
+mod fleet;
+mod http;
+mod machines;
+mod pages;
+mod peers;
+mod report;
+mod server;
+mod tftp;
+mod watch;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::lab::console::{complain, say};
+
+/// Runs a measurement and gives the process' exit code: 0 done, 1 failed, 2 not understood.
+pub fn main() -> ExitCode {
+    let args = args::Bench::parse();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("bench-peers: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &args::Bench) -> anyhow::Result<()> {
+    let (world, program) = (world::World::create()?, server::program(args)?);
+    // Threads are made from here on: they are in the client's namespace as this one is.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let report = runtime.block_on(async {
+        match args.what {
+            args::What::Http => http::run(args, &world, &program).await,
+            args::What::Fleet => fleet::run(args, &world, &program).await,
+        }
+    })?;
+    for line in report.lines() {
+        say(format_args!("{line}"));
+    }
+    if let Some(path) = &args.report {
+        report.write(path)?;
+    }
+    Ok(())
+}
