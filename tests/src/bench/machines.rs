@@ -141,6 +141,7 @@ impl Site {
             inventory: inventory(n),
             existing_os: None,
             uptime_seconds: None,
+            clock_offset_seconds: None,
         };
         let pin = identity.pin.parse().map_err(|_| anyhow::anyhow!("{card}: the pin is none"))?;
         let images = HttpImages::new(identity.server.clone(), pin, Path::new("/nonexistent"));

@@ -14,11 +14,14 @@ use super::server::Server;
 const TIMES: usize = 40;
 const MOST: Duration = Duration::from_secs(8);
 
+/// The path of the `n`th question.
+type Path = Box<dyn Fn(usize) -> String>;
+
 /// Asks for each kind of page, one question after the other.
 pub(crate) async fn run(report: &mut Report, server: &Server, machines: usize) -> Result<()> {
-    let of = |n: usize| somewhere(n, machines);
+    let of = move |n: usize| somewhere(n, machines);
     let all = "/apis/dragonfly.computer/v1/hardware";
-    let cases: [(&str, Box<dyn Fn(usize) -> String>); 7] = [
+    let cases: [(&str, Path); 7] = [
         ("first page of 100 objects", Box::new(move |_| format!("{all}?limit=100"))),
         ("page of 100 objects further on", Box::new(move |n| format!("{all}?limit=100&continue={}", name(of(n))))),
         ("objects with a label", Box::new(move |n| format!("{all}?limit=100&labelSelector=rack%3Dr{}", of(n) / 40))),
