@@ -11,6 +11,8 @@ pub mod action;
 pub mod boot;
 pub mod cache;
 pub mod clock;
+pub mod deadline;
+pub mod diagnose;
 pub mod engine;
 pub mod event;
 pub mod inventory;

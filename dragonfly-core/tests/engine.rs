@@ -11,11 +11,13 @@ use dragonfly_core::Mac;
 use dragonfly_core::action::{Problem, Progress, TemplateChecker, Unit};
 use dragonfly_core::boot::{BootProvider, BootRequest};
 use dragonfly_core::clock::Timestamp;
+use dragonfly_core::deadline::Owner;
+use dragonfly_core::diagnose::Fault;
 use dragonfly_core::engine::{AssignRequest, Engine, EngineError, ReimageRequest, Settings};
 use dragonfly_core::inventory::Inventory;
 use dragonfly_core::lifecycle::Phase;
 use dragonfly_core::resource::hardware::{Anchors, ExistingOs, Overwrite};
-use dragonfly_core::resource::{Kind, TemplateSpec, WorkflowSpec};
+use dragonfly_core::resource::{ConditionStatus, Kind, TemplateSpec, WorkflowSpec};
 use dragonfly_core::secret::SealingKey;
 use dragonfly_core::store::Store;
 use dragonfly_core::store::memory::MemoryStore;
@@ -477,12 +479,61 @@ async fn a_machine_that_keeps_falling_over_is_not_imaged_for_ever() {
         // ... and the power goes.
     }
     assert_eq!(attempts, 3);
-    assert_eq!(site.phase(1), Some(Phase::Error));
-    assert!(
-        site.run(run.name()).status.message.contains("restarted in the middle"),
-        "{}",
-        site.run(run.name()).status.message
-    );
+    assert_eq!(site.phase(1), Some(Phase::Held));
+    assert_eq!(site.fate(1), "hold", "nothing is written to it any more, and it boots its own disk");
+    assert_eq!(site.token(1).await, None);
+    let held = site.run(run.name());
+    assert_eq!(held.status.state, RunState::Held);
+    assert!(held.status.message.contains("restarted in the middle"), "{}", held.status.message);
+    let why = site.engine.why(&mac(1).to_string()).unwrap();
+    assert!(why.message.contains("restarted in the middle"), "{}", why.message);
+    assert_eq!(why.causes[0].fault, Fault::RestartLoop);
+    // It stays held through a restart of the server and any number of passes, until somebody releases it.
+    let site = site.restarted().await;
+    site.clock.advance(Duration::from_secs(7200));
+    site.engine.sweep().await.unwrap();
+    assert_eq!((site.phase(1), site.run(run.name()).status.state), (Some(Phase::Held), RunState::Held));
+    site.engine.release(&mac(1).to_string(), "me").await.unwrap();
+    site.engine.sweep().await.unwrap();
+    assert_eq!((site.phase(1), site.run(run.name()).status.state), (Some(Phase::Registered), RunState::Aborted));
+}
+
+#[tokio::test]
+async fn a_timeline_holds_no_secret_that_an_agent_wrote_to_its_log() {
+    let site = Site::new().await;
+    let agent = site.boot(1).await;
+    site.engine.assign(&agent.welcome.machine, assign(), "me").await.unwrap();
+    agent.work().await;
+    site.engine.log(&agent.key, 0, "the password is correct-horse\n".into()).await.unwrap();
+    let told = site.engine.timeline(&agent.welcome.machine, 0).unwrap().items;
+    let line = told.iter().find(|line| line.kind == "agent.log").unwrap();
+    assert!(line.message.contains("the password is") && !line.message.contains("correct-horse"), "{}", line.message);
+}
+
+#[tokio::test]
+async fn whoever_is_waited_for_too_long_is_named() {
+    let site = Site::new().await;
+    site.boot(1).await;
+    let name = mac(1).to_string();
+    let overdue = |site: &Site| {
+        let why = site.engine.why(&name).unwrap();
+        why.conditions.iter().find(|c| c.kind == "Overdue").map(|c| (c.status, c.message.clone()))
+    };
+    site.engine.sweep().await.unwrap();
+    assert_eq!(overdue(&site), None);
+    let waits = site.engine.why(&name).unwrap().waits.unwrap();
+    assert_eq!(waits.owner, Owner::Operator);
+    site.clock.advance(Duration::from_secs(8 * 24 * 3600));
+    site.engine.sweep().await.unwrap();
+    let (status, words) = overdue(&site).unwrap();
+    assert!(status == ConditionStatus::True && words.contains("assign"), "{words}");
+    let told = site.engine.timeline(&name, 0).unwrap().items;
+    assert_eq!(told.iter().filter(|line| line.kind == "machine.overdue").count(), 1);
+    site.engine.sweep().await.unwrap();
+    assert_eq!(site.engine.timeline(&name, 0).unwrap().items.len(), told.len(), "told once");
+    site.engine.assign(&name, assign(), "me").await.unwrap();
+    site.engine.sweep().await.unwrap();
+    assert_eq!(overdue(&site).map(|(status, _)| status), Some(ConditionStatus::False));
 }
 
 #[tokio::test]

@@ -346,3 +346,23 @@ async fn one_timeline_from_the_first_packet_on() {
     let (status, _) = bench.admin(Method::GET, "/dragonfly/v1/machines/nobody/timeline", None).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn why_names_the_fault_that_the_boot_services_saw() {
+    use dragonfly_core::boot::{Asker, BootObserver as _, DhcpAsk, Seen, Sighting};
+    let bench = bench().await;
+    let (asker, file) = (Asker::Firmware, None);
+    let saw = |seen| bench.app.engine.saw(Sighting { mac: MAC.parse().ok(), from: None, seen });
+    saw(Seen::DhcpAsked { message: DhcpAsk::Discover, asker, firmware: None, arch: None, network: "lab".into() });
+    saw(Seen::DhcpOffered { asker, address: "10.9.0.100".parse().ok(), file });
+    let server = "10.9.0.66".parse().unwrap();
+    saw(Seen::DhcpForeign { asker, server, address: "10.9.0.7".parse().ok(), expected: false });
+    for word in [MAC, NAME] {
+        let (_, why) = bench.admin(Method::GET, &format!("/dragonfly/v1/machines/{word}/why"), None).await;
+        assert_eq!(why["causes"][0]["fault"], "foreign-offer", "{why:#}");
+        assert!(why["causes"][0]["next"].as_str().unwrap().contains("10.9.0.66"), "{why:#}");
+    }
+    let page = Request::builder().uri(format!("/machines/{MAC}")).header("cookie", bench.cookie());
+    let page = text(bench.send(page.body(Body::empty()).unwrap()).await).await;
+    assert!(page.contains("foreign DHCP offer") && page.contains("10.9.0.66"), "{page}");
+}

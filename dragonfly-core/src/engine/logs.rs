@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{Engine, EngineError, Result};
 use crate::resource::WorkflowSpec;
+use crate::timeline::LogPart;
 
 /// The most that is kept of one log.
 const MAX_LOG: u64 = 8 * 1024 * 1024;
@@ -20,7 +21,10 @@ impl Engine {
     /// `Unauthenticated`; `Log` when the disk fails.
     pub async fn log(&self, session: &str, offset: u64, bytes: Bytes) -> Result<()> {
         let (claims, machine) = self.session(session)?;
-        self.inner.recorder.log(machine.name(), claims.id, offset, &bytes, self.now());
+        let run = machine.status.workflow.as_deref().and_then(|run| self.inner.cache.get::<WorkflowSpec>(run));
+        let mask = run.map(|run| self.mask(&machine, &run)).unwrap_or_default();
+        let part = LogPart { offset, bytes: &bytes };
+        self.inner.recorder.log(machine.name(), claims.id, part, self.now(), |text| mask.hide(text).into_owned());
         let Some(path) = self.log_path(&claims.machine, &claims.id.to_string()) else { return Ok(()) };
         let name = machine.name().to_owned();
         let written = tokio::task::spawn_blocking(move || append(&path, offset, &bytes)).await;

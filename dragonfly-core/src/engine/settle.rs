@@ -17,6 +17,8 @@ pub enum Settlement {
     MachineError,
     /// A retry was made durable on the workflow; the machine is to be `Assigned`.
     MachineAssigned,
+    /// The machine was held for want of progress; the workflow is to be `Held`.
+    WorkflowHeld,
     /// Nobody stands behind the workflow; it is to be `Aborted`.
     WorkflowAborted,
 }
@@ -30,6 +32,9 @@ pub fn settle(machine: &HardwareStatus, name: &str, uid: Option<Uuid>, run: &Wor
         (Some(Phase::Ready), RunState::Running) if current && !authorised => Some(Settlement::WorkflowSucceeded),
         (Some(Phase::Assigned | Phase::Provisioning), RunState::Failed) if authorised => Some(Settlement::MachineError),
         (Some(Phase::Error), RunState::Pending) if authorised => Some(Settlement::MachineAssigned),
+        (Some(Phase::Held), RunState::Pending | RunState::Running) if authorised => Some(Settlement::WorkflowHeld),
+        // Its machine was released.
+        (phase, RunState::Held) if phase != Some(Phase::Held) && !authorised => Some(Settlement::WorkflowAborted),
         (_, RunState::Pending | RunState::Running | RunState::Failed) if !authorised => {
             Some(Settlement::WorkflowAborted)
         }
@@ -71,7 +76,9 @@ mod tests {
             (P::Provisioning, true, R::Running, None),
             (P::Error, true, R::Failed, None),
             (P::Ready, false, R::Succeeded, None),
-            (P::Held, true, R::Running, None),
+            (P::Held, true, R::Running, Some(S::WorkflowHeld)),
+            (P::Held, true, R::Pending, Some(S::WorkflowHeld)),
+            (P::Held, true, R::Held, None),
             (P::Held, false, R::Held, None),
             (P::Registered, false, R::Held, Some(S::WorkflowAborted)),
             (P::Assigned, false, R::Held, Some(S::WorkflowAborted)),

@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 use super::report::Again;
 use super::settle::{Settlement, settle};
 use super::{Engine, Result};
+use crate::deadline::{self, OVERDUE, Owner, Then};
 use crate::lifecycle::{self, Phase, PhaseEvent};
-use crate::resource::{HardwareSpec, WorkflowSpec};
+use crate::resource::{ConditionStatus, HardwareSpec, WorkflowSpec, condition, set_condition};
 use crate::wire::Failure;
 use crate::workflow::RunState;
 
@@ -70,6 +71,7 @@ impl Engine {
                 Some(Settlement::MachineAssigned) => {
                     self.move_machine(&name, PhaseEvent::Retried, &run.status.message).await?
                 }
+                Some(Settlement::WorkflowHeld) => self.hold_run(run.name(), &machine.status.message).await?,
                 // An assign that is being made looks like this for a moment.
                 Some(Settlement::WorkflowAborted) if self.is_old(&run) => {
                     self.abort_run(run.name(), "no assign or reimage stands behind it").await?;
@@ -78,7 +80,39 @@ impl Engine {
                 Some(Settlement::WorkflowAborted) | None => self.deadlines(&name, &run).await?,
             }
         }
-        self.miss_the_silent().await
+        self.miss_the_silent().await?;
+        self.tell_the_overdue().await
+    }
+
+    /// Says of every machine that waits for somebody for too long whom it waits for; takes it back when it
+    /// does not wait any more.
+    async fn tell_the_overdue(&self) -> Result<()> {
+        let now = self.now();
+        for machine in self.machines() {
+            let told =
+                condition(&machine.status.conditions, OVERDUE).is_some_and(|c| c.status == ConditionStatus::True);
+            // A failure is told as one, and a silent installed system by its own condition.
+            let waits = self.waits(&machine);
+            let over = waits.filter(|w| w.is_over(now) && w.then == Then::Tell && w.owner != Owner::System);
+            if over.is_some() == told {
+                continue;
+            }
+            let name = machine.name();
+            let _guard = self.lock(name).await;
+            let (status, words) = match over {
+                Some(waits) => (ConditionStatus::True, waits.cause),
+                None => (ConditionStatus::False, "it does not wait any more"),
+            };
+            self.change_status::<HardwareSpec, _>(name, |m| {
+                set_condition(&mut m.status.conditions, OVERDUE, status, "Deadline", words, now);
+                Ok(())
+            })
+            .await?;
+            if over.is_some() {
+                self.tell("machine.overdue", name, None, words);
+            }
+        }
+        Ok(())
     }
 
     fn is_old(&self, run: &crate::resource::Workflow) -> bool {
@@ -105,20 +139,15 @@ impl Engine {
         if authorisation.workflow != run.name() {
             return Ok(());
         }
+        let overdue = deadline::of_phase(machine.status.phase, false, false).map(|row| (row.cause, Again::Never));
         let failure = match (machine.status.phase, run.status.state) {
-            (Some(Phase::Assigned), RunState::Pending) if now >= authorisation.expires_at => Some((
-                "the machine did not boot from the network before its authorisation expired; check its boot order and cable, then assign anew",
-                Again::Never,
-            )),
+            (Some(Phase::Assigned), RunState::Pending) if now >= authorisation.expires_at => overdue,
             (Some(Phase::Provisioning), RunState::Running | RunState::Pending) => {
                 let heard = self.inner.sessions.last(name).or(machine.status.last_seen).unwrap_or(now);
                 let deadline = run.spec.content.timeout_seconds.unwrap_or(4 * 3600);
                 let started = run.status.started_at.unwrap_or(now);
                 if now.since(heard) > self.inner.settings.agent_deadline {
-                    Some((
-                        "the agent has not been heard for a long time; look at the machine's console and power, then retry",
-                        Again::Never,
-                    ))
+                    overdue
                 } else if now.since(started) > Duration::from_secs(deadline) {
                     Some(("the run took longer than the template's timeoutSeconds", Again::Never))
                 } else {

@@ -6,12 +6,14 @@ use serde::Serialize;
 
 use super::{Engine, Result};
 use crate::Mac;
-use crate::boot::{BootRequest, Decision};
+use crate::boot::{BootRequest, Decision, Fate};
 use crate::cache::Owner;
 use crate::clock::Timestamp;
+use crate::deadline::{self, Limits, Waits};
+use crate::diagnose::{Cause, Patient, diagnose};
 use crate::event::Event;
 use crate::lifecycle::Phase;
-use crate::resource::{Condition, HardwareSpec, WorkflowSpec};
+use crate::resource::{Condition, Hardware, HardwareSpec, WorkflowSpec};
 use crate::workflow::RunState;
 
 /// Why a machine does what it does.
@@ -34,6 +36,10 @@ pub struct Why {
     pub workflow: Option<WhyWorkflow>,
     /// When its agent was last heard, in this run of the server.
     pub agent_heard: Option<Timestamp>,
+    /// What keeps it from getting on, by name, with what was seen and what to do; empty when it gets on.
+    pub causes: Vec<Cause>,
+    /// Who is to do something next, by when, and what is waited for.
+    pub waits: Option<Waits>,
     /// What a person can do next.
     pub next: Vec<String>,
     /// The newest events about it, oldest first.
@@ -69,8 +75,13 @@ impl Engine {
             && !matches!(self.inner.cache.by_mac(mac), Owner::One(_))
         {
             let machine = self.name_of(mac);
+            let decision = self.decision(&BootRequest::from_mac(mac));
+            let entries = self.inner.recorder.read(None, &[mac], 0);
+            let patient = Patient { wants_agent: wants_agent(&decision), ..Patient::default() };
             return Ok(Why {
-                decision: self.decision(&BootRequest::from_mac(mac)),
+                causes: diagnose(&entries, &patient, self.now()),
+                waits: None,
+                decision,
                 phase: None,
                 phase_since: None,
                 message: "its agent has never reported".to_owned(),
@@ -82,7 +93,11 @@ impl Engine {
                 machine,
             });
         }
-        let name = self.resolve(word)?;
+        let subject = self.subject(word)?;
+        if let (None, Some(card)) = (&subject.machine, subject.cards.first()) {
+            return self.why(&card.to_string());
+        }
+        let name = subject.name;
         let machine = self.machine(&name)?;
         let workflow =
             machine.status.workflow.as_ref().and_then(|w| self.inner.cache.get::<WorkflowSpec>(w)).map(|w| {
@@ -98,8 +113,11 @@ impl Engine {
                 }
             });
         let next = next_for(&machine);
+        let decision = self.decision_for(&machine);
         Ok(Why {
-            decision: self.decision_for(&machine),
+            causes: self.causes(&machine, &decision),
+            waits: self.waits(&machine),
+            decision,
             phase: machine.status.phase,
             phase_since: machine.status.phase_since,
             message: machine.status.message.clone(),
@@ -112,6 +130,27 @@ impl Engine {
         })
     }
 
+    fn causes(&self, machine: &Hardware, decision: &Decision) -> Vec<Cause> {
+        let entries = self.inner.recorder.read(Some(machine.name()), &machine.spec.macs, 0);
+        let run = machine.status.workflow.as_ref().and_then(|w| self.inner.cache.get::<WorkflowSpec>(w));
+        let patient = Patient {
+            phase: machine.status.phase,
+            phase_since: machine.status.phase_since,
+            run: run.as_ref().map(|run| &run.status),
+            inventory: machine.status.inventory.as_ref(),
+            agent_heard: self.inner.sessions.last(machine.name()).or(machine.status.last_seen),
+            wants_agent: wants_agent(decision),
+        };
+        diagnose(&entries, &patient, self.now())
+    }
+
+    /// Who is to do something about a machine, by when, and what is waited for; `None` when it is at rest.
+    pub(super) fn waits(&self, machine: &Hardware) -> Option<Waits> {
+        let settings = &self.inner.settings;
+        let limits = Limits { agent: settings.agent_deadline, boot: settings.boot_deadline };
+        deadline::of(machine, self.inner.sessions.last(machine.name()), limits)
+    }
+
     /// When a machine's agent was last heard, in this run of the server.
     pub fn agent_heard(&self, machine: &str) -> Option<Timestamp> {
         self.inner.sessions.last(machine)
@@ -121,6 +160,10 @@ impl Engine {
     pub fn machines(&self) -> Vec<Arc<crate::resource::Hardware>> {
         self.inner.cache.all::<HardwareSpec>()
     }
+}
+
+fn wants_agent(decision: &Decision) -> bool {
+    matches!(decision.fate, Fate::Discover | Fate::Image { .. })
 }
 
 fn next_for(machine: &crate::resource::Hardware) -> Vec<String> {

@@ -7,9 +7,10 @@ use super::sessions::SessionClaims;
 use super::{Engine, EngineError, Result};
 use crate::action::{Permit, Problem};
 use crate::boot::Fate;
-use crate::resource::{Hardware, HardwareSpec, Workflow};
+use crate::lifecycle::{self, PhaseEvent};
+use crate::resource::{Hardware, HardwareSpec, Workflow, WorkflowSpec};
 use crate::wire::{Ask, Failure, Orders, Work, WorkStep};
-use crate::workflow::{RunState, StepState};
+use crate::workflow::{self, RunEvent, RunState, StepState};
 
 /// The longest that an agent may be kept waiting for an answer.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -60,9 +61,13 @@ impl Engine {
                 Ok(workflow) => match self.prepare(claims, machine, &workflow).await {
                     Ok(Some(work)) => Orders::Execute(Box::new(work)),
                     Ok(None) => Orders::Wait { reason: "this attempt is at work already".to_owned() },
-                    Err(failure) => {
+                    Err(Unfit::For(failure)) => {
                         self.refuse(machine.name(), &workflow, failure).await?;
                         Orders::Wait { reason: "its workflow cannot be carried out".to_owned() }
+                    }
+                    Err(Unfit::NoProgress(reason)) => {
+                        self.hold_for_want_of_progress(machine.name(), workflow.name(), &reason).await?;
+                        Orders::BootLocal { reason }
                     }
                 },
             },
@@ -75,7 +80,7 @@ impl Engine {
         claims: &SessionClaims,
         machine: &Hardware,
         workflow: &Workflow,
-    ) -> std::result::Result<Option<Work>, Failure> {
+    ) -> std::result::Result<Option<Work>, Unfit> {
         let run = &workflow.status;
         let ours = run.session.as_deref() == Some(claims.id.to_string().as_str());
         if run.state == RunState::Running && ours {
@@ -85,8 +90,9 @@ impl Engine {
         let attempt = if run.state == RunState::Running { run.attempt + 1 } else { run.attempt };
         let most = self.inner.settings.attempts;
         if run.state == RunState::Running && attempt > most && self.keeps(Rule::RetryLimit) {
-            return Err(Failure::message(format!(
-                "the machine was restarted in the middle of {most} attempts; look at its console and log, then retry"
+            return Err(Unfit::NoProgress(format!(
+                "the machine was restarted in the middle of {most} attempts; look at its console and log, then release \
+                 it and assign anew"
             )));
         }
         let authorisation =
@@ -123,6 +129,34 @@ impl Engine {
         }))
     }
 
+    /// A machine that restarts again and again in the middle of what destroys is left alone: it boots its own
+    /// disk, whatever is on it, until a person has looked.
+    async fn hold_for_want_of_progress(&self, machine: &str, run: &str, why: &str) -> Result<()> {
+        let _guard = self.lock(machine).await;
+        let now = self.now();
+        // The machine first: once it is held nothing is written to its disks, whatever happens to us next.
+        self.change_status::<HardwareSpec, _>(machine, |m| {
+            m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Held)?);
+            m.status.phase_since = Some(now);
+            why.clone_into(&mut m.status.message);
+            Ok(())
+        })
+        .await?;
+        self.hold_run(run, why).await?;
+        self.tell("machine.held", machine, Some(run), why);
+        Ok(())
+    }
+
+    pub(super) async fn hold_run(&self, run: &str, why: &str) -> Result<()> {
+        self.change_status::<WorkflowSpec, _>(run, |w| {
+            w.status.state = workflow::next(w.status.state, RunEvent::Held)?;
+            why.clone_into(&mut w.status.message);
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
     /// Fails a workflow that cannot be carried out on its machine. Nothing was done to it.
     async fn refuse(&self, machine: &str, workflow: &Workflow, failure: Failure) -> Result<()> {
         let _guard = self.lock(machine).await;
@@ -151,6 +185,20 @@ impl Engine {
         let named =
             self.inner.cache.all::<HardwareSpec>().into_iter().find(|m| m.spec.display_name.eq_ignore_ascii_case(word));
         named.map(|m| m.name().to_owned()).ok_or_else(|| EngineError::NotFound { what: format!("machine `{word}`") })
+    }
+}
+
+/// Why a run is not handed to an agent.
+enum Unfit {
+    /// It cannot be carried out; nothing was done.
+    For(Failure),
+    /// It was begun too often.
+    NoProgress(String),
+}
+
+impl From<Failure> for Unfit {
+    fn from(failure: Failure) -> Self {
+        Self::For(failure)
     }
 }
 

@@ -45,6 +45,15 @@ pub enum Whose<'a> {
     Card(Mac),
 }
 
+/// A part of an agent's log.
+#[derive(Debug, Clone, Copy)]
+pub struct LogPart<'a> {
+    /// How many bytes of the log are before it.
+    pub offset: u64,
+    /// It.
+    pub bytes: &'a [u8],
+}
+
 /// Keeps the timelines. A clone is the same.
 #[derive(Debug, Clone)]
 pub struct Recorder {
@@ -109,18 +118,19 @@ impl Recorder {
         id
     }
 
-    /// Writes down what is new of a part of an agent's log, line by line.
-    pub fn log(&self, machine: &str, session: Uuid, offset: u64, bytes: &[u8], time: Timestamp) {
+    /// Writes down what is new of a part of an agent's log, line by line. `hide` takes out of it what nobody
+    /// may read.
+    pub fn log(&self, machine: &str, session: Uuid, part: LogPart<'_>, time: Timestamp, hide: impl Fn(&str) -> String) {
         let mut state = self.state();
         let track = state.machine(machine);
         let have = track.logged.filter(|(of, _)| *of == session).map_or(0, |(_, have)| have);
-        let end = offset.saturating_add(bytes.len() as u64);
+        let end = part.offset.saturating_add(part.bytes.len() as u64);
         if end <= have {
             return;
         }
         track.logged = Some((session, end));
-        let skip = usize::try_from(have.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
-        let text = String::from_utf8_lossy(bytes.get(skip..).unwrap_or_default()).into_owned();
+        let skip = usize::try_from(have.saturating_sub(part.offset)).unwrap_or(usize::MAX).min(part.bytes.len());
+        let text = hide(&String::from_utf8_lossy(part.bytes.get(skip..).unwrap_or_default()));
         let mut id = state.next;
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let line = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

@@ -28,6 +28,10 @@ fn told(kind: &'static str, message: &str) -> What {
     What::Told { kind: kind.into(), message: message.into() }
 }
 
+fn logged(recorder: &Recorder, session: Uuid, offset: u64, bytes: &[u8]) {
+    recorder.log("m", session, LogPart { offset, bytes }, NOW, |text| text.replace("hunter2", "[secret]"));
+}
+
 fn messages(entries: &[Arc<Entry>]) -> Vec<String> {
     entries.iter().map(|entry| entry.message().into_owned()).collect()
 }
@@ -58,7 +62,7 @@ fn a_machine_costs_no_more_than_its_bound_and_its_parts_do_not_push_each_other_o
     let recorder = Recorder::default();
     let machine = Whose::Machine("m");
     recorder.record(machine, None, NOW, told("workflow.failed", "the disk is full"));
-    recorder.log("m", Uuid::nil(), 0, b"one line\n", NOW);
+    logged(&recorder, Uuid::nil(), 0, b"one line\n");
     for n in 0..10_000 {
         recorder.record(machine, Some(mac(1)), NOW, file(&format!("{n}{}", "x".repeat(n % 700))));
     }
@@ -108,9 +112,10 @@ fn what_a_card_did_moves_to_the_machine_it_belongs_to() {
 fn a_part_of_a_log_that_comes_twice_is_written_once() {
     let recorder = Recorder::default();
     let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    recorder.log("m", one, 0, b"first\nsecond\n", NOW);
-    recorder.log("m", one, 0, b"first\nsecond\n", NOW);
-    recorder.log("m", one, 6, b"second\nthird \x1b[31m\n", NOW);
-    recorder.log("m", two, 0, b"first\n", NOW);
-    assert_eq!(messages(&recorder.read(Some("m"), &[], 0)), ["first", "second", "third  [31m", "first"]);
+    logged(&recorder, one, 0, b"first\nsecond\n");
+    logged(&recorder, one, 0, b"first\nsecond\n");
+    logged(&recorder, one, 6, b"second\nthird \x1b[31m\n");
+    logged(&recorder, two, 0, b"first, hunter2\n");
+    let all = ["first", "second", "third  [31m", "first, [secret]"];
+    assert_eq!(messages(&recorder.read(Some("m"), &[], 0)), all);
 }

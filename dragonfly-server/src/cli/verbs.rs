@@ -170,6 +170,19 @@ pub(super) async fn why(client: &Client, out: &Out, machine: &str, format: Forma
         let step = run.get("step").and_then(Value::as_str).map(|s| format!(", step {s}")).unwrap_or_default();
         out.line(format!("Workflow {name}: {state}{step} {message}").trim_end())?;
     }
+    for cause in why.get("causes").and_then(Value::as_array).into_iter().flatten() {
+        out.line(&format!("Cause: {} - {}", text(cause, "/name"), text(cause, "/says")))?;
+        for seen in cause.get("evidence").and_then(Value::as_array).into_iter().flatten() {
+            let time = to_millis(text(seen, "/time"));
+            let time = if text(seen, "/time").is_empty() { String::new() } else { format!("{time}  ") };
+            out.line(&format!("  seen: {time}{}", text(seen, "/words")))?;
+        }
+        out.line(&format!("  do: {}", text(cause, "/next")))?;
+    }
+    if let Some(waits) = why.get("waits").filter(|w| !w.is_null()) {
+        let until = waits.get("until").and_then(Value::as_str).map(|t| format!(", until {t}")).unwrap_or_default();
+        out.line(&format!("Waits for: {}{until} ({})", text(waits, "/owner"), text(waits, "/cause")))?;
+    }
     let next: Vec<&str> =
         why.get("next").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     if !next.is_empty() {

@@ -1,0 +1,152 @@
+//! One boot, summed up: how far it came.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::boot::{Asker, Ended, Firmware, Seen};
+use crate::clock::Timestamp;
+use crate::timeline::Entry;
+
+/// How far one boot came. Each field is the last entry of its kind.
+#[derive(Debug)]
+pub(super) struct Trip<'a> {
+    /// Another boot followed: whatever is missing did not come.
+    over: bool,
+    end: Timestamp,
+    pub(super) firmware: Option<Firmware>,
+    pub(super) offered: Option<&'a Entry>,
+    /// Firmware or iPXE was given a file to fetch.
+    pub(super) confirmed: Option<&'a Entry>,
+    /// A client that boots takes an address from another server, and should not.
+    pub(super) foreign: Option<&'a Entry>,
+    pub(super) no_loader: Option<&'a Entry>,
+    /// A TFTP transfer of any kind began or ended.
+    pub(super) tftp: Option<&'a Entry>,
+    pub(super) refused_file: Option<&'a Entry>,
+    /// The last transfer over TFTP was lost.
+    pub(super) lost: Option<&'a Entry>,
+    /// The last transfer over HTTP broke off.
+    pub(super) cut: Option<&'a Entry>,
+    /// A boot program arrived whole.
+    pub(super) loader: Option<&'a Entry>,
+    /// iPXE has asked by DHCP.
+    pub(super) ipxe: Option<&'a Entry>,
+    pub(super) script: Option<&'a Entry>,
+    pub(super) identity: Option<&'a Entry>,
+    /// Kernel or unified image arrived whole.
+    pub(super) kernel: Option<&'a Entry>,
+    /// An operating system asks for an address, after the kernel: the agent's.
+    pub(super) system: Option<&'a Entry>,
+    pub(super) refused: Option<&'a Entry>,
+    /// The agent was welcomed.
+    pub(super) greeted: Option<&'a Entry>,
+}
+
+impl<'a> Trip<'a> {
+    pub(super) fn of(boot: &'a [Arc<Entry>], end: Timestamp, over: bool) -> Self {
+        let mut trip = Self {
+            over,
+            end,
+            firmware: None,
+            offered: None,
+            confirmed: None,
+            foreign: None,
+            no_loader: None,
+            tftp: None,
+            refused_file: None,
+            lost: None,
+            cut: None,
+            loader: None,
+            ipxe: None,
+            script: None,
+            identity: None,
+            kernel: None,
+            system: None,
+            refused: None,
+            greeted: None,
+        };
+        for entry in boot {
+            trip.add(entry);
+        }
+        trip
+    }
+
+    fn add(&mut self, entry: &'a Entry) {
+        let here = Some(entry);
+        if matches!(entry.kind(), "machine.hello" | "machine.registered") {
+            self.greeted = here;
+            self.refused = None;
+        }
+        let Some(seen) = entry.seen() else { return };
+        match seen {
+            Seen::DhcpAsked { asker: Asker::System, .. } if self.kernel.is_some() => self.system = here,
+            Seen::DhcpAsked { asker: Asker::System, .. } => {}
+            Seen::DhcpAsked { asker, firmware, .. } => {
+                if *asker == Asker::Ipxe {
+                    self.ipxe = here;
+                } else {
+                    self.firmware = firmware.or(self.firmware);
+                }
+            }
+            Seen::DhcpOffered { asker, .. } if *asker != Asker::System => self.offered = here,
+            Seen::DhcpConfirmed { asker, file, .. } if *asker != Asker::System => {
+                self.foreign = None;
+                if file.is_some() {
+                    self.confirmed = here;
+                }
+            }
+            Seen::DhcpConfirmed { .. } if self.kernel.is_some() => self.system = here,
+            Seen::DhcpForeign { asker: Asker::System, .. } if self.kernel.is_some() => self.system = here,
+            Seen::DhcpForeign { asker, expected: false, .. } if *asker != Asker::System => self.foreign = here,
+            // A proxy's offer is taken by taking the other's address.
+            Seen::DhcpForeign { asker, expected: true, .. } if *asker != Asker::System => {
+                self.confirmed = self.confirmed.or(self.offered);
+            }
+            Seen::NoLoader { .. } => self.no_loader = here,
+            Seen::TftpBegan { .. } => (self.tftp, self.lost) = (here, None),
+            Seen::TftpEnded { file, ended, .. } => {
+                (self.tftp, self.lost) = (here, None);
+                match ended {
+                    Ended::Whole => self.arrived(file, here),
+                    Ended::Lost => self.lost = here,
+                    Ended::Refused => self.refused_file = here,
+                    Ended::ByClient | Ended::ByServer => {}
+                }
+            }
+            Seen::Script { .. } => self.script = here,
+            Seen::Identity { .. } => self.identity = here,
+            Seen::FileBegan { .. } => self.cut = None,
+            Seen::FileEnded { file, bytes, passed, .. } => {
+                self.cut = None;
+                if passed >= bytes { self.arrived(file, here) } else { self.cut = here }
+            }
+            Seen::HttpRefused { .. } => self.refused_file = here,
+            Seen::AgentRefused { .. } => self.refused = here,
+            _ => {}
+        }
+    }
+
+    fn arrived(&mut self, file: &str, here: Option<&'a Entry>) {
+        self.refused_file = None;
+        let is = |word: &str| file.contains(word);
+        if is("mage.efi") || is("vmlinuz") {
+            self.kernel = here;
+        }
+        if is(".efi") || is(".kpxe") || is(".pxe") {
+            self.loader = here;
+        }
+    }
+
+    /// Whether nothing more is to be expected after this entry: so long ago, or another boot followed.
+    pub(super) fn waited(&self, since: &Entry, patience: u64) -> bool {
+        self.over || self.end.since(since.time) >= Duration::from_secs(patience)
+    }
+
+    /// Which file it was told to fetch.
+    pub(super) fn file_to_fetch(&self) -> Option<&'a str> {
+        match self.confirmed?.seen() {
+            Some(Seen::DhcpConfirmed { file, .. } | Seen::DhcpOffered { file, .. }) => file.as_deref(),
+            _ => None,
+        }
+    }
+}
