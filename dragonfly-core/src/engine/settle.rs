@@ -33,8 +33,6 @@ pub fn settle(machine: &HardwareStatus, name: &str, uid: Option<Uuid>, run: &Wor
         (Some(Phase::Assigned | Phase::Provisioning), RunState::Failed) if authorised => Some(Settlement::MachineError),
         (Some(Phase::Error), RunState::Pending) if authorised => Some(Settlement::MachineAssigned),
         (Some(Phase::Held), RunState::Pending | RunState::Running) if authorised => Some(Settlement::WorkflowHeld),
-        // Its machine was released.
-        (phase, RunState::Held) if phase != Some(Phase::Held) && !authorised => Some(Settlement::WorkflowAborted),
         (_, RunState::Pending | RunState::Running | RunState::Failed) if !authorised => {
             Some(Settlement::WorkflowAborted)
         }
