@@ -1,6 +1,6 @@
 //! Small files that only their owner may read: keys and tokens.
 
-use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -23,20 +23,29 @@ pub(crate) fn read_or_create(path: &Path, make: impl FnOnce() -> io::Result<Vec<
         create_dir(dir)?;
     }
     let bytes = make()?;
+    let placed = place(path, |mut file| {
+        file.write_all(&bytes)?;
+        file.sync_all()
+    })?;
+    if placed { Ok(bytes) } else { std::fs::read(path) }
+}
+
+/// Makes a file, mode 0600, that appears whole or not at all: `fill` writes and syncs it. Whether it
+/// is this one that is there now, and not another's.
+pub(crate) fn place(path: &Path, fill: impl FnOnce(File) -> io::Result<()>) -> io::Result<bool> {
     let draft = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    let placed = std::fs::hard_link(&draft, path);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    // Unlike a rename, a link never takes the place of what another has made meanwhile.
+    let placed = fill(file).and_then(|()| std::fs::hard_link(&draft, path));
     std::fs::remove_file(&draft)?;
     match placed {
         Ok(()) => {
             if let Some(dir) = path.parent() {
-                std::fs::File::open(dir)?.sync_all()?;
+                File::open(dir)?.sync_all()?;
             }
-            Ok(bytes)
+            Ok(true)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => std::fs::read(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -86,6 +86,18 @@ impl PowerCutDisk {
         syncs.map(|(moment, _)| moment).collect()
     }
 
+    /// Moments to cut at: every sync, twice just before it ends and once just after, and somewhere
+    /// between it and the one before.
+    pub fn moments(&self, dice: &mut Dice) -> Vec<usize> {
+        let (mut moments, mut begin) = (Vec::new(), 0);
+        for sync in self.syncs().into_iter().chain([self.moment()]) {
+            let between = usize::try_from(dice.below(sync.saturating_sub(begin) as u64)).unwrap_or(0);
+            moments.extend([begin + between, sync, sync, sync + 1]);
+            begin = sync + 1;
+        }
+        moments
+    }
+
     /// What is found when the power went at a moment and is back. Another throw of the dice, another
     /// find.
     pub fn cut(&self, moment: usize, dice: &mut Dice) -> Vec<u8> {

@@ -11,6 +11,7 @@ use super::file::{
     FLOOR, FORMAT_KEY, File, LOG, LOG_BYTES, META, OBJECTS, Objects, RESTORED, VERSION, careful, object_tables,
 };
 use super::place::{create, sync_directory};
+use super::seal;
 use crate::resource::Kind;
 
 /// A copy's counter is this far ahead of the original's: what the original writes after it was
@@ -35,17 +36,18 @@ pub(super) fn backup(file: &File, to: &Path) -> Result<()> {
         let target = create(&partial)?;
         target.set_len(0)?;
         let target = Database::builder().create_file(target)?;
-        copy(&database.begin_read()?, &target)
+        copy(&database.begin_read()?, &target)?;
+        drop(target);
+        Ok(seal::seal(&mut create(&partial)?)?)
     };
     let done = careful(copied).map_err(|error| match error {
         redb::Error::Io(error) => refused(format!("{} cannot be written", to.display()), error),
         other => file.failed(other),
     });
-    let named = || std::fs::rename(&partial, to).and_then(|()| sync_directory(to));
+    // Unlike a rename, a link never takes the place of what is there.
+    let named = || std::fs::hard_link(&partial, to).and_then(|()| sync_directory(to));
     let done = done.and_then(|()| named().map_err(|e| refused(format!("{} cannot be written", to.display()), e)));
-    if done.is_err() {
-        std::fs::remove_file(&partial).ok();
-    }
+    std::fs::remove_file(&partial).ok();
     done
 }
 

@@ -23,7 +23,7 @@ async fn filled(path: &Path) -> [Vec<u8>; 2] {
     [std::fs::read(path).unwrap(), killed]
 }
 
-fn told(error: &StoreError) -> String {
+pub(super) fn told(error: &StoreError) -> String {
     let (mut all, mut cause) = (error.to_string(), error.source());
     while let Some(error) = cause {
         all.push_str(&format!(": {error}"));

@@ -74,7 +74,7 @@ enum FileError {
     Newer { path: String, found: u64 },
     #[error("{path} is a redb file, but not one of ours")]
     Foreign { path: String },
-    #[error("{path} is damaged or is no store: put a backup in its place")]
+    #[error("{path} is damaged or is no store: move it away and restore a backup")]
     Damaged {
         path: String,
         #[source]

@@ -8,6 +8,8 @@
 //! Reads go to the file on tokio's blocking threads: what must be fast reads the
 //! [cache](crate::cache), and a second copy of every object in here would buy nothing for it.
 
+#[cfg(test)]
+mod backups;
 mod copy;
 #[cfg(test)]
 mod damage;
@@ -17,6 +19,8 @@ mod memory_disk;
 mod place;
 #[cfg(test)]
 mod power_cuts;
+mod restore;
+mod seal;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -43,6 +47,7 @@ use crate::resource::{Kind, Record};
 pub use copy::{Verified, verify};
 #[cfg(feature = "testing")]
 pub use memory_disk::MemoryDisk;
+pub use restore::{Restored, restore};
 
 /// The name in errors.
 const NAME: &str = "redb";
@@ -141,7 +146,7 @@ impl RedbStore {
 
     /// Writes everything, as it is at this moment, to a new file, while the store goes on. The
     /// copy's counter of versions starts well ahead of ours: a watch never resumes from a version
-    /// that the copy gave to another write.
+    /// that the copy gave to another write. [`restore`] makes a store of it.
     pub async fn backup(&self, to: impl Into<PathBuf>) -> Result<()> {
         let (inner, to) = (Arc::clone(&self.0), to.into());
         blocking(move || copy::backup(&inner.file, &to)).await

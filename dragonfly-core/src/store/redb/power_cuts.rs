@@ -122,17 +122,10 @@ impl History {
         history
     }
 
-    /// Cuts the power at every sync, just before it ends and just after, and somewhere between it and
-    /// the one before. Gives how many cuts there were, or what was found to be wrong.
+    /// Cuts the power at every sync and between every two. Gives how many cuts there were, or what was found to be wrong.
     async fn judge(&self, seed: u64) -> Result<usize, String> {
         let mut dice = Dice::new(seed ^ 0xfeed);
-        let mut moments = vec![];
-        let mut begin = 0;
-        for sync in self.disk.syncs().into_iter().chain([self.disk.moment()]) {
-            let between = begin + dice.below((sync - begin) as u64) as usize;
-            moments.extend([between, sync, sync, sync + 1]);
-            begin = sync + 1;
-        }
+        let moments = self.disk.moments(&mut dice);
         for moment in &moments {
             self.cut(*moment, &mut dice).await.map_err(|wrong| format!("history {seed}, cut at {moment}: {wrong}"))?;
         }

@@ -233,37 +233,6 @@ async fn files_that_cannot_be_used_say_why() {
 }
 
 #[tokio::test]
-async fn a_backup_of_a_running_store_is_a_store() {
-    let Temporary(store, directory) = temporary(Options::default());
-    for n in 0..30 {
-        create(&store, &format!("m{n}")).await.unwrap();
-    }
-    let want = store.list(Kind::HARDWARE, &Selector::all(), 0, None).await.unwrap();
-    let copy = directory.path().join("copy.redb");
-    let (backed_up, _) = tokio::join!(store.backup(&copy), async {
-        for n in 30..60 {
-            create(&store, &format!("m{n}")).await.unwrap();
-        }
-    });
-    backed_up.unwrap();
-    assert!(store.backup(&copy).await.unwrap_err().to_string().contains("is there already"));
-    let found = verify(&copy).unwrap();
-    assert_eq!(found.problems, [""; 0]);
-    assert!(found.objects["hardware"] >= 30, "{found:?}");
-
-    let last = create(&store, "last").await.unwrap();
-    let copy = RedbStore::open(&copy).unwrap();
-    let got = copy.list(Kind::HARDWARE, &Selector::all(), 0, None).await.unwrap();
-    for record in &want.items {
-        assert!(got.items.contains(record), "{} is missing or changed", record.metadata.name);
-    }
-    // Who watched the original and comes to the copy with its version starts over.
-    create(&copy, "only here").await.unwrap();
-    let mut watch = copy.watch(Kind::HARDWARE, Some(last.metadata.resource_version));
-    assert!(matches!(next(&mut watch).await, WatchEvent::Snapshot(_)));
-}
-
-#[tokio::test]
 async fn verify_names_what_is_wrong_in_a_file() {
     let Temporary(store, directory) = temporary(Options::default());
     create(&store, "good").await.unwrap();

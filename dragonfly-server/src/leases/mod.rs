@@ -3,21 +3,25 @@
 //! redb takes one writer. One thread takes rows from a queue and commits what is there together: many
 //! clients that boot at once share one sync of the disk.
 
+mod file;
+#[cfg(test)]
+mod kills;
+#[cfg(test)]
+mod power_cuts;
+#[cfg(test)]
+mod talk;
+
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use dragonfly_boot::dhcp::{Lease, LeaseError, LeaseStore};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
-/// Address as a number -> lease as JSON.
-const LEASES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("leases");
-/// `format` -> number of the format.
-const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
-/// The format that this code reads and writes.
-const FORMAT: u64 = 1;
+pub(crate) use self::file::FileError;
+use self::file::LeaseFile;
+
 /// Rows that wait for the writer.
 const QUEUE: usize = 1024;
 
@@ -35,42 +39,17 @@ enum Job {
     Put(Box<Lease>, oneshot::Sender<Result<(), dragonfly_core::Source>>),
 }
 
-/// Why the file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    /// It cannot be opened.
-    #[error(
-        "the lease file {path} cannot be opened; is another server using it? If it is damaged, move it away: leases are then given anew"
-    )]
-    Open {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: dragonfly_core::Source,
-    },
-    /// It was written by another version.
-    #[error("the lease file {path} has format {found}, this version reads {FORMAT}; move it away to begin anew")]
-    Format {
-        /// Which.
-        path: PathBuf,
-        /// Its format.
-        found: u64,
-    },
-}
-
 impl RedbLeases {
     /// Opens the file, or creates it readable by its owner only. Blocks.
-    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
-        let fail = |source: dragonfly_core::Source| OpenError::Open { path: path.to_owned(), source };
-        let database = create(path).map_err(fail)?;
-        let found = prepare(&database).map_err(fail)?;
-        if found != FORMAT {
-            return Err(OpenError::Format { path: path.to_owned(), found });
-        }
+    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
+        let file = LeaseFile::open(path)?;
+        Self::start(file).map_err(|error| FileError::Failed { path: path.to_owned(), source: error.into() })
+    }
+
+    fn start(file: LeaseFile) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new().name("lease-writer".to_owned());
-        let writer = thread.spawn(move || write(&database, queue)).map_err(|e| fail(e.into()))?;
+        let writer = thread.spawn(move || write(file, queue))?;
         Ok(Self { jobs, writer: Some(writer) })
     }
 
@@ -109,78 +88,42 @@ impl LeaseStore for RedbLeases {
     }
 }
 
-fn create(path: &Path) -> Result<Database, dragonfly_core::Source> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    // Made beforehand, so that it is never open to others, not even for a moment.
-    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    match made {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error.into()),
-    }
-    // A small file that is read once: little memory is enough.
-    Ok(redb::Builder::new().set_cache_size(4 << 20).create(path)?)
-}
-
-/// Makes the tables of a new file and gives the format of an old one.
-fn prepare(database: &Database) -> Result<u64, dragonfly_core::Source> {
-    let write = database.begin_write()?;
-    let found = {
-        write.open_table(LEASES)?;
-        let mut about = write.open_table(ABOUT)?;
-        let found = about.get("format")?.map(|value| value.value());
-        match found {
-            Some(found) => found,
-            None => {
-                about.insert("format", FORMAT)?;
-                FORMAT
-            }
-        }
-    };
-    write.commit()?;
-    Ok(found)
-}
-
-fn write(database: &Database, mut queue: mpsc::Receiver<Job>) {
+fn write(mut file: LeaseFile, mut queue: mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
-        let mut rows = Vec::new();
+        let (mut rows, mut answers) = (Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(job) = next {
             match job {
-                Job::Load(answer) => drop(answer.send(load(database))),
-                Job::Put(lease, answer) => rows.push((lease, answer)),
+                Job::Load(answer) => drop(answer.send(file.load())),
+                Job::Put(lease, answer) => match serde_json::to_vec(&lease) {
+                    Ok(json) => {
+                        rows.push((u32::from(lease.address), json));
+                        answers.push(answer);
+                    }
+                    Err(error) => drop(answer.send(Err(error.into()))),
+                },
             }
             next = if rows.len() < QUEUE { queue.try_recv().ok() } else { None };
         }
         if rows.is_empty() {
             continue;
         }
-        let done = commit(database, rows.iter().map(|(lease, _)| &**lease)).map_err(|error| error.to_string());
-        for (_, answer) in rows {
+        let done = file.put(&rows).map_err(|error| told(&error));
+        for answer in answers {
             // Whoever asked may have gone.
             let _ = answer.send(done.clone().map_err(Into::into));
         }
     }
 }
 
-fn load(database: &Database) -> Result<Vec<Lease>, dragonfly_core::Source> {
-    let read = database.begin_read()?;
-    let table = read.open_table(LEASES)?;
-    let rows = table.iter()?.map(|row| Ok(serde_json::from_slice(row?.1.value())?));
-    rows.collect()
-}
-
-fn commit<'a>(database: &Database, leases: impl Iterator<Item = &'a Lease>) -> Result<(), dragonfly_core::Source> {
-    let write = database.begin_write()?;
-    {
-        let mut table = write.open_table(LEASES)?;
-        for lease in leases {
-            table.insert(u32::from(lease.address), serde_json::to_vec(lease)?.as_slice())?;
-        }
+/// An error and its causes, for all who wait at once.
+fn told(error: &dyn std::error::Error) -> String {
+    let (mut all, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        all.push_str(&format!(": {error}"));
+        cause = error.source();
     }
-    // redb syncs the disk before this returns.
-    write.commit()?;
-    Ok(())
+    all
 }
 
 #[cfg(test)]
@@ -223,7 +166,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases.redb");
         let first = RedbLeases::open(&path).unwrap();
-        assert!(matches!(RedbLeases::open(&path), Err(OpenError::Open { .. })));
+        assert!(matches!(RedbLeases::open(&path), Err(FileError::InUse { .. })));
         drop(first);
         let strange = dir.path().join("strange");
         std::fs::write(&strange, vec![7; 8192]).unwrap();
