@@ -40,14 +40,18 @@ pub(crate) fn place(path: &Path, fill: impl FnOnce(File) -> io::Result<()>) -> i
     std::fs::remove_file(&draft)?;
     match placed {
         Ok(()) => {
-            if let Some(dir) = path.parent() {
-                File::open(dir)?.sync_all()?;
-            }
+            sync_directory(path)?;
             Ok(true)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Makes a new name durable: the file's own sync does not.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
 }
 
 /// Makes a directory and those above it; new ones are closed to others.

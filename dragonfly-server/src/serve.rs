@@ -31,6 +31,8 @@ use crate::listen::{self, Limits};
 use crate::metrics::{Counted, Meters, Timed};
 use crate::{config, files, http, tls};
 
+/// The store, in the data directory.
+pub(crate) const STORE_FILE: &str = "dragonfly.redb";
 /// How long the parts have to end once somebody said stop.
 const STOP: Duration = Duration::from_secs(15);
 
@@ -77,7 +79,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let auth = Arc::new(Auth::open(&data, Arc::clone(&clock))?);
     let key = sealing_key(&data.join("sealing.key"))?;
-    let path = data.join("dragonfly.redb");
+    let path = data.join(STORE_FILE);
     let store =
         tokio::task::spawn_blocking(move || RedbStore::open(path)).await?.context("the store cannot be opened")?;
     let meters = Meters::new(clock.now());
@@ -124,6 +126,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
         meters,
         boot: Services::new(boot_http),
         images: Arc::new(BootFiles::new(&config.images)),
+        store: Some(store.clone()),
         names,
         mode: config.mode,
         stop,

@@ -29,7 +29,8 @@ impl Dice {
 enum Operation {
     Write(usize, Vec<u8>),
     Length(usize),
-    Sync,
+    /// Whether it was done, and not only said to be.
+    Sync(bool),
 }
 
 #[derive(Debug, Default)]
@@ -79,10 +80,10 @@ impl PowerCutDisk {
         self.medium().done.len()
     }
 
-    /// The moments at which it was synced, each just before the sync ended.
+    /// The moments at which it was synced, or said so, each just before the sync ended.
     pub fn syncs(&self) -> Vec<usize> {
         let medium = self.medium();
-        let syncs = medium.done.iter().enumerate().filter(|(_, done)| matches!(done, Operation::Sync));
+        let syncs = medium.done.iter().enumerate().filter(|(_, done)| matches!(done, Operation::Sync(_)));
         syncs.map(|(moment, _)| moment).collect()
     }
 
@@ -103,13 +104,13 @@ impl PowerCutDisk {
     pub fn cut(&self, moment: usize, dice: &mut Dice) -> Vec<u8> {
         let medium = self.medium();
         let past = medium.done.get(..moment).unwrap_or(&medium.done);
-        let synced = past.iter().rposition(|done| matches!(done, Operation::Sync)).map_or(0, |at| at + 1);
+        let synced = past.iter().rposition(|done| matches!(done, Operation::Sync(true))).map_or(0, |at| at + 1);
         let mut bytes = medium.before.clone();
         for done in &past[..synced] {
             match done {
                 Operation::Write(at, data) => write(&mut bytes, *at, data),
                 Operation::Length(length) => bytes.resize(*length, 0),
-                Operation::Sync => {}
+                Operation::Sync(_) => {}
             }
         }
         let mut rest: Vec<&Operation> = past[synced..].iter().collect();
@@ -128,7 +129,7 @@ impl PowerCutDisk {
                 _ => dice.below(3),
             };
             match (done, how) {
-                (_, 0) | (Operation::Sync, _) => {}
+                (_, 0) | (Operation::Sync(_), _) => {}
                 (Operation::Length(length), _) => bytes.resize(*length, 0),
                 (Operation::Write(at, data), how) => {
                     for (n, sector) in data.chunks(SECTOR).enumerate() {
@@ -188,9 +189,8 @@ impl redb::StorageBackend for PowerCutDisk {
         if medium.full {
             return Err(ErrorKind::StorageFull.into());
         }
-        if !medium.lies {
-            medium.done.push(Operation::Sync);
-        }
+        let done = !medium.lies;
+        medium.done.push(Operation::Sync(done));
         Ok(())
     }
 
@@ -236,7 +236,7 @@ mod tests {
         disk.lie();
         disk.write(0, &[1; SECTOR]).unwrap();
         disk.sync_data().unwrap();
-        assert_eq!((disk.syncs().len(), finds(&disk, disk.moment()).len()), (0, 2));
+        assert_eq!((disk.syncs().len(), finds(&disk, disk.moment()).len()), (1, 2));
     }
 
     #[test]

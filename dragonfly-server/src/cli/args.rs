@@ -260,6 +260,21 @@ pub(super) enum Command {
         /// Its name in any spelling, or a MAC
         machine: String,
     },
+    /// Write everything the server keeps to a new file, while it serves
+    #[command(after_help = "Example:\n  dragonfly backup dragonfly-2026-11-21.backup\n\n\
+        Left out: the sealing key, images, boot files, logs, DHCP leases.")]
+    Backup {
+        /// The file; it must not exist
+        file: PathBuf,
+    },
+    /// Make the data directory's store from a backup, before the server starts
+    #[command(after_help = "Example:\n  dragonfly restore dragonfly-2026-11-21.backup --data /var/lib/dragonfly\n\n\
+        Every byte of the backup is checked first, and a store that is there is never overwritten. Machines that\n\
+        were being worked on are held.")]
+    Restore {
+        /// The backup
+        file: PathBuf,
+    },
     /// Print a one-time link that signs a browser in
     Login,
     /// Say the memorable name of a MAC

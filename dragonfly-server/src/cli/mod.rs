@@ -1,6 +1,7 @@
 //! The command line: every word of it, and what each does.
 
 mod args;
+mod backup;
 mod client;
 mod objects;
 mod output;
@@ -73,6 +74,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         mage(command, &out).await?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Restore { file } = command {
+        backup::restore(&out, &file, &cli.data.unwrap_or_else(data_dir)).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let target = Target { server: cli.reach.server, pin: cli.reach.pin, data: cli.data.unwrap_or_else(data_dir) };
     let client = Client::new(target)?;
     match command {
@@ -92,6 +97,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Why { machine, output } => verbs::why(&client, &out, &machine, output).await?,
         Command::Log { machine } => verbs::log(&client, &out, &machine).await?,
+        Command::Backup { file } => backup::backup(&client, &out, &file).await?,
         Command::Login => verbs::login(&client, &out).await?,
         Command::Assign { machines, template, values, overwrite, yes } => {
             verbs::assign(&client, &out, &machines, &template, &values, &overwrite, yes).await?;
@@ -105,7 +111,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Protect { machines, off } => verbs::protect(&client, &out, &machines, !off).await?,
         Command::Hold { machines, reason } => verbs::hold(&client, &out, &machines, &reason).await?,
         // Answered above.
-        Command::Name { .. } | Command::Boot | Command::Mage { .. } => {}
+        Command::Name { .. } | Command::Boot | Command::Mage { .. } | Command::Restore { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

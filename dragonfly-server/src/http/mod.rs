@@ -2,6 +2,7 @@
 //! nowhere else; whatever a route does is a call on the engine.
 
 mod agent;
+mod backup;
 mod events;
 mod extract;
 mod follow;
@@ -31,6 +32,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use dragonfly_boot::BootFiles;
 use dragonfly_core::engine::Engine;
+use dragonfly_core::store::redb::RedbStore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -60,6 +62,8 @@ pub struct Parts {
     pub boot: Services,
     /// The directory behind `/images`.
     pub images: Arc<BootFiles>,
+    /// The store, if it is one that this server backs up.
+    pub store: Option<RedbStore>,
     /// Host names that are ours.
     pub names: Vec<String>,
     /// How much this server runs.
@@ -122,6 +126,7 @@ fn routes(app: &App) -> (Router<App>, Vec<Route>) {
         objects::routes,
         events::routes,
         images::routes,
+        backup::routes,
         sign_in::routes,
         ui::routes,
         openapi::routes,

@@ -92,6 +92,7 @@ pub async fn bench() -> Bench {
     }
     let files = Arc::new(BootFiles::new(dir.path().join("boot")));
     let app = App::new(Parts {
+        store: None,
         engine,
         auth,
         meters,

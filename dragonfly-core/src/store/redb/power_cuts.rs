@@ -99,13 +99,14 @@ impl History {
         for n in 0..6 + dice.below(10) {
             let full = dice.below(8) == 0;
             disk.set_full(full);
-            let many = 1 + dice.below(WRITERS);
+            // Each object by one writer at a time, who knows what it has been told.
+            let (many, first) = (1 + dice.below(WRITERS), dice.below(WRITERS));
             let writes: Vec<_> = (0..many)
-                .map(|_| {
+                .map(|at| {
                     // Enough, now and then, for the file to grow.
                     let most = if dice.below(10) == 0 { 200_000 } else { 3000 };
                     let (bytes, delete) = (dice.below(most) as usize, dice.below(6) == 0);
-                    (format!("m{}", dice.below(WRITERS)), bytes, delete)
+                    (format!("m{}", (first + at) % WRITERS), bytes, delete)
                 })
                 .collect();
             let writes = writes.iter().enumerate().map(|(at, (name, bytes, delete))| {

@@ -1,0 +1,200 @@
+//! The real server, killed, on a full disk, with a damaged store, twice on one directory; and its backup.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+const DRAGONFLY: &str = env!("CARGO_BIN_EXE_dragonfly");
+
+/// A server in a process of its own; killed with this.
+struct Server {
+    child: Child,
+    url: String,
+    data: PathBuf,
+}
+
+fn serving(data: &Path) -> Vec<String> {
+    ["--data", data.to_str().unwrap(), "--host", "127.0.0.1", "--port", "0"].map(str::to_owned).into()
+}
+
+impl Server {
+    fn start(data: &Path) -> Self {
+        let mut command = Command::new(DRAGONFLY);
+        Self::spawn(command.args(serving(data)), data)
+    }
+
+    fn spawn(command: &mut Command, data: &Path) -> Self {
+        let mut child = command.env_remove("DRAGONFLY_DATA").stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let url = loop {
+            let from = said.len();
+            assert!(lines.read_line(&mut said).unwrap() > 0, "the server ended: {said}");
+            if let Some((_, address)) = said[from..].split_once(" listens on ") {
+                break format!("http://{}", address.trim());
+            }
+        };
+        // It must not wait for who reads its log.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        Self { child, url, data: data.to_owned() }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn command(&self, words: &[&str], input: &str) -> Output {
+        let mut command = Command::new(DRAGONFLY);
+        command.args(words).env_clear().env("DRAGONFLY_SERVER", &self.url).env("DRAGONFLY_DATA", &self.data);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// Writes a Network of that name and size; what was said when it failed.
+    fn apply(&self, name: &str, bytes: usize) -> Result<(), String> {
+        let network = format!(
+            "{{apiVersion: dragonfly.computer/v1, kind: Network, metadata: {{name: {name}, annotations: {{a: {}}}}}, \
+             spec: {{interface: nowhere0, dhcp: proxy, subnet: 10.9.0.0/24}}}}",
+            "x".repeat(bytes)
+        );
+        let output = self.command(&["apply", "-f", "-"], &network);
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    }
+
+    fn networks(&self) -> Vec<String> {
+        let output = self.command(&["get", "networks", "-o", "name"], "");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| line.trim_start_matches("network/").to_owned()).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// What a command says that must fail.
+fn refused(words: &[&str]) -> String {
+    let output = Command::new(DRAGONFLY).args(words).env_remove("DRAGONFLY_DATA").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{words:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn refused_to_serve(data: &Path) -> String {
+    let words = serving(data);
+    refused(&words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_killed_server_has_what_it_answered_and_a_second_one_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let mut server = Server::start(dir.path());
+    let mut names = Vec::new();
+    for n in 0..3 {
+        let name = format!("n{n}");
+        server.apply(&name, 10).unwrap();
+        names.push(name);
+        let said = refused_to_serve(dir.path());
+        assert!(said.contains("dragonfly.redb is in use by another process: stop that one"), "{said}");
+        server.kill();
+        server = Server::start(dir.path());
+        assert_eq!(server.networks(), names);
+    }
+}
+
+#[test]
+fn a_damaged_store_is_named_and_left_alone_and_a_backup_takes_its_place() {
+    let dir = TempDir::new().unwrap();
+    let (data, copy) = (dir.path().join("data"), dir.path().join("copy.backup"));
+    let (at, to) = (copy.to_str().unwrap(), data.to_str().unwrap());
+    let mut server = Server::start(&data);
+    server.apply("before", 10).unwrap();
+    // It is taken while the server writes.
+    let output = std::thread::scope(|scope| {
+        let writes = scope.spawn(|| (0..3).map(|n| server.apply(&format!("while{n}"), 10)).collect::<Vec<_>>());
+        let output = server.command(&["backup", at], "");
+        assert!(writes.join().unwrap().iter().all(Result::is_ok));
+        output
+    });
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    server.apply("after", 10).unwrap();
+    let again = server.command(&["backup", at], "");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is there already"), "{again:?}");
+    let left: Vec<_> = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with("backup-")), "{left:?}");
+    server.kill();
+
+    let store = data.join("dragonfly.redb");
+    let mut bytes = std::fs::read(&store).unwrap();
+    bytes[4096..].fill(0xa5);
+    std::fs::write(&store, &bytes).unwrap();
+    let said = refused_to_serve(&data);
+    assert!(said.contains("dragonfly.redb is damaged or is no store: move it away and restore a backup"), "{said}");
+    assert!(std::fs::read(&store).unwrap() == bytes, "it may be the only copy");
+    let said = refused(&["restore", at, "--data", to]);
+    assert!(said.contains("dragonfly.redb is there already"), "{said}");
+    assert!(std::fs::read(&store).unwrap() == bytes, "nothing is overwritten");
+
+    std::fs::rename(&store, data.join("damaged.redb")).unwrap();
+    let whole = std::fs::read(&copy).unwrap();
+    let mut one = whole.clone();
+    one[whole.len() / 3] ^= 1;
+    std::fs::write(&copy, &one).unwrap();
+    let said = refused(&["restore", at, "--data", to]);
+    assert!(said.contains("copy.backup is damaged") && said.contains("nothing was restored"), "{said}");
+    assert!(!store.exists());
+
+    std::fs::write(&copy, &whole).unwrap();
+    let output = Command::new(DRAGONFLY).args(["restore", at, "--data", to]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let server = Server::start(&data);
+    let networks = server.networks();
+    assert_eq!(networks[0], "before");
+    assert!(!networks.contains(&"after".to_owned()), "{networks:?}");
+    server.apply("anew", 10).unwrap();
+}
+
+/// In a mount namespace of its own, where its data directory is a small file system in memory.
+#[test]
+fn a_full_disk_is_told_and_the_server_goes_on_when_there_is_room() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    command.arg("mount -t tmpfs -o size=8m none \"$2\" && exec \"$0\" \"$@\"").arg(DRAGONFLY).args(serving(&data));
+    let mut server = Server::spawn(&mut command, &data);
+    // The token is in there too, and the room is taken from in there.
+    let inside = PathBuf::from(format!("/proc/{}/root{}", server.child.id(), data.display()));
+    server.data = inside.clone();
+    server.apply("before", 10).unwrap();
+
+    let mut filler = std::fs::File::create(inside.join("filler")).unwrap();
+    while filler.write_all(&[7; 4096]).is_ok() {}
+    let mut kept = vec!["before".to_owned()];
+    let said = (0..20).find_map(|n| {
+        // The file has some room of its own.
+        let name = format!("while{n}");
+        let done = server.apply(&name, 200_000);
+        kept.extend(done.is_ok().then_some(name));
+        done.err()
+    });
+    let said = said.unwrap();
+    assert!(said.contains("make room on its disk") && said.contains("dragonfly.redb"), "{said}");
+    let there = server.networks();
+    assert!(kept.iter().all(|name| there.contains(name)), "{there:?}");
+
+    std::fs::remove_file(inside.join("filler")).unwrap();
+    drop(filler);
+    server.apply("then", 200_000).unwrap();
+    let there = server.networks();
+    assert!(kept.iter().all(|name| there.contains(name)) && there.contains(&"then".to_owned()), "{there:?}");
+}
