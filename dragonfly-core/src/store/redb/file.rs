@@ -95,8 +95,15 @@ type Opener = Box<dyn Fn() -> Result<Database, redb::Error> + Send + Sync>;
 pub(super) struct File {
     path: PathBuf,
     opener: Opener,
-    /// `None` when closed, or when it failed and could not be opened again yet.
-    open: RwLock<Option<Database>>,
+    open: RwLock<State>,
+}
+
+enum State {
+    Open(Database),
+    /// It failed, and could not be opened again yet.
+    Failed,
+    /// For good.
+    Closed,
 }
 
 impl File {
@@ -106,7 +113,7 @@ impl File {
     }
 
     pub(super) fn open_by(path: PathBuf, opener: Opener) -> Result<Self> {
-        let file = Self { path, opener, open: RwLock::new(None) };
+        let file = Self { path, opener, open: RwLock::new(State::Failed) };
         file.reopen()?;
         Ok(file)
     }
@@ -118,17 +125,24 @@ impl File {
     /// Closes it and opens it once more: redb goes on only so after an input or output error.
     pub(super) fn reopen(&self) -> Result<()> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        shut(open.take());
+        self.reopen_in(&mut open)
+    }
+
+    fn reopen_in(&self, open: &mut State) -> Result<()> {
+        if matches!(open, State::Closed) {
+            return Err(self.closed());
+        }
+        shut(std::mem::replace(open, State::Failed));
         let database = careful(&self.opener).map_err(|error| self.failed(error))?;
         careful(|| Ok(self.prepare(&database))).map_err(|error| self.failed(error))??;
-        *open = Some(database);
+        *open = State::Open(database);
         Ok(())
     }
 
     /// Checks every page; whether any had to be put in order.
     pub(super) fn check(&self) -> Result<bool> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = &mut *open else { return Err(self.closed()) };
+        let State::Open(database) = &mut *open else { return Err(self.closed()) };
         let whole = careful(|| Ok(database.check_integrity()?)).map_err(|error| self.failed(error))?;
         Ok(!whole)
     }
@@ -149,8 +163,8 @@ impl File {
     }
 
     pub(super) fn close(&self) {
-        let database = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
-        shut(database);
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        shut(std::mem::replace(&mut open, State::Closed));
     }
 
     /// Refuses a file of another kind or of the future; makes a new one ours.
@@ -190,13 +204,22 @@ impl File {
         made().map_err(fail)
     }
 
-    /// The file while it is open; held for as long as it is used.
+    /// The file while it is open; held for as long as it is used. One that failed is opened again by
+    /// whoever needs it first, who may be a reader.
     pub(super) fn database(&self) -> Result<OpenFile<'_>> {
         let guard = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        if guard.is_none() {
-            return Err(self.closed());
+        if matches!(*guard, State::Open(_)) {
+            return Ok(OpenFile(guard));
         }
-        Ok(OpenFile(guard))
+        drop(guard);
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        // Another may have been here first.
+        if !matches!(*open, State::Open(_)) {
+            self.reopen_in(&mut open)?;
+        }
+        drop(open);
+        let guard = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*guard, State::Open(_)) { Ok(OpenFile(guard)) } else { Err(self.closed()) }
     }
 
     pub(super) fn closed(&self) -> StoreError {
@@ -310,9 +333,9 @@ pub(super) fn careful<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Resul
 }
 
 /// Nothing that was answered waits for this: redb notes in the file that it was closed in order.
-fn shut(database: Option<Database>) {
+fn shut(state: State) {
     let done = careful(|| {
-        drop(database);
+        drop(state);
         Ok(())
     });
     // It is opened anew, or never again.
@@ -320,15 +343,17 @@ fn shut(database: Option<Database>) {
 }
 
 /// A file that stays open while this lives.
-pub(super) struct OpenFile<'a>(RwLockReadGuard<'a, Option<Database>>);
+pub(super) struct OpenFile<'a>(RwLockReadGuard<'a, State>);
 
 impl std::ops::Deref for OpenFile<'_> {
     type Target = Database;
 
     fn deref(&self) -> &Database {
         match &*self.0 {
-            Some(database) => database,
-            None => unreachable!("looked at before this was made, and the guard is still held"),
+            State::Open(database) => database,
+            State::Failed | State::Closed => {
+                unreachable!("looked at before this was made, and the guard is still held")
+            }
         }
     }
 }

@@ -240,3 +240,16 @@ async fn a_store_that_does_not_sync_is_caught() {
     assert_eq!(caught.len(), 4, "{caught:?}");
     assert!(caught.iter().all(|wrong| wrong.contains("was answered")), "{caught:?}");
 }
+
+#[tokio::test]
+async fn readers_go_on_too_when_there_is_room() {
+    let disk = PowerCutDisk::default();
+    let store = start(&disk, Durability::Immediate).unwrap();
+    let made = store.put(record("a", json!({})), Part::Spec, When::Absent).await.unwrap();
+    disk.set_full(true);
+    assert!(store.put(record("b", json!({})), Part::Spec, When::Absent).await.is_err());
+    let error = store.get(&key("a")).await.unwrap_err().to_string();
+    assert!(error.contains("make room on its disk"), "{error}");
+    disk.set_full(false);
+    assert_eq!(store.get(&key("a")).await.unwrap(), Some(made));
+}

@@ -68,12 +68,10 @@ impl Writer {
     pub(super) fn run(self, mut queue: mpsc::Receiver<Job>) {
         while let Some(first) = queue.blocking_recv() {
             let mut waiting = Vec::new();
-            if self.file.database().is_err() {
-                if let Err(error) = self.file.reopen() {
-                    first.0.refused().fail(error);
-                    continue;
-                }
-                self.news.send(News::Again).ok();
+            // Opened again, after a failure, if that can be.
+            if let Err(error) = self.file.database().map(drop) {
+                first.0.refused().fail(error);
+                continue;
             }
             match self.group(first, &mut queue, &mut waiting) {
                 Ok(changes) => {
