@@ -269,8 +269,8 @@ pub(super) enum Command {
     },
     /// Make the data directory's store from a backup, before the server starts
     #[command(after_help = "Example:\n  dragonfly restore dragonfly-2026-11-21.backup --data /var/lib/dragonfly\n\n\
-        Every byte of the backup is checked first, and a store that is there is never overwritten. Machines that\n\
-        were being worked on are held.")]
+        Every byte of the backup is checked first, and a store that is there is never overwritten. When the server starts,\n\
+        machines that were being worked on are held.")]
     Restore {
         /// The backup
         file: PathBuf,

@@ -38,11 +38,8 @@ pub(super) async fn restore(out: &Out, from: &Path, data: &Path) -> anyhow::Resu
     files::create_dir(data).with_context(|| format!("the data directory {} cannot be made", data.display()))?;
     let to = data.join(STORE_FILE);
     let restored = redb::restore(from, &to).await?;
-    for (plural, count) in restored.verified.objects.iter().filter(|(_, count)| **count > 0) {
+    for (plural, count) in restored.objects.iter().filter(|(_, count)| **count > 0) {
         out.line(&format!("{count} {plural}"))?;
-    }
-    for machine in &restored.held {
-        out.line(&format!("{machine} is held: work on it was under way; look what runs on it, then release it"))?;
     }
     if !data.join("sealing.key").exists() {
         output::note("no sealing.key is here: put the old one back before the server starts, or its secrets are lost");

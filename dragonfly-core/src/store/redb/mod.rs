@@ -47,7 +47,7 @@ use crate::resource::{Kind, Record};
 pub use copy::{Verified, verify};
 #[cfg(feature = "testing")]
 pub use memory_disk::MemoryDisk;
-pub use restore::{Restored, restore};
+pub use restore::restore;
 
 /// The name in errors.
 const NAME: &str = "redb";

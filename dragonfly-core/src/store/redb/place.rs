@@ -4,15 +4,23 @@ use std::path::{Path, PathBuf};
 
 use redb::Database;
 
+use super::seal::{self, Judged};
+
 /// Opens the file, or makes it when there is none.
 pub(super) fn open_path(path: &Path, page_cache: usize) -> Result<Database, redb::Error> {
     if !path.exists() {
         make(path)?;
     }
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
     // redb takes an empty file for a new one: what was ours has lost all it held.
     if file.metadata()?.len() == 0 {
         return Err(redb::Error::Corrupted("it is empty".to_owned()));
+    }
+    // A backup that was copied here by hand, not by `restore`.
+    match seal::unseal(&mut file, &mut std::io::sink())? {
+        Judged::NotSealed => {}
+        Judged::Whole => seal::open(&file)?,
+        Judged::Altered => return Err(redb::Error::Corrupted("it is a backup that was altered".to_owned())),
     }
     Ok(Database::builder().set_cache_size(page_cache).create_file(file)?)
 }

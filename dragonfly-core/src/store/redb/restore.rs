@@ -3,28 +3,13 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use futures_util::TryFutureExt as _;
-
-use super::super::{Part, Result, Selector, Store as _, StoreError, StoreExt as _, When};
+use super::super::{Result, StoreError};
+#[cfg(doc)]
+use super::RedbStore;
 use super::copy::{Verified, verify};
 use super::place::{create, sync_directory};
 use super::seal::{self, Judged};
-use super::{NAME, RedbStore, blocking};
-use crate::lifecycle::Phase;
-use crate::resource::{Hardware, HardwareSpec, Kind};
-
-/// Why machines are held after a restore.
-const HELD: &str = "restored from a backup in which work on it was under way: look what runs on it, then release it";
-
-/// What a restored store holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restored {
-    /// What was found in it.
-    pub verified: Verified,
-    /// Machines that work was under way on when the backup was made: they are held now, for what that
-    /// work has come to since is not known.
-    pub held: Vec<String>,
-}
+use super::{NAME, blocking};
 
 #[derive(Debug, thiserror::Error)]
 enum RestoreError {
@@ -37,27 +22,20 @@ enum RestoreError {
 }
 
 /// Makes a store at `to`, which must not exist, from a [backup](RedbStore::backup), of which every byte is
-/// checked first. `to` appears whole or not at all.
-pub async fn restore(backup: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Result<Restored> {
+/// checked first. `to` appears whole or not at all. It [is marked](RedbStore::is_restored) as what it is.
+pub async fn restore(backup: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Result<Verified> {
     let (backup, to) = (backup.into(), to.into());
-    let mut draft = to.clone().into_os_string();
-    draft.push(format!(".restored-{}", std::process::id()));
-    let draft = PathBuf::from(draft);
-    let (from, place, target) = (backup, draft.clone(), to.clone());
-    let written = blocking(move || fill(&from, &place, &target)).and_then(|verified| async {
-        let held = hold(&draft).await?;
-        Ok(Restored { verified, held })
-    });
-    let restored = written.await;
-    let place = draft.clone();
     blocking(move || {
-        let linked = restored.and_then(|restored| {
+        let mut draft = to.clone().into_os_string();
+        draft.push(format!(".restored-{}", std::process::id()));
+        let draft = PathBuf::from(draft);
+        let filled = fill(&backup, &draft, &to).and_then(|verified| {
             // Unlike a rename, a link never takes the place of what is there.
-            let linked = std::fs::hard_link(&place, &to).and_then(|()| sync_directory(&to));
-            linked.map_err(|error| refused(format!("{} cannot be made", to.display()), error)).map(|()| restored)
+            let linked = std::fs::hard_link(&draft, &to).and_then(|()| sync_directory(&to));
+            linked.map_err(|error| refused(format!("{} cannot be made", to.display()), error)).map(|()| verified)
         });
-        std::fs::remove_file(&place).ok();
-        linked
+        std::fs::remove_file(&draft).ok();
+        filled
     })
     .await
 }
@@ -92,30 +70,4 @@ fn fill(backup: &Path, draft: &Path, to: &Path) -> Result<Verified> {
         Some(first) => Err(unusable(RestoreError::Unsound { path: path(), first: first.clone() })),
         None => Ok(verified),
     }
-}
-
-/// Holds every machine that work was under way on.
-async fn hold(draft: &Path) -> Result<Vec<String>> {
-    let path = draft.to_owned();
-    let store = blocking(move || RedbStore::open(path)).await?;
-    let mut held = Vec::new();
-    for machine in store.all::<HardwareSpec>(&Selector::all()).await? {
-        if !at_work(&machine) || machine.spec.hold.is_some() {
-            continue;
-        }
-        let key = super::super::Key::new(Kind::HARDWARE, machine.metadata.name.clone());
-        // As it is stored, so that what this version does not know of stays.
-        let Some(mut record) = store.get(&key).await? else { continue };
-        record.spec["hold"] = HELD.into();
-        let when = When::Unchanged(record.metadata.resource_version.clone());
-        store.put(record, Part::Spec, when).await?;
-        held.push(machine.metadata.name);
-    }
-    store.close().await?;
-    Ok(held)
-}
-
-fn at_work(machine: &Hardware) -> bool {
-    let status = &machine.status;
-    status.authorisation.is_some() || matches!(status.phase, Some(Phase::Assigned | Phase::Provisioning))
 }

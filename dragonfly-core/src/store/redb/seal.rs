@@ -46,6 +46,12 @@ pub(super) fn unseal(file: &mut File, to: &mut impl Write) -> io::Result<Judged>
     Ok(if last == line(&digest) { Judged::Whole } else { Judged::Altered })
 }
 
+/// Takes the last line off: what is left is a store.
+pub(super) fn open(file: &File) -> io::Result<()> {
+    file.set_len(file.metadata()?.len().saturating_sub(LENGTH as u64))?;
+    file.sync_all()
+}
+
 fn line(digest: &str) -> Vec<u8> {
     [WORDS, digest.as_bytes(), b"\n"].concat()
 }
