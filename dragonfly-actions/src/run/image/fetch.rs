@@ -101,6 +101,11 @@ pub(crate) async fn fetch(
             }
             Ok(Ended::Unwanted) => return Ok(()),
             Err(Stop::For(error)) => return Err(error),
+            // It broke behind the last byte: there is nothing left to ask for.
+            Err(Stop::Again(error)) if error.is_retryable() && transfer.is_whole() => {
+                let _ = transfer.to.send(Fetched::End).await;
+                return Ok(());
+            }
             Err(Stop::Again(ImageError::NoRange { .. })) if !transfer.from_start && transfer.done > 0 => {
                 transfer.from_start = true;
                 cx.log("the server cannot resume: reading from the start again");
@@ -143,9 +148,25 @@ enum Stop {
 }
 
 impl Transfer<'_> {
+    /// Whether every byte of a known length has come.
+    fn is_whole(&self) -> bool {
+        self.begun && self.total == Some(self.done)
+    }
+
+    /// Where the next connection begins.
+    fn offset(&self) -> u64 {
+        match self.total {
+            _ if self.from_start => 0,
+            Some(_) => self.done,
+            // All of it may be here, and a range behind the end is refused as if the image had been
+            // replaced. One byte again, and the answer tells the length.
+            None => self.done.saturating_sub(1),
+        }
+    }
+
     /// One connection, to its end.
     async fn connect(&mut self, silence: Duration) -> Result<Ended, Stop> {
-        let offset = if self.from_start { 0 } else { self.done };
+        let offset = self.offset();
         let open = self.cx.images().open(self.url, offset, self.validator.as_deref());
         let ImageStream { mut bytes, total, validator } = tokio::select! {
             opened = tokio::time::timeout(silence, open) => match opened {
@@ -204,8 +225,14 @@ impl Transfer<'_> {
             // Without proof only the digest can tell.
             _ => self.judged || self.done == 0,
         };
-        let same_length = self.total.is_none() || total.is_none() || self.total == total;
+        let same_length = match (self.total, total) {
+            (Some(first), Some(now)) => first == now,
+            (None, Some(now)) => now >= self.done,
+            (_, None) => true,
+        };
         if same && same_length {
+            // The first answer need not have told it.
+            self.total = self.total.or(total);
             return Ok(());
         }
         Err(Stop::Again(ImageError::Changed { url: super::bare(self.url) }))
@@ -241,6 +268,60 @@ fn random() -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
+
+    use dragonfly_core::action::{Canceller, ImageSource, Permit};
+    use dragonfly_core::testing::RecordingSink;
+    use futures_util::stream;
+
+    const CONTENT: &[u8] = b"0123456789";
+
+    /// Sends everything and then breaks, once; tells its length at once or only in a range.
+    #[derive(Debug)]
+    struct BreaksBehind {
+        tells: bool,
+        asked: Mutex<Vec<u64>>,
+    }
+
+    #[async_trait::async_trait]
+    impl ImageSource for BreaksBehind {
+        async fn open(&self, url: &Url, offset: u64, _: Option<&str>) -> Result<ImageStream, ImageError> {
+            let first = {
+                let mut asked = self.asked.lock().unwrap();
+                asked.push(offset);
+                asked.len() == 1
+            };
+            // As a server answers 416.
+            let rest = CONTENT.get(offset as usize..).filter(|rest| !rest.is_empty());
+            let rest = rest.ok_or_else(|| ImageError::Changed { url: url.to_string() })?;
+            let broken = first.then(|| Err(ImageError::Io { url: url.to_string(), source: "reset".into() }));
+            let bytes = stream::iter([Ok(Bytes::from_static(rest))].into_iter().chain(broken)).boxed();
+            let total = (self.tells || !first).then_some(CONTENT.len() as u64);
+            Ok(ImageStream { bytes, total, validator: Some("\"one\"".to_owned()) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_break_behind_the_last_byte_is_an_end() {
+        for (tells, want) in [(true, vec![0]), (false, vec![0, 9])] {
+            let source = Arc::new(BreaksBehind { tells, asked: Mutex::default() });
+            let sink = Arc::new(RecordingSink::default());
+            let cx = ActionContext::new(&Canceller::default(), sink, source.clone(), Permit::default());
+            let (to, mut from) = mpsc::channel(16);
+            let url = "http://nowhere.test/i".parse().unwrap();
+            fetch(&cx, &url, to, Patience::default(), false).await.unwrap_or_else(|e| panic!("told {tells}: {e}"));
+            let (mut got, mut ended) = (Vec::new(), false);
+            while let Some(fetched) = from.recv().await {
+                match fetched {
+                    Fetched::Begin(total) => assert_eq!(total.is_some(), tells),
+                    Fetched::Bytes(bytes) => got.extend(bytes),
+                    Fetched::End => ended = true,
+                }
+            }
+            assert!(got == CONTENT && ended, "told {tells}: {got:?}");
+            assert_eq!(*source.asked.lock().unwrap(), want, "told {tells}");
+        }
+    }
 
     #[test]
     fn pauses_grow_and_are_spread() {
