@@ -1,0 +1,103 @@
+//! How much memory an image takes on its way to the disk, by the kernel's own count.
+//!
+//! `cargo test -p dragonfly-actions --test image_memory -- --ignored --nocapture`
+#![cfg(all(feature = "run", target_os = "linux"))]
+// Helpers outside `#[test]` functions unwrap and say what they measured.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
+
+mod support;
+
+use std::io::Write;
+use std::process::Command;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dragonfly_core::action::{ActionContext, ImageError, ImageSource, ImageStream};
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+use support::{Disk, Run, may_run};
+
+const CHUNK: usize = 64 << 10;
+/// Set in the process that is measured: how many MiB, and how packed.
+const CHILD: &str = "DRAGONFLY_IMAGE_MEMORY";
+
+/// A sparse image: 64 KiB of data in every 16 MiB.
+fn chunks(mib: usize) -> impl Iterator<Item = Bytes> + Send {
+    // Each its own, as what comes from a network.
+    (0..mib * 16).map(|n| vec![if n % 256 == 0 { 0x5A } else { 0 }; CHUNK].into())
+}
+
+/// Makes the image as it is asked for.
+#[derive(Debug)]
+struct Made {
+    mib: usize,
+    packed: Option<Bytes>,
+}
+
+#[async_trait]
+impl ImageSource for Made {
+    async fn open(&self, _: &url::Url, offset: u64, _: Option<&str>) -> Result<ImageStream, ImageError> {
+        assert_eq!(offset, 0, "nothing breaks");
+        let (bytes, total) = match self.packed.clone() {
+            Some(packed) => (stream::iter([Ok(packed.clone())]).boxed(), packed.len()),
+            None => (stream::iter(chunks(self.mib).map(Ok)).boxed(), self.mib << 20),
+        };
+        Ok(ImageStream { bytes, total: Some(total as u64), validator: None })
+    }
+}
+
+async fn write(mib: usize, packing: &str) {
+    let packed = (packing == "zstd").then(|| {
+        let mut to = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        chunks(mib).for_each(|chunk| to.write_all(&chunk).unwrap());
+        to.finish().unwrap().into()
+    });
+    let disk = Disk::new(mib as u64 + 16, 512);
+    let run = Run::new();
+    let cx = ActionContext::new(&run.canceller, run.sink.clone(), Arc::new(Made { mib, packed }), run.permit.clone());
+    let with = json!({"url": "http://server/i", "disk": disk.selector(), "insecureNoDigest": true,
+        "rawDigest": null, "readBack": "full"});
+    let actions = dragonfly_actions::run::builtin_on(run.host.clone());
+    actions.plan("image2disk", &with).unwrap().run(&cx).await.unwrap();
+}
+
+/// `VmHWM` of this process, in KiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// The peak of a process that writes such an image and nothing else.
+fn peak_of(mib: usize, packing: &str) -> u64 {
+    let out = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "memory_does_not_grow_with_the_image", "--nocapture"])
+        .env(CHILD, format!("{mib} {packing}"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    let peak = text.lines().find_map(|line| line.split_once("peak ")).unwrap().1.trim().parse().unwrap();
+    eprintln!("{mib} MiB, {packing}: {peak} KiB at most");
+    peak
+}
+
+#[test]
+#[ignore = "writes 5 GiB"]
+fn memory_does_not_grow_with_the_image() {
+    if !may_run() {
+        return;
+    }
+    if let Ok(what) = std::env::var(CHILD) {
+        let (mib, packing) = what.split_once(' ').unwrap();
+        tokio::runtime::Runtime::new().unwrap().block_on(write(mib.parse().unwrap(), packing));
+        println!("peak {}", peak());
+        return;
+    }
+    for packing in ["none", "zstd"] {
+        let (small, large) = (peak_of(256, packing), peak_of(2048, packing));
+        // What may differ is how many of the bounded buffers happened to be full.
+        assert!(large < small + (16 << 10), "{packing}: {small} KiB for 256 MiB, {large} KiB for 2 GiB");
+    }
+}
