@@ -168,6 +168,9 @@ fn wants_agent(decision: &Decision) -> bool {
 
 fn next_for(machine: &crate::resource::Hardware) -> Vec<String> {
     let name = machine.name();
+    if machine.spec.hold.is_some() {
+        return vec![format!("dragonfly release {name}")];
+    }
     let words: &[String] = &match machine.status.phase {
         None => vec!["boot it from the network".to_owned()],
         Some(Phase::Registered) => vec![format!("dragonfly assign {name} --template NAME")],

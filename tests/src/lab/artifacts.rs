@@ -1,14 +1,14 @@
 //! What the lab builds from this workspace: the server, the agent, the boot files.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
 use super::console::say;
 use super::host::MUSL;
-use super::process::{logged, output};
+use super::process::logged;
 
 /// Programs and files of this workspace, as built now.
 #[derive(Debug, Clone)]
@@ -80,18 +80,22 @@ fn programs() -> Result<(PathBuf, PathBuf)> {
         return Ok((directory.join("dragonfly"), directory.join("mage")));
     }
     let target = target_directory()?;
-    say("building the server and the agent");
-    cargo(&["build", "--quiet", "--locked", "-p", "dragonfly-server", "--bin", "dragonfly"])?;
-    cargo(&["build", "--quiet", "--locked", "-p", "mage", "--profile", "agent", "--target", MUSL])?;
+    say(
+        "building the server and the agent: some 300 packages the first time, which takes two cores about five minutes",
+    );
+    cargo(&["build", "--locked", "-p", "dragonfly-server", "--bin", "dragonfly"])?;
+    cargo(&["build", "--locked", "-p", "mage", "--profile", "agent", "--target", MUSL])?;
     Ok((target.join("debug/dragonfly"), target.join(MUSL).join("agent/mage")))
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    output(
-        Command::new(cargo).args(arguments).current_dir(workspace()?).env("CC_x86_64_unknown_linux_musl", "musl-gcc"),
-    )
-    .map(|_| ())
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(workspace()?).env("CC_x86_64_unknown_linux_musl", "musl-gcc");
+    // Its progress is for whoever waits.
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(status.success(), "`cargo {}`: {status}; what it said stands above", arguments.join(" "));
+    Ok(())
 }
 
 fn digest_tree(directory: &Path, digest: &mut Sha256) -> Result<()> {

@@ -29,9 +29,10 @@ pub(crate) fn interactive(args: &args::Interactive, interrupt: &Interrupt) -> Re
     forward::start(args.port, world.namespace.door().clone(), server::address())?;
     let link = world.server.cli(&["login"])?;
     say(format_args!(
-        "\nweb pages:  http://127.0.0.1:{}\nsign in:    {}\nstop:       Ctrl-C\n",
+        "\nweb pages:    http://127.0.0.1:{}\nsign in:      {}\ncommand line: {} get machines\nstop:         Ctrl-C\n",
         args.port,
-        on_host(link.trim(), args.port)
+        on_host(link.trim(), args.port),
+        world.server.command_line(args.port)
     ));
     for machine in &mut machines {
         machine.start(&world.namespace, world.accel, &world.timeline)?;

@@ -4,28 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Says whether somebody wants the lab to end.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Call before any other thread is started: they inherit what is blocked here. Children do not;
-    /// the standard library resets their mask.
-    pub(crate) fn install() -> nix::Result<Self> {
-        let mut signals = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            signals.add(signal);
-        }
-        signals.thread_block()?;
+    /// From here on Ctrl-C, SIGTERM and SIGHUP only set a flag. What the lab starts keeps the system's ways
+    /// with them: a build ends at once.
+    pub(crate) fn install() -> std::io::Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&flag);
-        std::thread::spawn(move || {
-            while signals.wait().is_ok() {
-                told.store(true, Ordering::SeqCst);
-            }
-        });
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&flag))?;
+        }
         Ok(Self(flag))
     }
 

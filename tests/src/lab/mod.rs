@@ -54,6 +54,11 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // As shells count it: 128 and the signal.
+        Err(_) if interrupt.is_set() => {
+            console::complain(format_args!("lab: interrupted; nothing of it goes on"));
+            ExitCode::from(130)
+        }
         Err(error) => {
             console::complain(format_args!("lab: {error:#}"));
             ExitCode::FAILURE

@@ -122,6 +122,12 @@ impl Server {
         self.data.join("admin.token")
     }
 
+    /// How its command line is called from the host, where the web pages are at this port.
+    pub(crate) fn command_line(&self, port: u16) -> String {
+        let (data, program) = (self.data.display(), self.program.display());
+        format!("DRAGONFLY_DATA={data} DRAGONFLY_SERVER=http://127.0.0.1:{port} {program}")
+    }
+
     /// Runs the command line against it.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.door.command(&self.program);
