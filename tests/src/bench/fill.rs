@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// Writers at once: the store commits what they wait for together.
-const WRITERS: usize = 64;
+const WRITERS: usize = 512;
 
 /// The card that machine `n` boots from.
 pub(crate) fn mac(n: usize) -> Mac {
