@@ -45,10 +45,11 @@ fn about(how: How, line: &str) -> Option<String> {
     found.as_str().map(str::to_owned)
 }
 
-fn change(server: &Server, machine: usize, number: usize) -> Vec<u8> {
+/// A change that no other is the same as: one that changes nothing is told to nobody.
+fn change(server: &Server, how: How, machine: usize, number: usize) -> Vec<u8> {
     let name = name(machine);
     let text = format!(
-        "apiVersion: dragonfly.computer/v1\nkind: Hardware\nmetadata: {{name: {name}, labels: {{rack: r{}, change: c{number}}}}}\n\
+        "apiVersion: dragonfly.computer/v1\nkind: Hardware\nmetadata: {{name: {name}, labels: {{rack: r{}, change: {how:?}-{number}}}}}\n\
          spec: {{macs: [\"{}\"]}}\n",
         machine / 40,
         mac(machine),
@@ -97,7 +98,7 @@ async fn one(report: &mut Report, server: &Server, machines: usize, how: How, wo
     for n in 0..SINGLE {
         let machine = somewhere(n, machines);
         let begin = Instant::now();
-        let answer = writer.ask(&change(server, machine, n)).await?;
+        let answer = writer.ask(&change(server, how, machine, n)).await?;
         ensure!(answer.status == 200, "a change is answered {}", answer.status);
         let mut last = begin;
         for reader in 0..READERS {
@@ -119,7 +120,7 @@ async fn one(report: &mut Report, server: &Server, machines: usize, how: How, wo
         let mut writer = server.connect()?;
         // Distinct machines as far as there are: a change that changes nothing would be told to nobody.
         let requests: Vec<_> =
-            (first..BURST).step_by(WRITERS).map(|n| change(server, n % machines, SINGLE + n)).collect();
+            (first..BURST).step_by(WRITERS).map(|n| change(server, how, n % machines, SINGLE + n)).collect();
         writers.spawn(async move {
             for request in requests {
                 let answer = writer.ask(&request).await?;
