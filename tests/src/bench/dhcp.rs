@@ -181,7 +181,7 @@ pub(crate) async fn storm(
     relay: &Relay,
     clients: usize,
     each: usize,
-    mac: impl Fn(usize) -> Mac + Clone + Send + 'static,
+    mac: impl Fn(usize, usize) -> Mac + Clone + Send + 'static,
 ) -> Result<(Times, f64)> {
     let begin = Instant::now();
     let mut tasks = JoinSet::new();
@@ -190,7 +190,7 @@ pub(crate) async fn storm(
         tasks.spawn(async move {
             let mut times = Times::default();
             for n in 0..each {
-                relay.lease(mac(client * each + n), Stage::Firmware, &mut times).await?;
+                relay.lease(mac(client, n), Stage::Firmware, &mut times).await?;
             }
             anyhow::Ok(times)
         });

@@ -9,7 +9,7 @@ use super::args::Bench;
 use super::client::send;
 use super::dhcp::{Relay, storm};
 use super::fill::{fill, mac, name};
-use super::http::{directory, network, somewhere};
+use super::http::{directory, network};
 use super::machines::{self, mebibytes};
 use super::peers::Dnsmasq;
 use super::report::{Report, Times};
@@ -104,9 +104,11 @@ async fn server_gives_addresses(server: &Server) -> Result<()> {
 
 async fn leases(report: &mut Report, who: &str, machines: usize, turn: usize) -> Result<()> {
     let relay = Relay::open().await?;
-    // Other machines in every turn where there are enough; the first turn finds an empty file.
-    let from = turn * CLIENTS * LEASES;
-    let (times, seconds) = storm(&relay, CLIENTS, LEASES, move |n| mac(somewhere(from + n, machines))).await?;
+    // Each client has machines of its own: no machine asks twice at once. Others in every turn where
+    // there are enough; the first turn finds an empty file.
+    let own = (machines / CLIENTS).max(1);
+    let of = move |client: usize, n: usize| mac(client * own + (turn * LEASES + n) % own);
+    let (times, seconds) = storm(&relay, CLIENTS, LEASES, of).await?;
     let case = format!("DHCP, {machines} machines");
     report.note(who, &case, "answers/s", times.len() as f64 / seconds);
     report.note(who, &format!("{case}, p50"), "ms", times.part(0.5));
