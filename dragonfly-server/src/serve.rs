@@ -72,6 +72,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
     for dir in [&config.boot_files, &config.images] {
         std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
     }
+    if !config.boot_files.join("vmlinuz").exists() {
+        tracing::warn!(
+            "no boot files in {}: machines get addresses and nothing to boot; make them with dragonfly mage build --out {}",
+            config.boot_files.display(),
+            config.boot_files.display()
+        );
+    }
     let hostname = hostname();
     let names: Vec<String> = hostname.iter().chain(&config.names).cloned().chain(url_host(&config)).collect();
     let tls = tls::server(&data.join("tls"), &tls::certificate_names(hostname.as_deref(), config.host, &config.names))?;

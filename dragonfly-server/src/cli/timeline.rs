@@ -28,6 +28,9 @@ pub(super) async fn timeline(
         (Format::Yaml, false) => return Ok(out.yaml(&answer)?),
         _ => show(out, &mut place, &answer, format)?,
     }
+    if place.after == 0 && format == Format::Table {
+        out.line(&format!("nothing was heard from {machine} since the server started"))?;
+    }
     if !follow {
         return Ok(());
     }
