@@ -178,7 +178,11 @@ impl Watch {
                     &format!("the installed system answers (root file system of {} MiB)", echo.root_kib / 1024),
                 );
                 if echo.nonce == machine.nonce {
-                    self.state(&machine.name).echoes += 1;
+                    // A server that was killed has forgotten the events it did not send; what it knows it says.
+                    let ready = || world.server.machine(&machine.name).is_ok_and(|m| is_ready(&m));
+                    let state = self.state(&machine.name);
+                    state.echoes += 1;
+                    state.ready = state.ready || ready();
                 } else {
                     self.fail(&machine.name, format!("it echoed `{}`, not this run's nonce", echo.nonce));
                 }
@@ -320,7 +324,7 @@ fn check_outside(world: &World, watch: &mut Watch, machines: &mut [Machine]) {
         let settled = watch.state(&machine.name).error.is_none();
         if settled {
             match world.server.machine(&machine.name) {
-                Ok(shown) if shown.pointer("/status/phase").is_some_and(|p| p == "Ready") => {
+                Ok(shown) if is_ready(&shown) => {
                     if !has_phoned_home(&shown) {
                         watch.fail(&machine.name, "its system echoed, but did not phone home before".to_owned());
                     }
@@ -337,6 +341,10 @@ fn check_outside(world: &World, watch: &mut Watch, machines: &mut [Machine]) {
             watch.fail(&machine.name, format!("its disk: {error:#}"));
         }
     }
+}
+
+fn is_ready(shown: &serde_json::Value) -> bool {
+    shown.pointer("/status/phase").is_some_and(|phase| phase == "Ready")
 }
 
 /// The server knows from the installed system itself that it is up.
