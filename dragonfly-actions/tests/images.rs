@@ -10,7 +10,7 @@ use std::io::Write;
 use dragonfly_core::testing::StaticImage;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
-use support::{Disk, Run, may_run, sh};
+use support::{Disk, Room, Run, may_run, sh};
 
 /// A disk image with a partition table and file system of its own, and holes.
 fn image() -> Vec<u8> {
@@ -208,6 +208,23 @@ async fn nothing_is_written_when_the_image_cannot_fit_this_disk() {
     let said = run.fails("image2disk", with(&disk, &sha256(&raw), json!({}))).await;
     assert!(said.contains("made for disks with sectors of 512 bytes") && said.contains("has 4096"), "{said}");
     assert!(disk.bytes() == vec![0; 16 << 20]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_at_its_very_last_write_does_not_boot() {
+    if !may_run() {
+        return;
+    }
+    let raw: Vec<u8> = (0..8usize << 20).map(|n| (n / 977) as u8 | 1).collect();
+    // All but the first MiB fits, and of that the half.
+    let room = Room::new((7 << 10) + 512);
+    let disk = room.disk(16);
+    let run = Run::new();
+    run.images.set("/i", StaticImage::new(raw.clone()));
+    let error = run.step("image2disk", with(&disk, &sha256(&raw), json!({}))).await.unwrap_err();
+    assert!(error.to_string().contains("could not be written"), "{error}");
+    assert_eq!(disk.bytes()[2 << 20..8 << 20], raw[2 << 20..], "it failed before its last write");
+    assert!(boots_nothing(&disk));
 }
 
 #[tokio::test(flavor = "multi_thread")]

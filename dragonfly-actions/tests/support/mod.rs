@@ -51,7 +51,11 @@ fn unmount(at: &Path) {
 
 impl Disk {
     pub(crate) fn new(mib: u64, sector: u32) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::kept_in(tempfile::tempdir().unwrap(), mib, sector)
+    }
+
+    /// Its file in this directory.
+    pub(crate) fn kept_in(directory: tempfile::TempDir, mib: u64, sector: u32) -> Self {
         let file = directory.path().join("disk.img");
         std::fs::File::create(&file).unwrap().set_len(mib << 20).unwrap();
         let sector = sector.to_string();
@@ -110,6 +114,27 @@ impl Drop for Disk {
         // May have no partitions.
         let _ = Command::new("partx").arg("--delete").arg(&self.node).output();
         let _ = Command::new("losetup").arg("--detach").arg(&self.node).output();
+    }
+}
+
+/// A small file system: a disk kept in it takes that much and no more, and fails from there on.
+pub(crate) struct Room(tempfile::TempDir);
+
+impl Room {
+    pub(crate) fn new(kib: u64) -> Self {
+        let at = tempfile::tempdir().unwrap();
+        sh("mount", &["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs", &at.path().to_string_lossy()]);
+        Self(at)
+    }
+
+    pub(crate) fn disk(&self, mib: u64) -> Disk {
+        Disk::kept_in(tempfile::tempdir_in(self.0.path()).unwrap(), mib, 512)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        unmount(self.0.path());
     }
 }
 

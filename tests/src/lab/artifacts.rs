@@ -81,7 +81,7 @@ fn programs() -> Result<(PathBuf, PathBuf)> {
     }
     let target = target_directory()?;
     say(
-        "building the server and the agent: some 300 packages the first time, which takes two cores about five minutes",
+        "building the server and the agent: some 300 packages the first time, which takes two cores about six minutes",
     );
     cargo(&["build", "--locked", "-p", "dragonfly-server", "--bin", "dragonfly"])?;
     cargo(&["build", "--locked", "-p", "mage", "--profile", "agent", "--target", MUSL])?;

@@ -130,19 +130,9 @@ impl Destination {
         // Every other byte is on the medium before the first MiB makes the disk look whole.
         self.disk.sync()?;
         cx.check_cancelled()?;
-        for (offset, piece) in &tail {
-            self.disk.write_at(piece, self.start + offset)?;
-        }
-        self.disk.sync()?;
-        self.disk.write_at(&head, self.start)?;
-        self.disk.sync()?;
-        let back = self.read_back(&head, length, &seen, cx);
-        if let Err(error) = back {
-            // It must not boot.
-            let part = self.room.min(WINDOW);
-            self.disk.zero(self.start, part)?;
-            self.disk.zero(self.start + self.room - part, part)?;
-            self.disk.sync()?;
+        if let Err(error) = self.finish(&head, &tail, length, &seen, cx) {
+            // It must not boot; what a failing disk refuses now changes nothing about why it failed.
+            let _ = self.unmake();
             return Err(error.into());
         }
         cx.log(format!("{}: {} written and read back", self.name, human(length)));
@@ -152,6 +142,33 @@ impl Destination {
             publish(&self.host, &mut self.disk)?;
         }
         Ok(())
+    }
+
+    /// Writes what makes the disk look whole, and reads all of it back.
+    fn finish(
+        &mut self,
+        head: &[u8],
+        tail: &[(u64, Vec<u8>)],
+        length: u64,
+        seen: &Seen,
+        cx: &ActionContext,
+    ) -> Result<(), ActionError> {
+        for (offset, piece) in tail {
+            self.disk.write_at(piece, self.start + offset)?;
+        }
+        self.disk.sync()?;
+        self.disk.write_at(head, self.start)?;
+        self.disk.sync()?;
+        self.read_back(head, length, seen, cx)
+    }
+
+    /// Takes away again what `finish` may have written; each end by itself, for one may be broken.
+    fn unmake(&mut self) -> Result<(), ActionError> {
+        let part = self.room.min(WINDOW);
+        let first = self.disk.zero(self.start, part);
+        let last = self.disk.zero(self.start + self.room - part, part);
+        let synced = self.disk.sync();
+        first.and(last).and(synced)
     }
 
     /// Takes away what would make a half-written disk look like a whole one.

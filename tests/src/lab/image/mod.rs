@@ -92,7 +92,7 @@ pub(crate) fn find_or_build(image: ImageChoice, template: TemplateChoice, interr
     let parts = directory.join("parts");
     if !parts.join("done").exists() {
         say(format_args!(
-            "building Debian {SUITE} ({variant}): about a minute, {} has the details",
+            "building Debian {SUITE} ({variant}): a minute or two, {} has the details",
             directory.join("log").display()
         ));
         build(variant, &parts, &directory.join("log"))?;
