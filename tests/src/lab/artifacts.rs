@@ -80,9 +80,7 @@ fn programs() -> Result<(PathBuf, PathBuf)> {
         return Ok((directory.join("dragonfly"), directory.join("mage")));
     }
     let target = target_directory()?;
-    say(
-        "building the server and the agent: some 300 packages the first time, which takes two cores about six minutes",
-    );
+    say("building the server and the agent: some 300 packages the first time, which takes two cores about six minutes");
     cargo(&["build", "--locked", "-p", "dragonfly-server", "--bin", "dragonfly"])?;
     cargo(&["build", "--locked", "-p", "mage", "--profile", "agent", "--target", MUSL])?;
     Ok((target.join("debug/dragonfly"), target.join(MUSL).join("agent/mage")))

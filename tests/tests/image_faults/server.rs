@@ -135,9 +135,10 @@ fn answer(mut stream: &TcpStream, script: &Mutex<Served>, silent: &UnboundedSend
     if !matches!(connection.cut, Some((_, Break::Reset))) {
         stream.read_exact(&mut [0])?;
     }
-    let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let asked = field("Range: bytes=").and_then(|range| range.strip_suffix('-')?.parse::<usize>().ok());
-    let if_range = field("If-Range:");
+    let fields = || head.lines().filter_map(|line| line.split_once(':'));
+    let field = |name: &str| fields().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim());
+    let asked = field("Range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let if_range = field("If-Range");
     // RFC 9110 13.1.5: another content is sent whole.
     let asked = asked.filter(|_| if_range.is_none_or(|tag| Some(tag) == connection.etag));
     send(stream, &connection, asked)?;

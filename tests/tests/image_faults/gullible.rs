@@ -1,5 +1,4 @@
-//! Images over plain HTTP/1.1: one client that checks what a server says, and one that believes anything,
-//! before which nothing but the digest stands.
+//! Images over plain HTTP/1.1, by a client that believes anything: nothing but the digest stands behind it.
 
 use std::io;
 
@@ -12,9 +11,7 @@ use tokio::net::TcpStream;
 use url::Url;
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Client {
-    pub(crate) gullible: bool,
-}
+pub(crate) struct Gullible;
 
 struct Body {
     stream: BufReader<TcpStream>,
@@ -89,15 +86,15 @@ struct Head {
     length: Option<u64>,
     chunked: bool,
     etag: Option<String>,
-    /// First byte and total.
-    range: Option<(u64, Option<u64>)>,
+    /// That of Content-Range.
+    total: Option<u64>,
 }
 
 async fn head(body: &mut Body) -> io::Result<Head> {
     let first = body.line().await?;
     let status = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
     let status = status.ok_or_else(|| bad("this is not HTTP"))?;
-    let mut head = Head { status, length: None, chunked: false, etag: None, range: None };
+    let mut head = Head { status, length: None, chunked: false, etag: None, total: None };
     loop {
         let line = body.line().await?;
         let Some((name, value)) = line.split_once(": ") else { return Ok(head) };
@@ -105,27 +102,19 @@ async fn head(body: &mut Body) -> io::Result<Head> {
             "Content-Length" => head.length = Some(value.parse().map_err(|_| bad("no length"))?),
             "Transfer-Encoding" => head.chunked = true,
             "ETag" => head.etag = Some(value.to_owned()),
-            "Content-Range" => {
-                head.range = value.strip_prefix("bytes ").and_then(|value| {
-                    let (range, total) = value.split_once('/')?;
-                    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()))
-                });
-            }
+            "Content-Range" => head.total = value.split_once('/').and_then(|(_, total)| total.parse().ok()),
             _ => {}
         }
     }
 }
 
-impl Client {
-    async fn ask(url: &Url, offset: u64, known: Option<&str>) -> io::Result<(Head, Body)> {
+impl Gullible {
+    async fn ask(url: &Url, offset: u64) -> io::Result<(Head, Body)> {
         let address = url.socket_addrs(|| None)?[0];
         let mut stream = TcpStream::connect(address).await?;
         let mut request = format!("GET {} HTTP/1.1\r\nHost: {address}\r\n", url.path());
         if offset > 0 {
             request += &format!("Range: bytes={offset}-\r\n");
-            if let Some(known) = known.filter(|known| !known.starts_with("W/")) {
-                request += &format!("If-Range: {known}\r\n");
-            }
         }
         request += "\r\n";
         stream.write_all(request.as_bytes()).await?;
@@ -141,22 +130,14 @@ impl Client {
 }
 
 #[async_trait]
-impl ImageSource for Client {
-    async fn open(&self, url: &Url, offset: u64, known: Option<&str>) -> Result<ImageStream, ImageError> {
+impl ImageSource for Gullible {
+    async fn open(&self, url: &Url, offset: u64, _: Option<&str>) -> Result<ImageStream, ImageError> {
         let shown = url.to_string();
         let io = |source: dragonfly_core::Source| ImageError::Io { url: shown.clone(), source };
-        let known = known.filter(|_| !self.gullible);
-        let (head, body) = Self::ask(url, offset, known).await.map_err(|error| io(error.into()))?;
-        let changed = known.is_some() && head.etag.as_deref() != known;
+        let (head, body) = Self::ask(url, offset).await.map_err(|error| io(error.into()))?;
         let total = match head.status {
-            200 | 206 if changed => return Err(ImageError::Changed { url: shown }),
-            200 if offset == 0 => head.length,
-            200 if self.gullible => None,
-            200 => return Err(ImageError::NoRange { url: shown }),
-            206 => match head.range {
-                Some((first, total)) if first == offset || self.gullible => total,
-                _ => return Err(io("another range than was asked for".into())),
-            },
+            200 => head.length.filter(|_| offset == 0),
+            206 => head.total,
             status @ (404 | 410) => return Err(ImageError::NotFound { url: shown, status }),
             416 => return Err(ImageError::Changed { url: shown }),
             500.. => return Err(io("the server is broken".into())),
