@@ -6,7 +6,12 @@
 mod support;
 
 use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use dragonfly_actions::run::builtin_on;
+use dragonfly_core::action::{ActionContext, Progress, ProgressSink};
 use dragonfly_core::testing::StaticImage;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
@@ -210,19 +215,51 @@ async fn nothing_is_written_when_the_image_cannot_fit_this_disk() {
     assert!(disk.bytes() == vec![0; 16 << 20]);
 }
 
+/// Takes away the room of a disk's first MiB, all but half of it, once the disk is being written.
+#[derive(Debug)]
+struct Shrinks {
+    file: PathBuf,
+}
+
+impl ProgressSink for Shrinks {
+    fn report(&self, _: Progress) {}
+
+    fn log(&self, line: &str) {
+        if !line.contains("trying again in") {
+            return;
+        }
+        // The old head is gone, and our mark is in its place.
+        let begun = || {
+            let disk = std::fs::read(&self.file).unwrap();
+            disk[0] == 0 && !matches!(disk[0xFF000], 0 | 0xA5)
+        };
+        while !begun() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let file = self.file.to_string_lossy();
+        sh("fallocate", &["--punch-hole", "--offset", "0", "--length", "1MiB", &file]);
+        std::fs::write(self.file.with_extension("fill"), vec![1; 1536 << 10]).unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fails_at_its_very_last_write_does_not_boot() {
     if !may_run() {
         return;
     }
     let raw: Vec<u8> = (0..8usize << 20).map(|n| (n / 977) as u8 | 1).collect();
-    // All but the first MiB fits, and of that the half.
-    let room = Room::new((7 << 10) + 512);
+    let room = Room::new(17 << 10);
     let disk = room.disk(16);
-    let run = Run::new();
-    run.images.set("/i", StaticImage::new(raw.clone()));
-    let error = run.step("image2disk", with(&disk, &sha256(&raw), json!({}))).await.unwrap_err();
-    assert!(error.to_string().contains("could not be written"), "{error}");
+    std::fs::write(&disk.node, vec![0xA5u8; 16 << 20]).unwrap();
+    disk.bytes();
+    let mut run = Run::new();
+    run.permit.overwrite = dragonfly_core::resource::hardware::Overwrite::All;
+    run.images.set("/i", StaticImage::new(raw.clone()).in_chunks_of(65_536).cut_after(&[7 << 20]));
+    let sink = Arc::new(Shrinks { file: disk.file.clone() });
+    let cx = ActionContext::new(&run.canceller, sink, Arc::new(run.images.clone()), run.permit.clone());
+    let planned = builtin_on(run.host.clone()).plan("image2disk", &with(&disk, &sha256(&raw), json!({}))).unwrap();
+    let error = planned.run(&cx).await.unwrap_err();
+    assert!(error.to_string().contains("did not reach it"), "{error}");
     assert_eq!(disk.bytes()[2 << 20..8 << 20], raw[2 << 20..], "it failed before its last write");
     assert!(boots_nothing(&disk));
 }
