@@ -19,6 +19,7 @@ pub mod inventory;
 pub mod lifecycle;
 pub mod mac;
 pub mod name;
+pub mod power;
 pub mod resource;
 pub mod secret;
 mod sighting;

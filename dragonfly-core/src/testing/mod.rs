@@ -6,6 +6,7 @@ mod clock;
 mod disk;
 mod images;
 mod limited;
+pub mod power;
 mod recorders;
 pub mod store;
 
