@@ -180,7 +180,11 @@ impl Controller {
             if !seen.insert(id) {
                 return Err(PowerError::Malformed { reason: "its list of sensors never ends".to_owned() }.into());
             }
-            let (next, record) = self.record(&mut reservation, id).await?;
+            let (next, record) = match self.record(&mut reservation, id).await {
+                // A repository without records.
+                Err(Failed::Code(0xcb)) if id == 0 => break,
+                found => found?,
+            };
             if let Some(record) = Record::parse(&record) {
                 let answer = match record.is_foreign {
                     true => Vec::new(),
