@@ -86,6 +86,23 @@ pub enum PowerError {
         /// How long it was given.
         after: Duration,
     },
+    /// What was asked for is nothing that this controller can do. Nothing was sent.
+    #[error("this controller cannot do `{what}`; it can: {can}")]
+    NotAble {
+        /// What was asked for.
+        what: &'static str,
+        /// What it can do, joined by commas.
+        can: String,
+    },
+    /// It was not asked, for it has refused this user and password before, and a further try may lock the account.
+    #[error(
+        "the controller refused this user and password {times} times and is not asked again, so that the account is not \
+         locked; put the right ones into the Secret"
+    )]
+    LockedOut {
+        /// How often.
+        times: u32,
+    },
     /// It said something that its protocol does not know.
     #[error("the controller's answer cannot be understood: {reason}")]
     Malformed {

@@ -6,10 +6,12 @@
 //!
 //! Whoever writes a driver proves it with `testing::power::check`.
 
+mod dispatch;
 mod drivers;
 mod error;
 #[cfg(feature = "ipmi")]
 pub mod ipmi;
+mod operation;
 #[cfg(feature = "wol")]
 pub mod wol;
 
@@ -21,8 +23,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+pub use dispatch::{Dispatcher, Limits, Target};
 pub use drivers::PowerDrivers;
 pub use error::PowerError;
+pub use operation::{Operation, Outcome};
 
 use crate::clock::Timestamp;
 use crate::secret::SecretString;

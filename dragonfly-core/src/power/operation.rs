@@ -1,0 +1,157 @@
+//! What people and the engine ask of a controller, and how one call of it goes.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{BootDevice, BootMode, BootOverride, LoggedEvent, PowerControl, PowerError, PowerState, Result, Sensor};
+
+/// One thing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Switch on, and see it on.
+    On,
+    /// Take the power away, and see it off.
+    Off,
+    /// Ask the operating system to shut down.
+    SoftOff,
+    /// Off and on again; what is off is switched on.
+    Cycle,
+    /// Reset; refused for a machine that is off.
+    Reset,
+    /// See whether it is on.
+    Status,
+    /// Set what it boots from; with `None`, as its firmware likes.
+    SetNextBoot(Option<BootOverride>),
+    /// See what it boots from.
+    NextBoot,
+    /// Light its lamp for so long, or put it out.
+    Identify(Option<Duration>),
+    /// Read its sensors.
+    Sensors,
+    /// Read the last so many entries of its log.
+    Events(usize),
+    /// Boot it from the network once, whatever it does now: boot device, cycle, verify. A controller that cannot
+    /// set a boot device leaves that to the firmware's own order; one that cannot cycle switches off and on, and one
+    /// that can do nothing but switch on does that.
+    NetworkBoot(Option<BootMode>),
+}
+
+impl Operation {
+    /// The word for it, as in commands.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::SoftOff => "soft",
+            Self::Cycle => "cycle",
+            Self::Reset => "reset",
+            Self::Status => "status",
+            Self::SetNextBoot(_) | Self::NextBoot => "boot-device",
+            Self::Identify(_) => "identify",
+            Self::Sensors => "sensors",
+            Self::Events(_) => "events",
+            Self::NetworkBoot(_) => "network-boot",
+        }
+    }
+
+    /// Whether doing it twice is the same as doing it once, so that it may be tried again after no answer.
+    pub fn is_repeatable(self) -> bool {
+        !matches!(self, Self::SoftOff | Self::Cycle | Self::Reset | Self::NetworkBoot(_))
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It was done, and seen where that is possible.
+    Done,
+    /// The machine is so.
+    State(PowerState),
+    /// It boots from this, says the controller.
+    Boot(Option<BootOverride>),
+    /// Its sensors.
+    Sensors(Vec<Sensor>),
+    /// The end of its log.
+    Events(Vec<LoggedEvent>),
+}
+
+/// How often a change of power is looked for.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// One try of an operation. `settle` is how long a change of power may take.
+pub(super) async fn carry_out(control: &dyn PowerControl, operation: Operation, settle: Duration) -> Result<Outcome> {
+    let able = control.abilities();
+    let not_able = || PowerError::NotAble { what: operation.word(), can: able.words().join(", ") };
+    match operation {
+        Operation::On => {
+            control.on().await?;
+            see(control, PowerState::On, settle).await?;
+        }
+        Operation::Off => {
+            able.off.ok_or_else(not_able)?.off().await?;
+            see(control, PowerState::Off, settle).await?;
+        }
+        Operation::SoftOff => able.soft_off.ok_or_else(not_able)?.soft_off().await?,
+        Operation::Cycle => {
+            able.cycle.ok_or_else(not_able)?.cycle().await?;
+            see(control, PowerState::On, settle).await?;
+        }
+        Operation::Reset => able.reset.ok_or_else(not_able)?.reset().await?,
+        Operation::Status => return Ok(Outcome::State(able.sense.ok_or_else(not_able)?.state().await?)),
+        Operation::SetNextBoot(boot) => {
+            let kept = able.next_boot.ok_or_else(not_able)?.set_next_boot(boot).await?;
+            return Ok(Outcome::Boot(kept));
+        }
+        Operation::NextBoot => return Ok(Outcome::Boot(able.next_boot.ok_or_else(not_able)?.next_boot().await?)),
+        Operation::Identify(lit) => able.identify.ok_or_else(not_able)?.identify(lit).await?,
+        Operation::Sensors => return Ok(Outcome::Sensors(able.sensors.ok_or_else(not_able)?.sensors().await?)),
+        Operation::Events(most) => return Ok(Outcome::Events(able.events.ok_or_else(not_able)?.events(most).await?)),
+        Operation::NetworkBoot(mode) => network_boot(control, mode, settle).await?,
+    }
+    Ok(Outcome::Done)
+}
+
+async fn network_boot(control: &dyn PowerControl, mode: Option<BootMode>, settle: Duration) -> Result<()> {
+    let able = control.abilities();
+    if let Some(next_boot) = able.next_boot {
+        let wish = BootOverride { mode, ..BootOverride::once(BootDevice::Pxe) };
+        let kept = next_boot.set_next_boot(Some(wish)).await?;
+        if kept.map(|kept| kept.device) != Some(BootDevice::Pxe) {
+            let reason = match kept {
+                Some(kept) => format!("it says that it boots from {kept}"),
+                None => "it says that nothing is set".to_owned(),
+            };
+            return Err(PowerError::Refused { what: "boot from the network".to_owned(), reason });
+        }
+    }
+    match (able.cycle, able.off) {
+        (Some(cycle), _) => cycle.cycle().await?,
+        (None, Some(off)) => {
+            off.off().await?;
+            see(control, PowerState::Off, settle).await?;
+            control.on().await?;
+        }
+        (None, None) => control.on().await?,
+    }
+    see(control, PowerState::On, settle).await
+}
+
+/// Looks until the machine is in this state: controllers say yes first and switch seconds later, or never. One that
+/// cannot look is believed.
+async fn see(control: &dyn PowerControl, wanted: PowerState, settle: Duration) -> Result<()> {
+    let Some(sense) = control.abilities().sense else { return Ok(()) };
+    let end = Instant::now() + settle;
+    loop {
+        let found = sense.state().await?;
+        if found == wanted {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(PowerError::NotDone { wanted, found, after: settle });
+        }
+        sleep(LOOK).await;
+    }
+}
