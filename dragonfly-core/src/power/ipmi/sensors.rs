@@ -259,11 +259,13 @@ mod tests {
         record
     }
 
+    /// Units, function, M, B, exponents, reading, value, unit.
+    type Case = ([u8; 3], u8, u16, u16, u8, u8, Option<f64>, &'static str);
+
     #[test]
     fn readings_become_values() {
         let two = |value: i16| value as u16 & 0x3ff;
-        // Units, function, M, B, exponents, reading, value, unit.
-        let table: [([u8; 3], u8, u16, u16, u8, u8, Option<f64>, &str); 9] = [
+        let table: [Case; 9] = [
             ([0, 1, 0], 0, 1, 0, 0, 42, Some(42.0), "degrees C"),
             ([0x80, 1, 0], 0, 1, 0, 0, 0xf6, Some(-10.0), "degrees C"),
             ([0x40, 1, 0], 0, 1, 0, 0, 0xf5, Some(-10.0), "degrees C"),

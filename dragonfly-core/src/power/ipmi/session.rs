@@ -271,7 +271,7 @@ impl Stop {
     fn into_error(self, login: &Login) -> PowerError {
         match self {
             Self::Error(error) | Self::Mixed(error) => error,
-            Self::Fault(Fault::Password | Fault::Status(0x0d | 0x0e | 0x0f)) => PowerError::Unauthorised,
+            Self::Fault(Fault::Password | Fault::Status(0x0d..=0x0f)) => PowerError::Unauthorised,
             Self::Fault(Fault::Status(0x09 | 0x0a)) => {
                 PowerError::Forbidden { what: format!("work with the privilege {}", login.privilege) }
             }
