@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use url::Url;
 
-use crate::Source;
+use crate::{Source, fields};
 
 /// What went wrong with a step, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
@@ -394,13 +394,13 @@ pub fn parse_params<P: DeserializeOwned>(action: &'static str, params: &Value) -
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let parsed = {
-        let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+        let mut note = |path: serde_ignored::Path<'_>| unknown.push((path.to_string(), fields::steps(&path)));
         let inner = serde_path_to_error::Deserializer::new(params, &mut track);
         serde_ignored::deserialize::<_, _, P>(inner, &mut note)
     };
     let mut problems: Vec<ActionError> = unknown
         .into_iter()
-        .map(|path| ActionError::Invalid { action, path, problem: "there is no such field".to_owned() })
+        .map(|(path, steps)| ActionError::Invalid { action, path, problem: fields::no_such_field::<P>(&steps) })
         .collect();
     match parsed {
         Ok(params) if problems.is_empty() => Ok(params),

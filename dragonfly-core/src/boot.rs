@@ -128,6 +128,8 @@ pub struct Decision {
 pub struct Facts {
     /// Where in its life the machine is; `None` when it is unknown or never reported.
     pub phase: Option<Phase>,
+    /// An agent has reported what this machine is.
+    pub reported: bool,
     /// It was found with an operating system that we did not install.
     pub adopted: bool,
     /// A person's word, or the engine's, that nothing is to be done to it.
@@ -179,6 +181,9 @@ pub fn decide(facts: &Facts) -> (Fate, String) {
         Some(Phase::Registered) if facts.adopted => {
             (Fate::Local, "adopted: it carries an operating system that was there before us".to_owned())
         }
+        Some(Phase::Registered) if !facts.reported => {
+            (Fate::Discover, "no agent has seen this machine yet: one is to look at it".to_owned())
+        }
         Some(Phase::Registered) => (Fate::Discover, "registered: its agent waits for an assignment".to_owned()),
         Some(Phase::Assigned | Phase::Provisioning) => match (&facts.authorised, &facts.unauthorised) {
             (Some(workflow), _) => {
@@ -188,6 +193,9 @@ pub fn decide(facts: &Facts) -> (Fate, String) {
             (None, None) => (Fate::Hold, "not authorised: no assign or reimage stands behind this".to_owned()),
         },
         Some(Phase::Ready) => (Fate::Local, "ready: what was installed is to run".to_owned()),
+        Some(Phase::Error) if !facts.reported => {
+            (Fate::Discover, "in error, and no agent has seen this machine yet: one is to look at it".to_owned())
+        }
         Some(Phase::Error) => (Fate::Discover, "in error: its agent waits for retry or a person".to_owned()),
         Some(Phase::Held) => (Fate::Hold, "held until a person releases it".to_owned()),
     }
@@ -238,6 +246,7 @@ mod tests {
     fn facts(phase: Option<Phase>) -> Facts {
         Facts {
             phase,
+            reported: true,
             adopted: false,
             hold: None,
             conflict: None,
@@ -268,6 +277,16 @@ mod tests {
             let (fate, _) = decide(&Facts { authorised: Some("w".into()), ..facts(phase) });
             let may = matches!(phase, Some(Phase::Assigned | Phase::Provisioning));
             assert_eq!(matches!(fate, Fate::Image { .. }), may, "{phase:?} with authorisation");
+        }
+    }
+
+    #[test]
+    fn an_agent_that_was_never_there_does_not_wait() {
+        for phase in [Phase::Registered, Phase::Error] {
+            let (seen, never) = (facts(Some(phase)), Facts { reported: false, ..facts(Some(phase)) });
+            assert!(decide(&seen).1.contains("its agent waits"), "{phase}");
+            assert!(decide(&never).1.contains("no agent has seen this machine"), "{phase}");
+            assert_eq!(decide(&seen).0, decide(&never).0, "{phase}: the words differ, not the fate");
         }
     }
 

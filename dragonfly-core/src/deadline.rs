@@ -162,6 +162,11 @@ pub fn of(machine: &Hardware, heard: Option<Timestamp>, limits: Limits) -> Optio
     let status = &machine.status;
     let is = |kind: &str, wanted| condition(&status.conditions, kind).is_some_and(|c| c.status == wanted);
     let booting = is("Booted", ConditionStatus::Unknown);
+    if machine.spec.hold.is_some() {
+        // Whatever it was to do, a person has stopped it, and nothing says since when.
+        let row = of_phase(Some(Phase::Held), false, false);
+        return row.map(|Row { owner, cause, then, .. }| Waits { owner, until: None, cause, then });
+    }
     let Row { owner, limit, cause, then } = of_phase(status.phase, is("Adopted", ConditionStatus::True), booting)?;
     let since = status.phase_since.or(machine.metadata.creation_timestamp);
     let until = match limit {
@@ -217,6 +222,13 @@ mod tests {
         machine.status.phase = Some(Phase::Error);
         assert_eq!(until(&machine, Some(at(5000))), Some(at(1000 + 24 * 3600)));
         let waits = of(&machine, None, limits);
+        let held = {
+            let mut held = machine.clone();
+            held.spec.hold = Some("fan".to_owned());
+            of(&held, None, limits)
+        };
+        assert_eq!(held.map(|w| (w.owner, w.until)), Some((Owner::Operator, None)));
+        assert!(held.is_some_and(|w| w.cause.contains("release it")), "{held:?}");
         assert!(waits.is_some_and(|w| w.is_over(at(1000 + 24 * 3600)) && !w.is_over(at(1000))));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dragonfly_core::action::{ActionError, Problem, TemplateChecker, parse_params};
+use dragonfly_core::near::did_you_mean;
 use dragonfly_core::resource::TemplateSpec;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -203,11 +204,9 @@ impl TemplateChecker for Catalog {
 impl Catalog {
     fn unknown(&self, name: &str) -> String {
         let names = self.names();
-        let near = names.iter().find(|known| distance(known, name) <= 2);
-        match near {
-            Some(near) => format!("no action is called `{name}`; did you mean `{near}`?"),
-            None => format!("no action is called `{name}`; there are: {}", names.join(", ")),
-        }
+        let meant = did_you_mean(name, names.iter().copied());
+        let meant = meant.unwrap_or_else(|| format!("there are: {}", names.join(", ")));
+        format!("no action is called `{name}`; {meant}")
     }
 }
 
@@ -348,22 +347,6 @@ fn missing(
         }
         _ => None,
     }
-}
-
-/// How many letters differ (optimal string alignment), for short names.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().take(40).collect());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut corner = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let up = row[j + 1];
-            row[j + 1] = (corner + usize::from(x != y)).min(up + 1).min(row[j] + 1);
-            corner = up;
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ fn every_wrong_thing_is_named_with_its_place() {
         (json!([{"name": "a", "action": "image2disk"}]), "actions[0].with: missing field `url`"),
         (
             json!([{"name": "a", "action": "writefile", "with": {"target": "root", "path": "/a", "contents": "x"}}]),
-            "actions[0].with.contents: there is no such field",
+            "actions[0].with.contents: there is no such field; did you mean `content`?",
         ),
         (
             json!([{"name": "a", "action": "writefile", "with": {"target": "root", "path": "/a"}}]),

@@ -56,6 +56,7 @@ impl Engine {
         };
         Facts {
             phase: status.phase,
+            reported: status.inventory.is_some(),
             adopted: holds(ADOPTED).is_some() && self.inner.settings.discovery == boot::Discovery::Local,
             hold: machine.spec.hold.clone().filter(|_| self.keeps(Rule::Hold)).or_else(|| {
                 // The phase holds it; the condition says why.
@@ -152,6 +153,7 @@ impl Engine {
 fn unknown() -> Facts {
     Facts {
         phase: None,
+        reported: false,
         adopted: false,
         hold: None,
         conflict: None,

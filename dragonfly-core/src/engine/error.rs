@@ -13,10 +13,12 @@ use crate::workflow::IllegalRun;
 #[non_exhaustive]
 pub enum EngineError {
     /// There is no such object or machine.
-    #[error("{what} does not exist")]
+    #[error("{what} does not exist{}", after_semicolon(hint))]
     NotFound {
         /// Which.
         what: String,
+        /// What was perhaps meant, or how to see what there is; may be empty.
+        hint: String,
     },
     /// What was given is wrong. Nothing has been changed.
     #[error("{}", told(.0))]
@@ -87,6 +89,10 @@ pub enum EngineError {
     Store(StoreError),
 }
 
+fn after_semicolon(hint: &str) -> String {
+    if hint.is_empty() { String::new() } else { format!("; {hint}") }
+}
+
 fn told(problems: &[Problem]) -> String {
     problems.iter().map(|p| format!("{}: {}", p.path, p.problem)).collect::<Vec<_>>().join("\n")
 }
@@ -94,7 +100,7 @@ fn told(problems: &[Problem]) -> String {
 impl From<StoreError> for EngineError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::NotFound { key } => Self::NotFound { what: key.to_string() },
+            StoreError::NotFound { key } => Self::NotFound { what: key.to_string(), hint: String::new() },
             other => Self::Store(other),
         }
     }

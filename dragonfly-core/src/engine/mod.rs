@@ -23,6 +23,7 @@ mod fill;
 mod hello;
 mod home;
 mod logs;
+mod network;
 mod operate;
 pub mod render;
 mod report;
@@ -34,6 +35,8 @@ pub mod settle;
 mod sweep;
 mod timeline;
 mod token;
+mod unknown;
+mod values;
 mod why;
 mod work;
 
@@ -44,6 +47,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::watch;
 use url::Url;
 
@@ -105,9 +109,17 @@ impl Default for Settings {
 }
 
 /// Makes links to this server's own images, as `/images/debian.raw.zst`, that a machine can fetch.
+#[async_trait]
 pub trait ImageLinks: fmt::Debug + Send + Sync + 'static {
     /// The whole URL, with whatever proves that it may be fetched.
     fn link(&self, server: &Url, path: &str) -> String;
+
+    /// What is wrong with the image behind this path and what to do, if it cannot be fetched now. Asked before a
+    /// machine is authorised. Whoever does not know keeps this.
+    async fn missing(&self, path: &str) -> Option<String> {
+        let _ = path;
+        None
+    }
 }
 
 /// Links without proof: for an image directory that is open to all.

@@ -1,6 +1,7 @@
 //! What operators ask for: assign, reimage, retry, abort, protect, hold, release.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -8,13 +9,14 @@ use ulid::Ulid;
 use super::boot::{ADOPTED, CONFLICT};
 use super::restore::RESTORED;
 use super::rules::Rule;
-use super::{Engine, EngineError, Result};
+use super::{Engine, EngineError, Result, values};
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::hardware::{Authorisation, Overwrite};
 use crate::resource::template::ValueSource;
 use crate::resource::workflow::StepStatus;
 use crate::resource::{
-    ConditionStatus, Hardware, HardwareSpec, Template, TemplateSpec, Workflow, WorkflowSpec, condition, set_condition,
+    ConditionStatus, Hardware, HardwareSpec, Kind, Template, TemplateSpec, Workflow, WorkflowSpec, condition,
+    set_condition,
 };
 use crate::workflow::{self, RunEvent, RunState};
 
@@ -53,7 +55,7 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound`; `Protected`; `Illegal` while another workflow runs; `Invalid` when the template
-    /// makes no plan on this machine; `WouldDestroy` when an operating system was found on it and
+    /// makes no plan on this machine, a value is unset or unknown, or an image of this server is not there; `WouldDestroy` when an operating system was found on it and
     /// nothing says that it may go.
     pub async fn assign(&self, machine: &str, request: AssignRequest, by: &str) -> Result<Workflow> {
         let name = self.resolve(machine)?;
@@ -72,17 +74,33 @@ impl Engine {
     /// # Errors
     /// As [`assign`](Self::assign).
     pub async fn reimage(&self, machine: &str, request: ReimageRequest, by: &str) -> Result<Workflow> {
+        let (name, request) = self.as_assignment(machine, request)?;
+        self.authorise(&name, request, by).await
+    }
+
+    /// Whether [`reimage`](Self::reimage) would be taken now: gives the template that it would install. Nothing is
+    /// changed, so that a person can be asked before anything is.
+    ///
+    /// # Errors
+    /// As [`assign`](Self::assign).
+    pub async fn check_reimage(&self, machine: &str, request: ReimageRequest) -> Result<String> {
+        let (name, request) = self.as_assignment(machine, request)?;
+        self.admissible(&name, &request).await?;
+        Ok(request.template)
+    }
+
+    fn as_assignment(&self, machine: &str, request: ReimageRequest) -> Result<(String, AssignRequest)> {
         let name = self.resolve(machine)?;
         let object = self.machine(&name)?;
         let template = request.template.or_else(|| object.status.installed.clone()).ok_or_else(|| {
             EngineError::Illegal { why: format!("nothing was installed on {name} from here; say which template") }
         })?;
         let overwrite = request.overwrite.unwrap_or(Overwrite::All);
-        self.authorise(&name, AssignRequest { template, values: request.values, overwrite }, by).await
+        Ok((name, AssignRequest { template, values: request.values, overwrite }))
     }
 
-    async fn authorise(&self, name: &str, request: AssignRequest, by: &str) -> Result<Workflow> {
-        let _guard = self.lock(name).await;
+    /// The machine and the template, if the one may have the other now.
+    async fn admissible(&self, name: &str, request: &AssignRequest) -> Result<(Arc<Hardware>, Arc<Template>)> {
         let machine = self.machine(name)?;
         if machine.spec.protected && self.keeps(Rule::Protection) {
             return Err(EngineError::Protected { machine: name.to_owned() });
@@ -105,19 +123,33 @@ impl Engine {
                 _ => format!("{name} is held; release it first"),
             },
         })?;
-        let template: std::sync::Arc<Template> = self
+        let template = self
             .inner
             .cache
             .get::<TemplateSpec>(&request.template)
-            .ok_or_else(|| EngineError::NotFound { what: format!("Template `{}`", request.template) })?;
+            .ok_or_else(|| self.not_found(Kind::TEMPLATE, &request.template))?;
+        let unused = values::unused_values(&request.template, &template.spec, &request.values);
+        if !unused.is_empty() {
+            return Err(EngineError::Invalid(unused));
+        }
         let problems = self.problems_on(&machine, &template.spec, &request.values);
         if !problems.is_empty() {
             return Err(EngineError::Invalid(problems));
+        }
+        let missing = self.missing_images(&machine, &template.spec, &request.values).await;
+        if !missing.is_empty() {
+            return Err(EngineError::Invalid(missing));
         }
         let foreign = condition(&machine.status.conditions, ADOPTED).filter(|c| c.status == ConditionStatus::True);
         if let (Some(found), Overwrite::Blank) = (foreign, &request.overwrite) {
             return Err(EngineError::WouldDestroy { machine: name.to_owned(), what: found.message.clone() });
         }
+        Ok((machine, template))
+    }
+
+    async fn authorise(&self, name: &str, request: AssignRequest, by: &str) -> Result<Workflow> {
+        let _guard = self.lock(name).await;
+        let (machine, template) = self.admissible(name, &request).await?;
         let now = self.now();
         let ulid = Ulid::from_parts(now.unix_millis().max(0) as u64, random_80()?);
         let steps = template
@@ -372,11 +404,8 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn machine(&self, name: &str) -> Result<std::sync::Arc<Hardware>> {
-        self.inner
-            .cache
-            .get::<HardwareSpec>(name)
-            .ok_or_else(|| EngineError::NotFound { what: format!("machine `{name}`") })
+    pub(super) fn machine(&self, name: &str) -> Result<Arc<Hardware>> {
+        self.inner.cache.get::<HardwareSpec>(name).ok_or_else(|| self.not_found(Kind::HARDWARE, name))
     }
 
     /// Whether a run is under way on a machine.

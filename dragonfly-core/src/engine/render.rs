@@ -1,14 +1,17 @@
 //! Fills `{{ ... }}` in a template's strings, after the YAML has been read and only inside values:
 //! what a machine says of itself can never become structure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::value::{Enumerator, Object};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::action::Problem;
 use crate::inventory::Inventory;
+use crate::near::{did_you_mean, nearest, question};
 use crate::resource::{Hardware, TemplateSpec};
 
 /// Steps of the template machine that one string may take.
@@ -71,44 +74,189 @@ impl<'a> MachineFacts<'a> {
 
 /// The template with every string filled, or everything that could not be.
 pub fn render(template: &TemplateSpec, facts: &Facts<'_>) -> Result<TemplateSpec, Vec<Problem>> {
-    let mut env = Environment::new();
-    env.set_undefined_behavior(UndefinedBehavior::Strict);
-    env.set_fuel(Some(FUEL));
-    let context = minijinja::Value::from(minijinja::value::Serde(facts));
+    let pen = Pen::new(facts);
     let mut problems = Vec::new();
     let mut rendered = template.clone();
-    for (index, action) in rendered.actions.iter_mut().enumerate() {
-        fill(&env, &context, &mut action.with, &format!("actions[{index}].with"), &mut problems);
-    }
+    each_text(&mut rendered, &mut |path, _, text| match pen.fill(text) {
+        Ok(filled) => *text = filled,
+        Err(unfilled) => problems.push(Problem { path: path.to_owned(), problem: unfilled.to_string() }),
+    });
     if problems.is_empty() { Ok(rendered) } else { Err(problems) }
 }
 
-fn fill(env: &Environment<'_>, context: &minijinja::Value, value: &mut Value, path: &str, problems: &mut Vec<Problem>) {
-    match value {
-        Value::String(text) if text.contains("{{") || text.contains("{%") => match env.render_str(text, context) {
-            Ok(filled) if filled.len() <= MAX_OUTPUT => *text = filled,
-            Ok(filled) => problems.push(Problem {
-                path: path.to_owned(),
-                problem: format!("this becomes {} bytes; at most {MAX_OUTPUT} are taken", filled.len()),
-            }),
-            Err(error) => {
-                problems.push(Problem {
-                    path: path.to_owned(),
-                    problem: format!("`{{{{ }}}}` cannot be filled: {}", words(&error)),
-                });
+/// Calls `what` with every string of a template's parameters: its path, the name of its field, itself.
+pub(super) fn each_text(template: &mut TemplateSpec, what: &mut impl FnMut(&str, &str, &mut String)) {
+    fn walk(value: &mut Value, path: &str, field: &str, what: &mut impl FnMut(&str, &str, &mut String)) {
+        match value {
+            Value::String(text) => what(path, field, text),
+            Value::Array(items) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    walk(item, &format!("{path}[{index}]"), field, what);
+                }
             }
-        },
-        Value::Array(items) => {
-            for (index, item) in items.iter_mut().enumerate() {
-                fill(env, context, item, &format!("{path}[{index}]"), problems);
+            Value::Object(fields) => {
+                for (key, item) in fields.iter_mut() {
+                    walk(item, &format!("{path}.{key}"), key, what);
+                }
             }
+            _ => {}
         }
-        Value::Object(fields) => {
-            for (key, item) in fields.iter_mut() {
-                fill(env, context, item, &format!("{path}.{key}"), problems);
-            }
+    }
+    for (index, action) in template.actions.iter_mut().enumerate() {
+        walk(&mut action.with, &format!("actions[{index}].with"), "", what);
+    }
+}
+
+/// Why a string could not be filled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unfilled {
+    /// It uses a value that nobody has set.
+    #[error(
+        "`values.{name}` is not set; give it with --value {name}=..., or set it under `values` of the template{near}"
+    )]
+    Unset {
+        /// Which.
+        name: String,
+        /// One of nearly the same name that is set.
+        near: String,
+    },
+    /// It uses something that is not there.
+    #[error("`{name}` is not known of this machine{near}")]
+    Unknown {
+        /// What.
+        name: String,
+        /// What was perhaps meant.
+        near: String,
+    },
+    /// It becomes too long.
+    #[error("this becomes {0} bytes; at most {MAX_OUTPUT} are taken")]
+    TooLong(usize),
+    /// The template engine's words.
+    #[error("`{{{{ }}}}` cannot be filled: {0}")]
+    Failed(String),
+}
+
+/// Fills strings with the facts of one machine.
+pub(super) struct Pen {
+    env: Environment<'static>,
+    context: minijinja::Value,
+    values: Arc<Values>,
+}
+
+impl Pen {
+    /// With these facts and no others.
+    pub(super) fn new(facts: &Facts<'_>) -> Self {
+        Self::with(facts, minijinja::Value::from(minijinja::value::Serde(facts.inventory)))
+    }
+
+    /// For a machine that no agent has seen: its inventory may turn out to hold anything.
+    pub(super) fn unseen(facts: &Facts<'_>) -> Self {
+        Self::with(facts, minijinja::Value::from_object(Anything))
+    }
+
+    fn with(facts: &Facts<'_>, inventory: minijinja::Value) -> Self {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        env.set_fuel(Some(FUEL));
+        let values = Arc::new(Values { known: facts.values.clone(), missed: Mutex::default() });
+        let seen = minijinja::Value::from(minijinja::value::Serde(facts));
+        let context = minijinja::context! {
+            values => minijinja::Value::from_dyn_object(Arc::clone(&values)),
+            inventory,
+            ..seen
+        };
+        Self { env, context, values }
+    }
+
+    /// The text with everything filled in.
+    pub(super) fn fill(&self, text: &str) -> Result<String, Unfilled> {
+        if !is_filled_in(text) {
+            return Ok(text.to_owned());
         }
-        _ => {}
+        self.values.forget();
+        match self.env.render_str(text, &self.context) {
+            Ok(filled) if filled.len() <= MAX_OUTPUT => Ok(filled),
+            Ok(filled) => Err(Unfilled::TooLong(filled.len())),
+            Err(error) if error.kind() == ErrorKind::UndefinedError => Err(self.undefined(text, &error)),
+            Err(error) => Err(Unfilled::Failed(words(&error))),
+        }
+    }
+
+    /// Names what a text uses and nobody knows.
+    fn undefined(&self, text: &str, error: &minijinja::Error) -> Unfilled {
+        let after_semicolon = |question: Option<String>| question.map(|q| format!("; {q}")).unwrap_or_default();
+        if let Some(name) = self.values.missed() {
+            let near = after_semicolon(did_you_mean(&name, self.values.known.keys().map(String::as_str)));
+            return Unfilled::Unset { name, near };
+        }
+        let mut names: Vec<String> = references(text).into_iter().collect();
+        names.sort_unstable();
+        let unknown = names.into_iter().find(|name| {
+            let found = name.split('.').try_fold(self.context.clone(), |at, part| at.get_attr(part).ok());
+            found.is_none_or(|found| found.is_undefined())
+        });
+        let Some(name) = unknown else { return Unfilled::Failed(words(error)) };
+        // Compared by the last part alone: what stands before it is there.
+        let (before, last) = name.rsplit_once('.').map_or(("", name.as_str()), |(before, last)| (before, last));
+        let parts = before.split('.').filter(|part| !part.is_empty());
+        let holder = parts.clone().try_fold(self.context.clone(), |at, part| at.get_attr(part).ok());
+        let keys: Vec<_> = holder.and_then(|holder| holder.try_iter().ok()).into_iter().flatten().collect();
+        let near = nearest(last, keys.iter().filter_map(|key| key.as_str())).into_iter();
+        let near = near.map(|key| parts.clone().chain([key]).collect::<Vec<_>>().join("."));
+        let near = after_semicolon(question(near));
+        Unfilled::Unknown { name, near }
+    }
+}
+
+/// Whether anything is to be filled into a text.
+pub(super) fn is_filled_in(text: &str) -> bool {
+    text.contains("{{") || text.contains("{%")
+}
+
+/// What a text refers to: `values.role`, `machine.name`; a bare `values` when it is not known which.
+pub(super) fn references(text: &str) -> HashSet<String> {
+    let env = Environment::new();
+    env.template_from_str(text).map(|template| template.undeclared_variables(true)).unwrap_or_default()
+}
+
+/// The template's values, with the last one that was asked for and is not there.
+#[derive(Debug)]
+struct Values {
+    known: BTreeMap<String, String>,
+    missed: Mutex<Option<String>>,
+}
+
+impl Values {
+    fn forget(&self) {
+        *self.missed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn missed(&self) -> Option<String> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Object for Values {
+    fn get_value(self: &Arc<Self>, key: &minijinja::Value) -> Option<minijinja::Value> {
+        let name = key.as_str()?;
+        let found = self.known.get(name).map(minijinja::Value::from);
+        let missed = found.is_none().then(|| name.to_owned());
+        *self.missed.lock().unwrap_or_else(PoisonError::into_inner) = missed;
+        found
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.known.keys().map(minijinja::Value::from).collect())
+    }
+}
+
+/// Has every field, each of the same kind.
+#[derive(Debug)]
+struct Anything;
+
+impl Object for Anything {
+    fn get_value(self: &Arc<Self>, _: &minijinja::Value) -> Option<minijinja::Value> {
+        Some(minijinja::Value::from_object(Self))
     }
 }
 
@@ -169,8 +317,26 @@ mod tests {
     fn what_is_not_there_is_an_error_with_its_path() {
         let problems = run(json!({ "files": [{ "content": "{{ values.missing }}" }] })).unwrap_err();
         assert_eq!(problems[0].path, "actions[0].with.files[0].content");
-        assert!(problems[0].problem.contains("undefined"), "{}", problems[0].problem);
-        assert!(run(json!({ "c": "{{ machine.nmae }}" })).is_err());
+        let said = |text: &str| run(json!({ "c": text })).unwrap_err().remove(0).problem;
+        assert_eq!(
+            said("{{ values.missing }}"),
+            "`values.missing` is not set; give it with --value missing=..., or set it under `values` of the template"
+        );
+        assert!(said("{{ values.rloe }}").ends_with("; did you mean `role`?"), "{}", said("{{ values.rloe }}"));
+        assert!(said("{{ values['my-key'] }}").contains("`values.my-key` is not set"));
+        let said_of_machine = said("{{ machine.nmae }}");
+        assert_eq!(said_of_machine, "`machine.nmae` is not known of this machine; did you mean `machine.name`?");
+        assert!(said("{{ machnie.name }}").contains("`machnie.name` is not known"));
+        assert!(said("{{ serverr }}").contains("did you mean `server`?"), "{}", said("{{ serverr }}"));
+        assert!(said("{{ inventory.system.vendor }}").contains("`inventory.system.vendor` is not known"));
+    }
+
+    #[test]
+    fn a_value_may_have_a_default_in_the_text() {
+        let filled = run(json!({ "c": "{{ values.missing | default('none') }} {{ values.role }}" })).unwrap();
+        assert_eq!(filled["c"], "none db");
+        assert_eq!(run(json!({ "c": "{% for v in values %}{{ v }}{% endfor %}" })).unwrap()["c"], "role");
+        assert_eq!(run(json!({ "c": "{% if values.x is defined %}a{% else %}b{% endif %}" })).unwrap()["c"], "b");
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Engine {
     pub async fn get(&self, kind: Kind, name: &str) -> Result<Record> {
         let key = Key::new(kind, name);
         let found = self.inner.store.get(&key).await?;
-        found.map(|r| self.shown(r)).ok_or_else(|| EngineError::NotFound { what: key.to_string() })
+        found.map(|r| self.shown(r)).ok_or_else(|| self.not_found(kind, name))
     }
 
     /// Objects of one kind, ordered by name; `limit` 0 is all.
@@ -125,7 +125,7 @@ impl Engine {
         let record = self.checked(object)?;
         let key = Key::new(record.kind, record.metadata.name.clone());
         if self.inner.store.get(&key).await?.is_none() {
-            return Err(EngineError::NotFound { what: key.to_string() });
+            return Err(self.not_found(key.kind, &key.name));
         }
         Ok(self.apply_one(record, by).await?.record)
     }
@@ -139,7 +139,7 @@ impl Engine {
         let _guard = self.lock(name).await;
         for _ in 0..16 {
             let found = self.inner.store.get(&key).await?;
-            let record = found.ok_or_else(|| EngineError::NotFound { what: key.to_string() })?;
+            let record = found.ok_or_else(|| self.not_found(kind, name))?;
             self.may_delete(&record)?;
             match self.inner.store.delete(&key, &record.metadata.resource_version).await {
                 Ok(()) => {

@@ -16,6 +16,9 @@ use crate::lifecycle::Phase;
 use crate::resource::{Condition, Hardware, HardwareSpec, WorkflowSpec};
 use crate::workflow::RunState;
 
+/// What is said of a machine of which the engine has nothing to say.
+const NEVER_REPORTED: &str = "its agent has never reported";
+
 /// Why a machine does what it does.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -84,7 +87,7 @@ impl Engine {
                 decision,
                 phase: None,
                 phase_since: None,
-                message: "its agent has never reported".to_owned(),
+                message: NEVER_REPORTED.to_owned(),
                 conditions: Vec::new(),
                 workflow: None,
                 agent_heard: None,
@@ -120,7 +123,10 @@ impl Engine {
             decision,
             phase: machine.status.phase,
             phase_since: machine.status.phase_since,
-            message: machine.status.message.clone(),
+            message: match machine.status.message.as_str() {
+                "" => NEVER_REPORTED.to_owned(),
+                said => said.to_owned(),
+            },
             conditions: machine.status.conditions.clone(),
             workflow,
             agent_heard: self.inner.sessions.last(&name),

@@ -8,7 +8,7 @@ use super::{Engine, EngineError, Result};
 use crate::action::{Permit, Problem};
 use crate::boot::Fate;
 use crate::lifecycle::{self, PhaseEvent};
-use crate::resource::{Hardware, HardwareSpec, Workflow, WorkflowSpec};
+use crate::resource::{Hardware, HardwareSpec, Kind, Workflow, WorkflowSpec};
 use crate::wire::{Ask, Failure, Orders, Work, WorkStep};
 use crate::workflow::{self, RunEvent, RunState, StepState};
 
@@ -179,12 +179,15 @@ impl Engine {
                 Owner::Several(names) => Err(EngineError::Illegal {
                     why: format!("{mac} belongs to {}; name one of them", names.join(" and ")),
                 }),
-                Owner::Nobody => Err(EngineError::NotFound { what: format!("a machine with the card {mac}") }),
+                Owner::Nobody => Err(EngineError::NotFound {
+                    what: format!("a machine with the card {mac}"),
+                    hint: "boot it from the network, or look at dragonfly get machines -o wide".to_owned(),
+                }),
             };
         }
         let named =
             self.inner.cache.all::<HardwareSpec>().into_iter().find(|m| m.spec.display_name.eq_ignore_ascii_case(word));
-        named.map(|m| m.name().to_owned()).ok_or_else(|| EngineError::NotFound { what: format!("machine `{word}`") })
+        named.map(|m| m.name().to_owned()).ok_or_else(|| self.not_found(Kind::HARDWARE, word))
     }
 }
 

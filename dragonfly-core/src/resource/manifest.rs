@@ -15,7 +15,8 @@ use super::{
     API_VERSION, HardwareSpec, Kind, MAX_OBJECT_BYTES, Metadata, NetworkSpec, Record, SecretSpec, Spec, TemplateSpec,
     WorkflowSpec,
 };
-use crate::name;
+use crate::near::did_you_mean;
+use crate::{fields, name};
 use located::Located;
 
 /// One object as somebody wrote it.
@@ -123,7 +124,11 @@ fn object(value: Value, located: &Located) -> Result<Record, ManifestError> {
     let kind = match object.remove("kind") {
         Some(Value::String(word)) => match Kind::ALL.into_iter().find(|k| k.name == word) {
             Some(kind) => kind,
-            None => return Err(fail(at("kind", format!("there is no kind `{word}`; there are {}", kinds())))),
+            None => {
+                let meant = did_you_mean(&word, Kind::ALL.iter().map(|k| k.name));
+                let meant = meant.unwrap_or_else(|| format!("there are {}", kinds()));
+                return Err(fail(at("kind", format!("there is no kind `{word}`; {meant}"))));
+            }
         },
         Some(other) => return Err(fail(at("kind", format!("it is {other}; write one of {}", kinds())))),
         None => return Err(fail(at("", format!("kind is missing; write one of {}", kinds())))),
@@ -152,7 +157,9 @@ fn object(value: Value, located: &Located) -> Result<Record, ManifestError> {
     let spec = check_spec(kind, spec, &mut problems);
     object.remove("status");
     for field in object.keys() {
-        problems.push((field.clone(), "there is no such field".to_owned()));
+        let known = ["apiVersion", "kind", "metadata", "spec"];
+        let meant = did_you_mean(field, known).unwrap_or_else(|| format!("there are: {}", known.join(", ")));
+        problems.push((field.clone(), format!("there is no such field; {meant}")));
     }
     match (metadata, spec) {
         (Some(metadata), Some(spec)) if problems.is_empty() => Ok(Record { kind, metadata, spec, status: Value::Null }),
@@ -190,12 +197,12 @@ fn strict<T: DeserializeOwned>(root: &str, value: Value, problems: &mut Vec<(Str
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let parsed = {
-        let mut note = |path: serde_ignored::Path<'_>| unknown.push(located::bracketed(&path));
+        let mut note = |path: serde_ignored::Path<'_>| unknown.push((located::bracketed(&path), fields::steps(&path)));
         let inner = serde_path_to_error::Deserializer::new(value, &mut track);
         serde_ignored::deserialize::<_, _, T>(inner, &mut note)
     };
     let before = problems.len();
-    problems.extend(unknown.into_iter().map(|path| (join(path), "there is no such field".to_owned())));
+    problems.extend(unknown.into_iter().map(|(path, steps)| (join(path), fields::no_such_field::<T>(&steps))));
     match parsed {
         Ok(parsed) => (problems.len() == before).then_some(parsed),
         Err(error) => {
@@ -250,7 +257,7 @@ spec:
         let text = GOOD.replace("action: image2disk", "acton: image2disk").replace("dhcp: full", "dhcp: always");
         let told = problems(&text);
         assert_eq!(told.len(), 3, "{told:?}");
-        assert_eq!(told[0], "line 8: spec.actions[0].acton: there is no such field");
+        assert_eq!(told[0], "line 8: spec.actions[0].acton: there is no such field; did you mean `action`?");
         assert!(told[1].contains("missing field `action`"), "{told:?}");
         assert!(told[2].starts_with("line 17: spec.dhcp: unknown variant `always`"), "{told:?}");
     }
@@ -260,6 +267,8 @@ spec:
         assert!(problems("a: 1\na: 2\n")[0].contains("line"), "a key twice");
         assert!(problems("{")[0].contains("line"));
         assert_eq!(problems(""), ["there is no object in it"]);
+        assert!(problems(&GOOD.replacen("spec:", "specs:", 1)).join("").contains("did you mean `spec`?"));
+        assert!(problems(&GOOD.replace("kind: Network", "kind: Netwrok"))[0].ends_with("did you mean `Network`?"));
         assert!(problems("- 1")[0].contains("apiVersion"));
         assert!(problems("kind: Template")[0].contains("apiVersion is missing"));
         assert!(
@@ -280,5 +289,7 @@ spec:
         let hardware = "apiVersion: dragonfly.computer/v1\nkind: Hardware\nmetadata: {name: a}\nspec:\n  bmc:\n    address: ipmi://root:calvin@10.0.0.1\n";
         assert!(problems(hardware)[0].starts_with("line 6: spec.bmc.address: a password does not belong here"));
         assert!(!problems(hardware)[0].contains("calvin"));
+        let held = "{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {name: a}, spec: {hold: ' '}}";
+        assert!(problems(held)[0].contains("spec.hold: say why"), "{:?}", problems(held));
     }
 }

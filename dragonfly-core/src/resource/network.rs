@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, NoStatus, Resource, Spec};
+use super::{Condition, Kind, Resource, Spec};
 
 /// One network segment on which boot services answer. Without one, DHCP is off.
 pub type Network = Resource<NetworkSpec>;
@@ -56,6 +56,18 @@ pub struct NetworkSpec {
     pub unified_kernel: bool,
 }
 
+/// The condition that the boot services answer on a Network.
+pub const SERVED: &str = "Served";
+
+/// How a Network fares.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NetworkStatus {
+    /// [`SERVED`]: whether boot services answer there, and why not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
 /// What DHCP does on a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -91,5 +103,5 @@ const fn yes() -> bool {
 
 impl Spec for NetworkSpec {
     const KIND: Kind = Kind::NETWORK;
-    type Status = NoStatus;
+    type Status = NetworkStatus;
 }

@@ -167,6 +167,25 @@ pub fn boots(entries: &[Arc<Entry>]) -> Vec<&[Arc<Entry>]> {
     out
 }
 
+/// Whether it may happen to a machine that is off: what people do to it, and what follows from that alone.
+fn needs_no_machine(entry: &Entry) -> bool {
+    const DEEDS: [&str; 12] = [
+        "object.applied",
+        "object.deleted",
+        "workflow.assigned",
+        "workflow.retried",
+        "workflow.aborted",
+        "machine.protected",
+        "machine.held",
+        "machine.released",
+        "machine.overdue",
+        "machine.settled",
+        "machine.error",
+        "workflow.failed",
+    ];
+    matches!(&entry.what, What::Told { kind, .. } if DEEDS.contains(&kind.as_ref()))
+}
+
 /// An entry as it is shown: with its words, and the seconds since its boot began.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -175,9 +194,9 @@ pub struct Line {
     pub id: u64,
     /// As [`Entry::time`].
     pub time: Timestamp,
-    /// Counts the boots that the timeline holds, from 1.
+    /// Counts the boots that the timeline holds, from 1; 0 for what was done before the first.
     pub boot: usize,
-    /// Seconds since that boot began.
+    /// Seconds since that boot began; 0 before the first.
     pub seconds: f64,
     /// As [`Entry::kind`].
     #[serde(rename = "type")]
@@ -196,14 +215,17 @@ pub struct Line {
 
 /// A timeline as it is shown.
 pub fn lines(entries: &[Arc<Entry>]) -> Vec<Line> {
-    let numbered = boots(entries).into_iter().enumerate();
-    numbered
+    let before = entries.iter().take_while(|entry| needs_no_machine(entry)).count();
+    let (before, since) = entries.split_at(before);
+    let numbered = boots(since).into_iter().enumerate().map(|(index, boot)| (index + 1, boot));
+    std::iter::once((0, before))
+        .chain(numbered)
         .flat_map(|(number, boot)| {
-            let begun = boot.first().map(|first| first.time);
+            let begun = boot.first().map(|first| first.time).filter(|_| number > 0);
             boot.iter().map(move |entry| Line {
                 id: entry.id,
                 time: entry.time,
-                boot: number + 1,
+                boot: number,
                 seconds: begun.map_or(0.0, |begun| entry.time.since(begun).as_secs_f64()),
                 kind: entry.kind().to_owned(),
                 mac: entry.mac,
@@ -247,5 +269,24 @@ mod tests {
         let placed: Vec<_> = lines.iter().map(|line| (line.boot, line.seconds as u64)).collect();
         assert_eq!(placed, [(1, 0), (1, 4), (1, 4), (1, 5), (1, 6), (2, 0), (3, 0)]);
         assert!(boots(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_a_person_did_before_the_first_boot_is_in_no_boot() {
+        let told = |kind: &'static str| What::Told { kind: kind.into(), message: String::new() };
+        let all = [
+            entry(1, 0, told("object.applied")),
+            entry(2, 60, told("workflow.assigned")),
+            entry(3, 100, asks(Asker::Firmware)),
+            entry(4, 101, told("machine.registered")),
+            entry(5, 160, told("machine.protected")),
+            entry(6, 900, asks(Asker::Firmware)),
+        ];
+        let placed =
+            |all: &[Arc<Entry>]| -> Vec<_> { lines(all).iter().map(|line| (line.boot, line.seconds as u64)).collect() };
+        assert_eq!(placed(&all), [(0, 0), (0, 0), (1, 0), (1, 1), (1, 60), (2, 0)]);
+        assert_eq!(placed(&all[..2]), [(0, 0), (0, 0)]);
+        // A machine that is at work when the server starts has booted.
+        assert_eq!(placed(&[entry(1, 0, told("step.began"))]), [(1, 0)]);
     }
 }

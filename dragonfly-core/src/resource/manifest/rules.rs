@@ -27,6 +27,9 @@ pub(super) fn hardware(spec: &HardwareSpec) -> Problems {
                 .to_owned(),
         ));
     }
+    if spec.hold.as_ref().is_some_and(|why| why.trim().is_empty()) {
+        problems.push(("hold".to_owned(), "say why it is held, or leave this out".to_owned()));
+    }
     if let Some(console) = &spec.console
         && !console.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b',' | b'/'))
     {
