@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::sockets::{Incoming, Interface, PacketSocket};
-use super::{Served, Shared};
+use super::{Served, Shared, outlook};
 use crate::dhcp::auto::Step;
 use crate::dhcp::judge::Arrival;
 use crate::dhcp::packet::{Kind, MAX_SIZE, option};
@@ -100,9 +100,8 @@ impl Listener {
             return Some(self.shared.segment(served, incoming.local));
         }
         let interface = self.interface.as_ref()?;
-        let here = |s: &&Arc<Served>| interface.addresses.iter().any(|a| s.spec.subnet.contains(a));
-        let served = self.served.iter().find(of_client);
-        let served = served.or_else(|| self.served.iter().find(here)).or_else(|| self.served.first())?;
+        let lead = || self.served.get(outlook::leads(&self.served, |s| &s.spec, &interface.addresses)?);
+        let served = self.served.iter().find(of_client).or_else(lead)?;
         let own = interface.addresses.iter().find(|a| served.spec.subnet.contains(*a));
         Some(self.shared.segment(served, own.or_else(|| interface.addresses.first()).copied()?))
     }

@@ -8,6 +8,7 @@
 mod advertise;
 mod conflict;
 mod dhcp;
+mod outlook;
 mod served;
 mod sockets;
 mod tftp;
@@ -30,6 +31,8 @@ use url::Url;
 use crate::dhcp::{ConflictProbe, LeaseError, LeaseStore, Mode, Responder, Segment};
 use crate::tftp::Limits;
 use crate::{Base, BootFiles};
+use outlook::Outlook;
+pub use outlook::warnings;
 pub use served::NetworkStatus;
 use served::Served;
 use sockets::{Interface, PacketSocket};
@@ -239,16 +242,12 @@ impl Shared {
         let mut problems: HashMap<String, String> = HashMap::new();
         for one in &served {
             let name = one.spec.interface.as_str();
-            match interfaces.iter().find(|i| i.name == name) {
-                Some(interface) if !interface.addresses.is_empty() => {
+            match outlook::usable(name, &interfaces) {
+                Ok(interface) => {
                     let entry = wanted.entry(name.to_owned()).or_insert_with(|| (Some(interface.clone()), vec![]));
                     entry.1.push(one.clone());
                 }
-                Some(_) => drop(problems.insert(name.to_owned(), format!("interface {name} has no IPv4 address"))),
-                None => {
-                    let why = unknown.clone().unwrap_or_else(|| format!("there is no interface {name} that is up"));
-                    problems.insert(name.to_owned(), why);
-                }
+                Err(why) => drop(problems.insert(name.to_owned(), unknown.clone().unwrap_or(why))),
             }
         }
         if !served.is_empty() {
@@ -289,8 +288,14 @@ impl Shared {
                 }
             }
         }
-        let status: Vec<_> =
-            served.iter().map(|s| s.status(problems.get(s.spec.interface.as_str()).cloned())).collect();
+        let all: Vec<_> = served.iter().map(|s| (s.name.as_str(), &s.spec)).collect();
+        let status: Vec<_> = served
+            .iter()
+            .map(|s| match problems.get(s.spec.interface.as_str()) {
+                Some(problem) => s.status(&Outlook::Not(problem.clone())),
+                None => s.status(&outlook::beside((&s.name, &s.spec), &all, &interfaces)),
+            })
+            .collect();
         self.status.send_if_modified(|old| {
             for new in status.iter().filter(|new| !old.contains(new)) {
                 let mode = new.mode.map_or("not served", Mode::word);

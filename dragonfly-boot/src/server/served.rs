@@ -6,6 +6,7 @@ use std::time::Duration;
 use dragonfly_core::resource::network::{DhcpMode, Network, NetworkSpec};
 use tokio::time::Instant;
 
+use super::outlook::Outlook;
 use crate::dhcp::Mode;
 use crate::dhcp::auto::Auto;
 
@@ -68,16 +69,17 @@ impl Served {
         }
     }
 
-    pub(super) fn status(&self, problem: Option<String>) -> NetworkStatus {
+    pub(super) fn status(&self, outlook: &Outlook) -> NetworkStatus {
         let network = self.name.clone();
-        match problem {
-            Some(reason) => NetworkStatus { network, mode: None, reason },
-            None => {
-                let reason = self.with_auto(|auto, _| auto.reason()).unwrap_or_else(|| "as set".to_owned());
-                let reason = self.pool_problem().map_or(reason.clone(), |problem| format!("{reason}; {problem}"));
-                NetworkStatus { network, mode: Some(self.mode()), reason }
-            }
-        }
+        let partly = match outlook {
+            Outlook::Not(reason) => return NetworkStatus { network, mode: None, reason: reason.clone() },
+            Outlook::Partly(words) => Some(words.clone()),
+            Outlook::Good => None,
+        };
+        let reason = self.with_auto(|auto, _| auto.reason()).unwrap_or_else(|| "as set".to_owned());
+        let words: Vec<String> =
+            [Some(reason), self.pool_problem().map(str::to_owned), partly].into_iter().flatten().collect();
+        NetworkStatus { network, mode: Some(self.mode()), reason: words.join("; ") }
     }
 }
 
@@ -97,11 +99,11 @@ mod tests {
         let served = Served::new(&network("a", &auto)).unwrap();
         assert_eq!(served.mode(), Mode::Proxy);
         served.with_auto(|auto, _| auto.foreign(Ipv4Addr::new(10, 0, 0, 9)));
-        assert!(served.status(None).reason.contains("10.0.0.9"));
+        assert!(served.status(&Outlook::Good).reason.contains("10.0.0.9"));
         let pool = |start: &str, end: &str| {
             let pool = serde_json::json!({"start": start, "end": end});
             let spec = serde_json::json!({"interface": "eth0", "dhcp": "full", "subnet": "10.0.0.0/24", "pool": pool});
-            Served::new(&network("a", &spec)).unwrap().status(None).reason
+            Served::new(&network("a", &spec)).unwrap().status(&Outlook::Good).reason
         };
         assert_eq!(pool("10.0.0.5", "10.0.0.9"), "as set");
         assert!(pool("10.0.0.9", "10.0.0.5").contains("ends before"));
