@@ -9,6 +9,7 @@ use axum::response::Response;
 use axum::routing::any;
 use dragonfly_boot::http::{BootHttp, LocalAddr, PeerAddr};
 use dragonfly_boot::server::NetworkStatus;
+use dragonfly_core::resource::Network;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
@@ -42,6 +43,11 @@ impl Services {
     pub fn problems(&self) -> Vec<String> {
         let failing = self.networks().into_iter().filter(|network| network.mode.is_none());
         failing.map(|network| format!("network {} is not answered: {}", network.network, network.reason)).collect()
+    }
+
+    /// What a person should know of each of these Networks before it is answered: its name and a warning.
+    pub fn warnings(&self, networks: &[Network]) -> Vec<(String, String)> {
+        dragonfly_boot::server::warnings(networks)
     }
 
     /// Everything under `/boot`.

@@ -18,13 +18,16 @@ pub mod cli;
 pub mod config;
 mod files;
 pub mod http;
+pub mod images;
 mod leases;
 pub mod listen;
 pub mod mage_build;
 pub mod metrics;
+mod networks;
 pub mod serve;
 mod stall;
 pub mod tls;
 pub mod view;
+mod yaml;
 
 pub use http::app;

@@ -26,10 +26,11 @@ use crate::auth::{Auth, TOKEN_FILE};
 use crate::boot::Services;
 use crate::config::Config;
 use crate::http::{App, Parts};
+use crate::images::Images;
 use crate::leases::RedbLeases;
 use crate::listen::{self, Limits};
 use crate::metrics::{Counted, Meters, Timed};
-use crate::{config, files, http, tls};
+use crate::{config, files, http, networks, tls};
 
 /// The store, in the data directory.
 pub(crate) const STORE_FILE: &str = "dragonfly.redb";
@@ -96,12 +97,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
         server_pin: tls.pin.clone(),
         ..Settings::default()
     };
+    let images = Arc::new(Images::new(Arc::clone(&auth), &config.images));
     let restored = store.is_restored().await.context("the store cannot be read")?;
     let timed = Arc::new(Timed::new(Arc::new(store.clone()), Arc::clone(&meters)));
     let engine = Engine::builder(timed, key, checker())
         .clock(clock)
         .settings(settings)
-        .images(Arc::clone(&auth) as _)
+        .images(Arc::clone(&images) as _)
         .logs(data.join("logs"))
         .restored(restored)
         .build()
@@ -132,7 +134,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
         auth,
         meters,
         boot: Services::new(boot_http),
-        images: Arc::new(BootFiles::new(&config.images)),
+        images: images.files(),
         store: Some(store.clone()),
         names,
         mode: config.mode,
@@ -187,6 +189,7 @@ impl Server {
         let (provider, observer) = (Arc::clone(&self.counted), self.counted);
         let boot = BootServer::start(boot, provider, self.leases, observer, self.boot_files, stop.clone()).await?;
         self.app.boot.running(boot.status());
+        parts.spawn(networks::tell_served(self.app.engine.clone(), boot.status(), stop.clone()));
         parts.spawn(boot.join());
         let (engine, cancel) = (self.app.engine.clone(), stop.clone());
         parts.spawn(async move { engine.run(cancel).await });

@@ -33,7 +33,7 @@ pub struct Machine {
     pub model: String,
     /// When anything was last heard from it.
     pub last_seen: Option<Timestamp>,
-    /// What it is to run, runs, or has been given.
+    /// What it is to run, runs, or carries.
     pub template: Option<String>,
     /// How far its run has come.
     pub run: Option<Run>,
@@ -92,12 +92,21 @@ fn line(hardware: &Hardware, workflow: Option<&Workflow>, live: Option<(u32, usi
         address: status.address,
         model: model.into_iter().flatten().collect::<Vec<_>>().join(" "),
         last_seen: status.last_seen,
-        template: workflow.map(|w| w.spec.template.clone()).or_else(|| status.installed.clone()),
+        template: template(hardware, workflow),
         run: workflow.map(|w| run(w, live)),
         protected: spec.protected,
         hold: spec.hold.clone(),
         adopted,
     }
+}
+
+/// What a machine is to run or runs; else what is installed on it, unless a run that was called off has begun to
+/// write over it.
+fn template(hardware: &Hardware, workflow: Option<&Workflow>) -> Option<String> {
+    let open = workflow.filter(|w| !w.status.state.is_final());
+    let begun = |w: &Workflow| w.status.steps.iter().any(|step| step.state != StepState::Pending);
+    let spoilt = workflow.is_some_and(|w| w.status.state == RunState::Aborted && begun(w));
+    open.map(|w| w.spec.template.clone()).or_else(|| hardware.status.installed.clone().filter(|_| !spoilt))
 }
 
 /// The name with capitals, if it has one.
@@ -244,6 +253,35 @@ mod tests {
         for (states, live, want, step) in table {
             let run = run(&workflow(states), *live);
             assert_eq!((run.percent, run.step.as_deref()), (*want, *step), "{states:?} {live:?}");
+        }
+    }
+
+    #[test]
+    fn the_template_is_what_it_is_to_run_or_carries() {
+        use RunState as R;
+        use StepState as S;
+        type Case = (Option<R>, &'static [S], Option<&'static str>, Option<&'static str>);
+        let table: &[Case] = &[
+            (None, &[], None, None),
+            (None, &[], Some("old"), Some("old")),
+            (Some(R::Pending), &[S::Pending], Some("old"), Some("t")),
+            (Some(R::Running), &[S::Running], Some("old"), Some("t")),
+            (Some(R::Failed), &[S::Failed], None, Some("t")),
+            (Some(R::Held), &[S::Running], None, Some("t")),
+            (Some(R::Succeeded), &[S::Succeeded], Some("t"), Some("t")),
+            (Some(R::Aborted), &[S::Pending], None, None),
+            (Some(R::Aborted), &[S::Pending], Some("old"), Some("old")),
+            (Some(R::Aborted), &[S::Succeeded, S::Running], Some("old"), None),
+        ];
+        for (state, steps, installed, want) in table {
+            let mut hardware = Hardware::new("m", Default::default());
+            hardware.status.installed = installed.map(str::to_owned);
+            let run = state.map(|state| {
+                let mut run = workflow(steps);
+                run.status.state = state;
+                run
+            });
+            assert_eq!(template(&hardware, run.as_ref()).as_deref(), *want, "{state:?} {steps:?} {installed:?}");
         }
     }
 

@@ -204,13 +204,17 @@ pub(super) enum Command {
         off: bool,
     },
     /// Do nothing to machines: they boot from their disks
+    #[command(
+        after_help = "Examples:\n  dragonfly hold CensusAbleQualityParent --reason \"fan replaced on Friday\"\n  \
+        dragonfly hold 52:54:00:ab:cd:01 52:54:00:ab:cd:02"
+    )]
     Hold {
         /// Their names in any spelling, or MACs
         #[arg(required = true)]
         machines: Vec<String>,
-        /// Why, for whoever finds it held
-        #[arg(long)]
-        reason: String,
+        /// Why, for whoever finds it held [default: by an operator]
+        #[arg(long, value_name = "WORDS")]
+        reason: Option<String>,
     },
     /// Settle a hold or an identity in conflict
     Release {
@@ -277,6 +281,14 @@ pub(super) enum Command {
     },
     /// Print a one-time link that signs a browser in
     Login,
+    /// Print completions for a shell
+    #[command(after_help = "Examples:\n  source <(dragonfly completions bash)\n  \
+        dragonfly completions zsh > ~/.zfunc/_dragonfly\n  \
+        dragonfly completions fish > ~/.config/fish/completions/dragonfly.fish")]
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
     /// Say the memorable name of a MAC
     #[command(after_help = "Example:\n  dragonfly name 52:54:00:ab:cd:01      CensusAbleQualityParent")]
     Name {

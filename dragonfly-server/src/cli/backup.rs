@@ -1,9 +1,11 @@
 //! `backup` and `restore`.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use dragonfly_core::resource::Kind;
 use dragonfly_core::store::redb;
 
 use super::client::Client;
@@ -33,16 +35,50 @@ pub(super) async fn backup(client: &Client, out: &Out, to: &Path) -> anyhow::Res
     Ok(out.line(&format!("{}  {}", to.display(), crate::view::bytes(bytes)))?)
 }
 
+/// `3 machines, 1 template`; of what there is something.
+fn counted(objects: &BTreeMap<String, u64>) -> String {
+    let words = objects.iter().filter(|(_, count)| **count > 0).map(|(plural, count)| {
+        let word = if plural == Kind::HARDWARE.plural { "machines" } else { plural.as_str() };
+        format!("{count} {}", if *count == 1 { word.trim_end_matches('s') } else { word })
+    });
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { "it held no objects".to_owned() } else { words.join(", ") }
+}
+
 /// Makes a data directory's store from a backup, if there is none.
 pub(super) async fn restore(out: &Out, from: &Path, data: &Path) -> anyhow::Result<()> {
     files::create_dir(data).with_context(|| format!("the data directory {} cannot be made", data.display()))?;
     let to = data.join(STORE_FILE);
+    anyhow::ensure!(
+        !to.exists(),
+        "{} is there already, and a store is never overwritten: stop its server and move it away first",
+        to.display()
+    );
     let restored = redb::restore(from, &to).await?;
-    for (plural, count) in restored.objects.iter().filter(|(_, count)| **count > 0) {
-        out.line(&format!("{count} {plural}"))?;
-    }
+    out.line(&format!("{} was restored from {}: {}", to.display(), from.display(), counted(&restored.objects)))?;
     if !data.join("sealing.key").exists() {
-        output::note("no sealing.key is here: put the old one back before the server starts, or its secrets are lost");
+        output::note(&format!(
+            "Put the old sealing.key into {} before the server starts, or the secrets are lost.",
+            data.display()
+        ));
     }
+    out.line(&format!(
+        "Next: start the server with dragonfly --data {}. Machines that had work under way are held then; look at them, \
+         then dragonfly release them.",
+        data.display()
+    ))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_in_words() {
+        let objects = |pairs: &[(&str, u64)]| pairs.iter().map(|(plural, n)| ((*plural).to_owned(), *n)).collect();
+        let all = objects(&[("hardware", 3), ("networks", 0), ("templates", 1), ("workflows", 2)]);
+        assert_eq!(counted(&all), "3 machines, 1 template, 2 workflows");
+        assert_eq!(counted(&objects(&[("hardware", 0)])), "it held no objects");
+    }
 }

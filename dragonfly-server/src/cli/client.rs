@@ -37,6 +37,11 @@ enum Token {
     None(String),
 }
 
+/// The server has no such thing: its words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotThere(String);
+
 impl Client {
     pub(super) fn new(target: Target) -> anyhow::Result<Self> {
         let server = target.server;
@@ -160,6 +165,7 @@ fn refused(status: u16, body: &[u8]) -> anyhow::Error {
             "the server does not take this token; the right one is in the file {TOKEN_FILE} of its data directory: \
              name it with DRAGONFLY_TOKEN_FILE, or run as a user who may read it"
         ),
+        404 if !said.is_empty() => anyhow::Error::new(NotThere(said.to_owned())),
         _ if said.is_empty() => anyhow!("the server answered {status} and did not say why"),
         _ => anyhow!("{said}"),
     }

@@ -5,14 +5,16 @@ mod backup;
 mod client;
 mod objects;
 mod output;
+mod rows;
 mod timeline;
+mod usage;
 mod verbs;
 mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 pub use args::Cli;
 use args::{Command, MageCommand};
@@ -28,6 +30,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help goes to stdout with 0, mistakes to stderr with 2.
             let code = if error.use_stderr() { 2 } else { 0 };
+            let error = usage::plain(error, std::env::args_os().skip(1));
             let _ = error.print();
             return ExitCode::from(code);
         }
@@ -42,10 +45,16 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    // The name of a MAC and Mage's files need no server.
+    // The name of a MAC, completions and Mage's files need no server.
     match &cli.command {
         Some(Command::Name { mac }) => {
             Out::stdout().line(&dragonfly_core::name::memorable(*mac))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "dragonfly", &mut script);
+            Out::stdout().raw(&String::from_utf8_lossy(&script))?;
             return Ok(ExitCode::SUCCESS);
         }
         Some(Command::Boot) => {
@@ -109,9 +118,13 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Abort { machines } => verbs::each(&client, &out, &machines, "abort", "is called off").await?,
         Command::Release { machines } => verbs::each(&client, &out, &machines, "release", "is released").await?,
         Command::Protect { machines, off } => verbs::protect(&client, &out, &machines, !off).await?,
-        Command::Hold { machines, reason } => verbs::hold(&client, &out, &machines, &reason).await?,
+        Command::Hold { machines, reason } => verbs::hold(&client, &out, &machines, reason.as_deref()).await?,
         // Answered above.
-        Command::Name { .. } | Command::Boot | Command::Mage { .. } | Command::Restore { .. } => {}
+        Command::Name { .. }
+        | Command::Boot
+        | Command::Completions { .. }
+        | Command::Mage { .. }
+        | Command::Restore { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use dragonfly_core::clock::{Clock as _, SystemClock, Timestamp};
+use dragonfly_core::near::did_you_mean;
 use dragonfly_core::resource::{Kind, manifest};
 use serde_json::{Value, json};
 
 use super::args::Format;
 use super::client::Client;
-use super::output::Out;
+use super::output::{self, Out};
+use super::rows::{rows, served};
 use crate::view::{self, Machine};
 
 /// The kind a person means; machines are hardware.
@@ -20,8 +22,11 @@ fn kind(word: &str) -> anyhow::Result<Kind> {
     }
     // `workflow` as well as `workflows`.
     let found = Kind::find(word);
-    let known = "machines, templates, workflows, networks, secrets";
-    found.with_context(|| format!("`{word}` is not a kind of object; there are: {known}"))
+    found.with_context(|| {
+        let known = ["machines", "templates", "workflows", "networks", "secrets"];
+        let meant = did_you_mean(word, known).unwrap_or_else(|| format!("there are: {}", known.join(", ")));
+        format!("`{word}` is not a kind of object; {meant}")
+    })
 }
 
 const GROUP: [&str; 3] = ["apis", "dragonfly.computer", "v1"];
@@ -183,71 +188,8 @@ pub(super) fn progress(machine: &Machine) -> Option<String> {
     Some(format!("{}%{step}{detail}", run.percent))
 }
 
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn rows(kind: Kind, objects: &[Value], wide: bool, now: Timestamp) -> (Vec<&'static str>, Vec<Vec<String>>) {
-    let count = |object: &Value, pointer: &str| match object.pointer(pointer) {
-        Some(Value::Array(items)) => items.len(),
-        Some(Value::Object(map)) => map.len(),
-        _ => 0,
-    };
-    let age = |object: &Value| {
-        let made = object.pointer("/metadata/creationTimestamp").cloned().unwrap_or_default();
-        serde_json::from_value(made).map_or_else(|_| "-".to_owned(), |then| view::ago(now, then))
-    };
-    let list = |object: &Value, pointer: &str| {
-        let items = object.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
-    };
-    let cells = |o: &Value| -> Vec<String> {
-        let t = |p: &str| text(o, p).to_owned();
-        match kind {
-            Kind::TEMPLATE => vec![count(o, "/spec/actions").to_string(), t("/spec/description")],
-            Kind::WORKFLOW => {
-                let state = match text(o, "/status/state") {
-                    "" => "Pending".to_owned(),
-                    state => state.to_owned(),
-                };
-                let attempt = o.pointer("/status/attempt").and_then(Value::as_u64).unwrap_or(0);
-                let mut cells = vec![t("/spec/hardware"), t("/spec/template"), state, attempt.to_string()];
-                if wide {
-                    cells.push(t("/status/message"));
-                }
-                cells
-            }
-            Kind::NETWORK => {
-                let pool = match (text(o, "/spec/pool/start"), text(o, "/spec/pool/end")) {
-                    ("", _) => "-".to_owned(),
-                    (start, end) => format!("{start}-{end}"),
-                };
-                let mut cells = vec![t("/spec/interface"), t("/spec/dhcp"), t("/spec/subnet"), pool];
-                if wide {
-                    cells.extend([t("/spec/router"), list(o, "/spec/dns")]);
-                }
-                cells
-            }
-            _ => vec![list(o, "/spec/keys")],
-        }
-    };
-    let mut head = vec!["NAME"];
-    head.extend(match (kind, wide) {
-        (Kind::TEMPLATE, _) => vec!["ACTIONS", "DESCRIPTION"],
-        (Kind::WORKFLOW, false) => vec!["MACHINE", "TEMPLATE", "STATE", "ATTEMPT"],
-        (Kind::WORKFLOW, true) => vec!["MACHINE", "TEMPLATE", "STATE", "ATTEMPT", "MESSAGE"],
-        (Kind::NETWORK, false) => vec!["INTERFACE", "DHCP", "SUBNET", "POOL"],
-        (Kind::NETWORK, true) => vec!["INTERFACE", "DHCP", "SUBNET", "POOL", "ROUTER", "DNS"],
-        _ => vec!["KEYS"],
-    });
-    head.push("AGE");
-    let rows = objects.iter().map(|o| {
-        let mut row = vec![text(o, "/metadata/name").to_owned()];
-        row.extend(cells(o));
-        row.push(age(o));
-        row
-    });
-    (head, rows.collect())
 }
 
 pub(super) async fn describe(client: &Client, out: &Out, what: &str, name: &str) -> anyhow::Result<()> {
@@ -258,30 +200,45 @@ pub(super) async fn describe(client: &Client, out: &Out, what: &str, name: &str)
         super::verbs::why(client, out, &name, Format::Table).await?;
         out.line("")?;
     }
+    if kind == Kind::NETWORK {
+        let (served, why) = served(&object);
+        out.line(&format!("Served: {served} ({why})"))?;
+        out.line("")?;
+    }
     Ok(out.yaml(&object)?)
 }
 
 pub(super) async fn apply(client: &Client, out: &Out, files: &[PathBuf], format: Format) -> anyhow::Result<()> {
-    for (name, text) in read(files)? {
-        let answer = client.post_text(&["dragonfly", "v1", "apply"], text).await.context(name)?;
+    for (name, manifests) in read(files)? {
+        let answer = client.post_text(&["dragonfly", "v1", "apply"], manifests).await.context(name)?;
         let items = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+        let warnings = warnings(&items);
         if matches!(format, Format::Json | Format::Yaml | Format::Name) {
             let objects: Vec<Value> =
                 items.into_iter().filter_map(|mut i| i.get_mut("object").map(Value::take)).collect();
             let single = objects.len() == 1;
             write(out, objects, single, format)?;
+            warnings.iter().for_each(|warning| output::note(warning));
             continue;
         }
         for item in &items {
-            let kind = text_of(item, "/object/kind").to_lowercase();
-            out.line(&format!("{kind}/{} {}", text_of(item, "/object/metadata/name"), text_of(item, "/change")))?;
+            let kind = text(item, "/object/kind").to_lowercase();
+            out.line(&format!("{kind}/{} {}", text(item, "/object/metadata/name"), text(item, "/change")))?;
         }
+        warnings.iter().for_each(|warning| output::note(warning));
     }
     Ok(())
 }
 
-fn text_of<'a>(item: &'a Value, pointer: &str) -> &'a str {
-    text(item, pointer)
+/// What a person should know of objects that were taken all the same. It goes to standard error, whatever the format.
+fn warnings(items: &[Value]) -> Vec<String> {
+    let mut all = Vec::new();
+    for item in items {
+        let name = format!("{}/{}", text(item, "/object/kind").to_lowercase(), text(item, "/object/metadata/name"));
+        let given = item.get("warnings").and_then(Value::as_array).into_iter().flatten();
+        all.extend(given.filter_map(Value::as_str).map(|warning| format!("warning: {name}: {warning}")));
+    }
+    all
 }
 
 pub(super) async fn delete(
@@ -352,6 +309,7 @@ mod tests {
         }
         assert_eq!(kind("tpl").unwrap(), Kind::TEMPLATE);
         assert!(kind("pods").unwrap_err().to_string().contains("templates"));
+        assert!(kind("templets").unwrap_err().to_string().ends_with("did you mean `templates`?"));
     }
 
     #[test]

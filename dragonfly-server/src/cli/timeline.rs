@@ -49,7 +49,7 @@ pub(super) async fn timeline(
 struct Place {
     run: u64,
     after: u64,
-    boot: u64,
+    boot: Option<u64>,
 }
 
 impl Place {
@@ -78,13 +78,17 @@ fn show(out: &Out, place: &mut Place, answer: &Value, format: Format) -> anyhow:
             continue;
         }
         let boot = line.get("boot").and_then(Value::as_u64).unwrap_or_default();
-        if boot != place.boot {
-            place.boot = boot;
-            out.line(&format!("--- boot {boot}"))?;
+        if place.boot != Some(boot) {
+            place.boot = Some(boot);
+            out.line(&heading(boot))?;
         }
         out.line(&words(line))?;
     }
     Ok(())
+}
+
+fn heading(boot: u64) -> String {
+    if boot == 0 { "--- before its first boot".to_owned() } else { format!("--- boot {boot}") }
 }
 
 /// One entry as a line: when, how long after the boot began, what.
@@ -96,7 +100,10 @@ fn words(line: &Value) -> String {
         _ => String::new(),
     };
     let (time, kind, message) = (to_millis(text("time")), text("type"), text("message"));
-    format!("{time}  {seconds:+10.3} s  {kind:<18}  {message}{times}").trim_end().to_owned()
+    // Before the first boot there is nothing to count from.
+    let booted = line.get("boot").and_then(Value::as_u64) != Some(0);
+    let after = if booted { format!("{seconds:+10.3} s") } else { " ".repeat(12) };
+    format!("{time}  {after}  {kind:<18}  {message}{times}").trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -111,6 +118,13 @@ mod tests {
             "message": "firmware asks",
         });
         assert_eq!(words(&line), "2026-11-21T09:00:01.500      +1.250 s  dhcp.discover       firmware asks (3 times)");
+    }
+
+    #[test]
+    fn what_was_done_before_the_first_boot_has_a_heading_and_no_seconds() {
+        let line = json!({ "time": "2026-11-21T09:00:01Z", "boot": 0, "seconds": 0.0, "type": "object.applied", "message": "m" });
+        assert_eq!(words(&line), "2026-11-21T09:00:01.000                object.applied      m");
+        assert_eq!([heading(0), heading(2)], ["--- before its first boot", "--- boot 2"]);
     }
 
     #[test]

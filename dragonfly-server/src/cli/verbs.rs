@@ -19,7 +19,23 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 
 async fn verb(client: &Client, machine: &str, verb: &str, body: &Value) -> anyhow::Result<Value> {
     let path = [MACHINES[0], MACHINES[1], MACHINES[2], machine, verb];
-    client.post(&path, body).await.with_context(|| machine.to_owned())
+    client.post(&path, body).await.map_err(|error| about(machine, error))
+}
+
+/// An error that says which machine it is about, once.
+fn about(machine: &str, error: anyhow::Error) -> anyhow::Error {
+    let named = error.to_string().to_lowercase().contains(&machine.to_lowercase());
+    if named { error } else { error.context(machine.to_owned()) }
+}
+
+/// Fails when one of several machines does not exist: nothing is done to the others then.
+async fn all_known(client: &Client, machines: &[String]) -> anyhow::Result<()> {
+    if machines.len() > 1 {
+        for machine in machines {
+            client.get(&[MACHINES[0], MACHINES[1], MACHINES[2], machine], &[]).await.context("nothing was done")?;
+        }
+    }
+    Ok(())
 }
 
 /// `KEY=VALUE`, several of them.
@@ -49,6 +65,7 @@ pub(super) async fn assign(
     disks: &[String],
     yes: bool,
 ) -> anyhow::Result<()> {
+    all_known(client, machines).await?;
     let overwrite = overwrite(disks).unwrap_or_default();
     if overwrite != Overwrite::Blank && !yes {
         let which = if overwrite == Overwrite::All {
@@ -75,13 +92,18 @@ pub(super) async fn reimage(
     disks: &[String],
     yes: bool,
 ) -> anyhow::Result<()> {
-    if !yes {
-        for machine in machines {
-            show_disks(client, out, machine).await?;
-        }
-        ask(&format!("What is on the disks of {} will be lost. Go on?", machines.join(", ")))?;
-    }
+    all_known(client, machines).await?;
     let body = json!({ "template": template, "values": values(given)?, "overwrite": overwrite(disks) });
+    if !yes {
+        // Refusals come before the question, and all of the question on one stream.
+        for machine in machines {
+            let path = [MACHINES[0], MACHINES[1], MACHINES[2], machine, "reimage", "check"];
+            let would = client.post(&path, &body).await.map_err(|error| about(machine, error))?;
+            let whole = client.get(&[MACHINES[0], MACHINES[1], MACHINES[2], machine], &[]).await?;
+            loses(&whole, text(&would, "/template")).iter().for_each(|line| output::note(line));
+        }
+        ask("What is on the disks that the template writes will be lost. Go on?")?;
+    }
     for machine in machines {
         let workflow = verb(client, machine, "reimage", &body).await?;
         told(out, &workflow)?;
@@ -90,17 +112,20 @@ pub(super) async fn reimage(
 }
 
 fn ask(question: &str) -> anyhow::Result<()> {
-    if output::confirm(question)? {
-        return Ok(());
+    match output::confirm(question)? {
+        Some(true) => Ok(()),
+        Some(false) => bail!("nothing was done"),
+        None => bail!("nobody can be asked here, so nothing was done; say --yes to go on without being asked"),
     }
-    bail!("nothing was done; say --yes to go on without being asked")
 }
 
-async fn show_disks(client: &Client, out: &Out, machine: &str) -> anyhow::Result<()> {
-    let whole = client.get(&[MACHINES[0], MACHINES[1], MACHINES[2], machine], &[]).await?;
-    out.line(&format!("{}:", text(&whole, "/machine/displayName")))?;
+/// What a reimage of a machine would do, and the disks that it has.
+fn loses(whole: &Value, template: &str) -> Vec<String> {
+    let carries = whole.pointer("/hardware/status/installed").and_then(Value::as_str);
+    let instead = carries.map(|installed| format!(", which carries {installed} now")).unwrap_or_default();
+    let mut lines = vec![format!("{template} would be installed on {}{instead}:", text(whole, "/machine/displayName"))];
     let disks = whole.pointer("/hardware/status/inventory/disks").and_then(Value::as_array);
-    for disk in disks.map(Vec::as_slice).unwrap_or_default() {
+    for disk in disks.into_iter().flatten() {
         let size = disk.get("size").and_then(Value::as_u64).map(view::disk_size).unwrap_or_default();
         let state = match disk.get("blank").and_then(Value::as_bool) {
             Some(true) => "blank",
@@ -108,9 +133,13 @@ async fn show_disks(client: &Client, out: &Out, machine: &str) -> anyhow::Result
             None => "unknown content",
         };
         let (name, model, serial) = (text(disk, "/name"), text(disk, "/model"), text(disk, "/serial"));
-        out.line(&format!("  {name}  {size}  {model}  {serial}  {state}"))?;
+        let words = [name, &size, model, serial, state].into_iter().filter(|word| !word.is_empty());
+        lines.push(format!("  {}", words.collect::<Vec<_>>().join("  ")));
     }
-    Ok(())
+    if lines.len() == 1 {
+        lines.push("  its disks are not known: no agent has reported them".to_owned());
+    }
+    lines
 }
 
 fn told(out: &Out, workflow: &Value) -> anyhow::Result<()> {
@@ -127,6 +156,7 @@ pub(super) async fn each(
     word: &str,
     told: &str,
 ) -> anyhow::Result<()> {
+    all_known(client, machines).await?;
     for machine in machines {
         verb(client, machine, word, &json!({})).await?;
         out.line(&format!("{machine} {told}"))?;
@@ -135,6 +165,7 @@ pub(super) async fn each(
 }
 
 pub(super) async fn protect(client: &Client, out: &Out, machines: &[String], on: bool) -> anyhow::Result<()> {
+    all_known(client, machines).await?;
     for machine in machines {
         verb(client, machine, "protect", &json!({ "on": on })).await?;
         out.line(&format!("{machine} is {}protected", if on { "" } else { "no longer " }))?;
@@ -142,10 +173,20 @@ pub(super) async fn protect(client: &Client, out: &Out, machines: &[String], on:
     Ok(())
 }
 
-pub(super) async fn hold(client: &Client, out: &Out, machines: &[String], reason: &str) -> anyhow::Result<()> {
+pub(super) async fn hold(client: &Client, out: &Out, machines: &[String], reason: Option<&str>) -> anyhow::Result<()> {
+    // The words of a reason, written as if they were machines, are the likeliest mistake.
+    all_known(client, machines).await.with_context(|| {
+        let first = machines.first().map_or("MACHINE", String::as_str);
+        let words = machines.get(1..).map(|words| words.join(" ")).unwrap_or_default();
+        format!("each word is a machine; a reason is given so: dragonfly hold {first} --reason \"{words}\"")
+    })?;
+    let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
     for machine in machines {
-        verb(client, machine, "hold", &json!({ "reason": reason })).await?;
-        out.line(&format!("{machine} is held: {reason}"))?;
+        verb(client, machine, "hold", &body).await?;
+        match reason {
+            Some(reason) => out.line(&format!("{machine} is held: {reason}"))?,
+            None => out.line(&format!("{machine} is held"))?,
+        }
     }
     Ok(())
 }
@@ -163,12 +204,13 @@ pub(super) async fn why(client: &Client, out: &Out, machine: &str, format: Forma
     out.line(&format!("Boots now: {} ({})", fate(&why["decision"]), text(&why, "/decision/reason")))?;
     for condition in why.get("conditions").and_then(Value::as_array).into_iter().flatten() {
         let (kind, status) = (text(condition, "/type"), text(condition, "/status"));
-        out.line(&format!("{kind}: {status} ({})", text(condition, "/message")))?;
+        out.line(&format!("{kind}: {status}{}", in_brackets(text(condition, "/message"))))?;
     }
     if let Some(run) = why.get("workflow").filter(|w| !w.is_null()) {
         let (name, state, message) = (text(run, "/name"), text(run, "/state"), text(run, "/message"));
         let step = run.get("step").and_then(Value::as_str).map(|s| format!(", step {s}")).unwrap_or_default();
-        out.line(format!("Workflow {name}: {state}{step} {message}").trim_end())?;
+        let message = if message.is_empty() { String::new() } else { format!(": {message}") };
+        out.line(&format!("Workflow {name} is {state}{step}{message}"))?;
     }
     for cause in why.get("causes").and_then(Value::as_array).into_iter().flatten() {
         out.line(&format!("Cause: {} - {}", text(cause, "/name"), text(cause, "/says")))?;
@@ -189,6 +231,10 @@ pub(super) async fn why(client: &Client, out: &Out, machine: &str, format: Forma
         out.line(&format!("Next: {}", next.join("; or ")))?;
     }
     Ok(())
+}
+
+fn in_brackets(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(" ({words})") }
 }
 
 /// A decision's fate is a word, or an object with the word as its key.
@@ -219,7 +265,9 @@ pub(super) async fn log(client: &Client, out: &Out, machine: &str) -> anyhow::Re
 pub(super) async fn login(client: &Client, out: &Out) -> anyhow::Result<()> {
     let answer = client.post(&["dragonfly", "v1", "login-link"], &json!({})).await?;
     let link = client.server().join(text(&answer, "/path")).context("the server's link is none")?;
-    Ok(out.line(link.as_str())?)
+    out.line(link.as_str())?;
+    output::note("Open it in a browser: it signs in once, within 15 minutes.");
+    Ok(())
 }
 
 #[cfg(test)]
@@ -234,6 +282,28 @@ mod tests {
         assert_eq!(overwrite(&[]), None);
         assert_eq!(overwrite(&["all".to_owned()]), Some(Overwrite::All));
         assert_eq!(overwrite(&["sda".to_owned()]), Some(Overwrite::Disks(vec!["sda".to_owned()])));
+    }
+
+    #[test]
+    fn a_reimage_says_what_it_would_do_before_it_asks() {
+        let whole = json!({
+            "machine": { "displayName": "CensusAble" },
+            "hardware": { "status": { "installed": "old", "inventory": { "disks": [
+                { "name": "sda", "size": 480_000_000_000_u64, "serial": "S1", "blank": false },
+            ] } } },
+        });
+        let said = loses(&whole, "debian");
+        assert_eq!(said[0], "debian would be installed on CensusAble, which carries old now:");
+        assert_eq!(said[1], "  sda  480 GB  S1  carries data");
+        assert!(loses(&json!({}), "debian")[1].contains("not known"));
+    }
+
+    #[test]
+    fn a_machine_is_named_once() {
+        let said = |machine: &str, error: &'static str| format!("{:#}", about(machine, anyhow::anyhow!(error)));
+        assert_eq!(said("DB-1", "machine `db-1` does not exist"), "machine `db-1` does not exist");
+        assert_eq!(said("db-1", "values.x: unset"), "db-1: values.x: unset");
+        assert_eq!(said("52:54:00:ab:cd:01", "db-1 is held"), "52:54:00:ab:cd:01: db-1 is held");
     }
 
     #[test]

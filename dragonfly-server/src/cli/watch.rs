@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use dragonfly_core::clock::{Clock as _, SystemClock};
 use dragonfly_core::lifecycle::Phase;
+use dragonfly_core::{Mac, name};
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::args::Until;
-use super::client::Client;
-use super::output::Out;
+use super::client::{Client, NotThere};
+use super::output::{self, Out};
 use super::verbs::event_line;
 use crate::view::{self, Machine};
 
@@ -36,6 +37,9 @@ pub(super) async fn watch(
 async fn follow(client: &Client, out: &Out, machine: Option<&str>, until: Option<Until>) -> anyhow::Result<ExitCode> {
     let mut last = String::new();
     let mut first = true;
+    if let Some(machine) = machine {
+        may_come(client, machine).await?;
+    }
     loop {
         let mut query = Vec::new();
         if let Some(machine) = machine {
@@ -80,6 +84,27 @@ async fn follow(client: &Client, out: &Out, machine: Option<&str>, until: Option
         }
         sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Says so when nobody has seen the machine yet, and fails when no machine can ever be called that.
+async fn may_come(client: &Client, machine: &str) -> anyhow::Result<()> {
+    let unknown = match client.get(&["dragonfly", "v1", "machines", machine], &[]).await {
+        Ok(_) => return Ok(()),
+        Err(error) if error.is::<NotThere>() => error,
+        Err(error) => return Err(error),
+    };
+    // One that has asked and not reported has a timeline.
+    let timeline = client.get(&["dragonfly", "v1", "machines", machine, "timeline"], &[]).await.unwrap_or_default();
+    if timeline.get("items").and_then(Value::as_array).is_some_and(|items| !items.is_empty()) {
+        return Ok(());
+    }
+    if machine.parse::<Mac>().is_err() {
+        name::check(&machine.to_lowercase()).with_context(|| {
+            format!("no machine can be called `{machine}`; give its name, as CensusAbleQualityParent, or a MAC")
+        })?;
+    }
+    output::note(&format!("nobody has seen {machine} yet; waiting for it ({unknown})"));
+    Ok(())
 }
 
 /// The exit code, once the machine is where it was waited for.

@@ -11,7 +11,7 @@ use dragonfly_core::engine::{AssignRequest, MachineTimeline, ReimageRequest, Why
 use dragonfly_core::event::Event;
 use dragonfly_core::resource::{HardwareSpec, Record, WorkflowSpec};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::App;
 use super::extract::{Asked, Input};
@@ -27,6 +27,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .get("/dragonfly/v1/machines/{name}", Person, "One machine and its run; name in any spelling, or a MAC", one)
         .post("/dragonfly/v1/machines/{name}/assign", Person, "Authorise one run of a template on a machine", assign)
         .post("/dragonfly/v1/machines/{name}/reimage", Person, "Install anew, whatever is on its disks", reimage)
+        .post(
+            "/dragonfly/v1/machines/{name}/reimage/check",
+            Person,
+            "What a reimage would install, or why it would be refused; changes nothing",
+            check_reimage,
+        )
         .post("/dragonfly/v1/machines/{name}/retry", Person, "Another attempt of what failed", retry)
         .post("/dragonfly/v1/machines/{name}/abort", Person, "Call its run off", abort)
         .post(
@@ -99,6 +105,15 @@ async fn reimage(
     Ok((StatusCode::CREATED, Json(Record::from(&workflow).to_json())))
 }
 
+async fn check_reimage(
+    State(app): State<App>,
+    Path(word): Path<String>,
+    Input(request): Input<ReimageRequest>,
+) -> Result<Json<Value>, Problem> {
+    let template = app.engine.check_reimage(&word, request).await?;
+    Ok(Json(json!({ "template": template })))
+}
+
 async fn retry(
     State(app): State<App>,
     Path(word): Path<String>,
@@ -141,8 +156,12 @@ async fn protect(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Hold {
-    reason: String,
+    #[serde(default)]
+    reason: Option<String>,
 }
+
+/// What stands for the reason of somebody who gives none.
+pub(super) const NO_REASON: &str = "by an operator";
 
 async fn hold(
     State(app): State<App>,
@@ -150,7 +169,7 @@ async fn hold(
     Extension(caller): Extension<Caller>,
     Input(Hold { reason }): Input<Hold>,
 ) -> Result<StatusCode, Problem> {
-    let reason = reason.trim();
+    let reason = reason.as_deref().map_or(NO_REASON, str::trim);
     if reason.is_empty() || reason.len() > 500 {
         return Err(Problem::bad_request("reason: say why in 1 to 500 bytes; whoever finds the machine held reads it"));
     }

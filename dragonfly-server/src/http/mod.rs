@@ -17,6 +17,7 @@ mod route;
 mod sign_in;
 mod transport;
 mod ui;
+mod warnings;
 
 use std::any::Any;
 use std::fmt;
@@ -136,12 +137,22 @@ fn routes(app: &App) -> (Router<App>, Vec<Route>) {
     let (router, table) = all.done();
     let router = router
         .merge(app.boot.router())
-        .fallback(|| async { Problem::not_found("there is nothing at this address") })
+        .fallback(|request: Request| async move { nothing(&request) })
         .method_not_allowed_fallback(|request: Request| async move {
             let detail = format!("{} is not something that can be done here", request.method());
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
         });
     (router, table)
+}
+
+/// What an address is answered that is none: to a browser as a page.
+fn nothing(request: &Request) -> Response {
+    let problem = Problem::not_found("there is nothing at this address");
+    let accepts = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if request.method() == Method::GET && accepts.contains("text/html") {
+        return ui::problem(&problem, "/");
+    }
+    problem.into_response()
 }
 
 fn finish(router: Router<App>, app: App) -> Router {

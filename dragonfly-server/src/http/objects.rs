@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use dragonfly_core::engine::{Applied, EngineError};
+use dragonfly_core::near::did_you_mean;
 use dragonfly_core::resource::manifest;
 use dragonfly_core::resource::{API_VERSION, Kind, Record};
 use dragonfly_core::store::Selector;
@@ -23,6 +24,7 @@ use super::follow::{News, lines, present_then_changes};
 use super::guard::Caller;
 use super::problem::Problem;
 use super::route::{Access, Routes};
+use super::warnings::Warnings;
 
 /// The largest number of objects in one answer.
 pub(super) const PAGE: usize = 500;
@@ -80,8 +82,9 @@ pub(super) fn status(problem: &Problem) -> Value {
 
 fn kind(plural: &str) -> Result<Kind, Problem> {
     Kind::ALL.into_iter().find(|kind| kind.plural == plural).ok_or_else(|| {
-        let known = Kind::ALL.map(|kind| kind.plural).join(", ");
-        Problem::not_found(format!("no kind is called `{plural}`; there are: {known}"))
+        let known = Kind::ALL.map(|kind| kind.plural);
+        let meant = did_you_mean(plural, known).unwrap_or_else(|| format!("there are: {}", known.join(", ")));
+        Problem::not_found(format!("no kind is called `{plural}`; {meant}"))
     })
 }
 
@@ -210,10 +213,16 @@ async fn create(
     Path(plural): Path<String>,
     Extension(caller): Extension<Caller>,
     Input(object): Input<Value>,
-) -> Result<(StatusCode, Json<Value>), Refused> {
+) -> Result<Response, Refused> {
     same_kind(kind(&plural)?, &object)?;
     let record = app.engine.create_object(object, &caller.by).await?;
-    Ok((StatusCode::CREATED, Json(record.to_json())))
+    Ok(shown(&app, StatusCode::CREATED, &record))
+}
+
+/// An object that was written. Kubernetes' clients print the header `Warning`.
+fn shown(app: &App, code: StatusCode, record: &Record) -> Response {
+    let warning = Warnings::of(app, [record]).header(record);
+    (code, warning.map(|value| [(header::WARNING, value)]), Json(record.to_json())).into_response()
 }
 
 async fn one(State(app): State<App>, Path((plural, name)): Path<(String, String)>) -> Result<Json<Value>, Refused> {
@@ -225,10 +234,10 @@ async fn replace(
     Path((plural, name)): Path<(String, String)>,
     Extension(caller): Extension<Caller>,
     Input(object): Input<Value>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Response, Refused> {
     same_kind(kind(&plural)?, &object)?;
     same_name(&name, object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default())?;
-    Ok(Json(app.engine.replace_object(object, &caller.by).await?.to_json()))
+    Ok(shown(&app, StatusCode::OK, &app.engine.replace_object(object, &caller.by).await?))
 }
 
 async fn patch(
@@ -237,7 +246,7 @@ async fn patch(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Whole(body): Whole,
-) -> Result<(StatusCode, Json<Value>), Refused> {
+) -> Result<Response, Refused> {
     let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if media.split(';').next() != Some("application/apply-patch+yaml") {
         let detail = "send the whole object as `application/apply-patch+yaml`, or replace it with PUT";
@@ -259,7 +268,7 @@ async fn patch(
     };
     let created = change == dragonfly_core::engine::Change::Created;
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((code, Json(record.to_json())))
+    Ok(shown(&app, code, &record))
 }
 
 async fn delete(
@@ -281,9 +290,16 @@ async fn apply(
     Whole(body): Whole,
 ) -> Result<Json<Value>, Problem> {
     let applied = app.engine.apply(text(&body)?, &caller.by).await?;
+    let warnings = Warnings::of(&app, applied.iter().map(|applied| &applied.record));
     let items: Vec<Value> = applied
         .into_iter()
-        .map(|Applied { record, change }| json!({ "change": change, "object": record.to_json() }))
+        .map(|Applied { record, change }| {
+            let mut item = json!({ "change": change, "object": record.to_json() });
+            if let Some(warning) = warnings.about(&record) {
+                item["warnings"] = json!([warning]);
+            }
+            item
+        })
         .collect();
     Ok(Json(json!({ "items": items })))
 }

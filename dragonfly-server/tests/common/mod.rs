@@ -25,6 +25,7 @@ use dragonfly_server::auth::Auth;
 use dragonfly_server::boot::Services;
 use dragonfly_server::config::Mode;
 use dragonfly_server::http::{self, App, Parts};
+use dragonfly_server::images::Images;
 use dragonfly_server::listen::Connection;
 use dragonfly_server::metrics::{Counted, Meters};
 use http_body_util::BodyExt as _;
@@ -73,12 +74,17 @@ pub async fn bench() -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::at(SystemClock.now()));
     let auth = Arc::new(Auth::new(TOKEN.as_bytes(), b"key", Arc::clone(&clock) as _));
+    for name in ["boot", "images"] {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    std::fs::write(dir.path().join("images/small.raw"), b"an image").unwrap();
+    let images = Arc::new(Images::new(Arc::clone(&auth), dir.path().join("images")));
     let settings = Settings { server_pin: "00".repeat(32), ..Settings::default() };
     let store = Arc::new(MemoryStore::new(Arc::clone(&clock) as _));
     let engine = Engine::builder(store, SealingKey::generate().unwrap(), dragonfly_server::serve::checker())
         .settings(settings)
         .clock(Arc::clone(&clock) as _)
-        .images(Arc::clone(&auth) as _)
+        .images(Arc::clone(&images) as _)
         .logs(dir.path().join("logs"))
         .build()
         .await
@@ -87,9 +93,6 @@ pub async fn bench() -> Bench {
     engine.apply(TEMPLATE, "test").await.unwrap();
     let meters = Meters::new(engine.now());
     let counted = Arc::new(Counted { engine: engine.clone(), meters: Arc::clone(&meters) });
-    for name in ["boot", "images"] {
-        std::fs::create_dir(dir.path().join(name)).unwrap();
-    }
     let files = Arc::new(BootFiles::new(dir.path().join("boot")));
     let app = App::new(Parts {
         store: None,
@@ -97,7 +100,7 @@ pub async fn bench() -> Bench {
         auth,
         meters,
         boot: Services::new(BootHttp::new(Arc::clone(&counted) as _, counted, files, None)),
-        images: Arc::new(BootFiles::new(dir.path().join("images"))),
+        images: images.files(),
         names: Vec::new(),
         mode: Mode::Simple,
         stop: CancellationToken::new(),

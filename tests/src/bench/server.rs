@@ -62,6 +62,9 @@ impl Server {
     pub(crate) fn start(world: &World, program: &Path, directory: &Path) -> Result<Self> {
         let (data, boot, log) = (directory.join("data"), directory.join("boot"), directory.join("server.log"));
         std::fs::create_dir_all(&boot)?;
+        // What the machines are assigned must be there; nobody fetches it.
+        std::fs::create_dir_all(data.join("images"))?;
+        std::fs::write(data.join("images/bench.raw"), [])?;
         let door = world.servers().clone();
         let mut command = door.command(program);
         command.args(["--port", &PORT.to_string(), "--data"]).arg(&data).arg("--boot-files").arg(&boot);

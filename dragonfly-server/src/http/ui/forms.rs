@@ -14,6 +14,7 @@ use super::problem;
 use crate::http::App;
 use crate::http::extract::Whole;
 use crate::http::guard::Caller;
+use crate::http::machines::NO_REASON;
 use crate::http::problem::Problem;
 use crate::http::route::{Access, Routes};
 
@@ -92,9 +93,9 @@ async fn perform(app: &App, name: &str, verb: &str, form: &Form, by: &str) -> Re
         "abort" => engine.abort(name, by).await?,
         "protect" => engine.protect(name, form.one("on") == "true", by).await?,
         "hold" => {
-            let reason = form.one("reason");
-            if reason.is_empty() || reason.len() > 500 {
-                return Err(Problem::bad_request("say why it is to be held, in 1 to 500 bytes"));
+            let reason = Some(form.one("reason")).filter(|reason| !reason.is_empty()).unwrap_or(NO_REASON);
+            if reason.len() > 500 {
+                return Err(Problem::bad_request("say why it is to be held, in 500 bytes at most"));
             }
             engine.hold(name, reason, by).await?;
         }

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{Redirect, Response};
 use dragonfly_core::clock::Timestamp;
 use dragonfly_core::lifecycle::Phase;
 use dragonfly_core::resource::NetworkSpec;
@@ -20,12 +20,10 @@ use crate::view::{self, Machine};
 const PARTS: usize = 100;
 
 pub(super) fn routes(routes: Routes) -> Routes {
-    routes.get("/", Access::Page, "The machines, as a page", list).get(
-        "/fragments/machines",
-        Access::Page,
-        "Rows of the machines' page; `names=a,b` gives only these",
-        rows,
-    )
+    routes
+        .get("/", Access::Page, "The machines, as a page", list)
+        .get("/machines", Access::Page, "Leads to the machines' page", || async { Redirect::to("/") })
+        .get("/fragments/machines", Access::Page, "Rows of the machines' page; `names=a,b` gives only these", rows)
 }
 
 /// One machine as a row of the table.

@@ -7,7 +7,9 @@ mod assets;
 mod forms;
 mod list;
 mod machine;
+mod networks;
 mod sightings;
+mod templates;
 mod timeline;
 
 use askama::Template;
@@ -15,15 +17,25 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dragonfly_core::clock::Timestamp;
 use dragonfly_core::lifecycle::Phase;
+use dragonfly_core::resource::{Metadata, Record};
+use serde_json::Value;
 
 use super::problem::Problem;
 use super::route::Routes;
-use crate::view;
+use crate::{view, yaml};
 
 pub(super) fn routes(routes: Routes) -> Routes {
-    [assets::routes, list::routes, sightings::routes, timeline::routes, machine::routes, forms::routes]
-        .into_iter()
-        .fold(routes, |routes, part| part(routes))
+    let all = [
+        assets::routes,
+        list::routes,
+        sightings::routes,
+        timeline::routes,
+        machine::routes,
+        forms::routes,
+        templates::routes,
+        networks::routes,
+    ];
+    all.into_iter().fold(routes, |routes, part| part(routes))
 }
 
 /// A rendered page or part of one.
@@ -46,8 +58,20 @@ struct ProblemPage<'a> {
     back: &'a str,
 }
 
-fn problem(problem: &Problem, back: &str) -> Response {
+/// What went wrong, as a page with a way back.
+pub(super) fn problem(problem: &Problem, back: &str) -> Response {
     page(problem.status, &ProblemPage { title: &problem.title, detail: &problem.detail, back })
+}
+
+/// An object as somebody would write it: without what the server adds.
+fn written(record: &Record) -> String {
+    let metadata = Metadata {
+        name: record.metadata.name.clone(),
+        labels: record.metadata.labels.clone(),
+        annotations: record.metadata.annotations.clone(),
+        ..Metadata::default()
+    };
+    yaml::to_yaml(&Record { metadata, status: Value::Null, ..record.clone() }.to_json())
 }
 
 /// A moment for a page: the machine-readable form, and how long ago it was.

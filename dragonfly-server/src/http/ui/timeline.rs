@@ -36,17 +36,17 @@ pub(super) struct Happened {
 
 /// The newest first, as a page shows it.
 pub(super) fn shown(timeline: &MachineTimeline, now: Timestamp) -> Vec<Happened> {
-    let mut above = 0;
+    let mut above = None;
     let lines = timeline.items.iter().rev();
     lines
         .map(|line| {
-            let heads = line.boot != above;
-            above = line.boot;
+            let heads = above != Some(line.boot);
+            above = Some(line.boot);
             Happened {
                 when: When::at(line.time, now),
                 boot: line.boot,
                 heads,
-                seconds: format!("+{:.1} s", line.seconds),
+                seconds: if line.boot > 0 { format!("+{:.1} s", line.seconds) } else { String::new() },
                 kind: line.kind.clone(),
                 message: line.message.clone(),
                 times: line.times,

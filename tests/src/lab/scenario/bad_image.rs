@@ -34,6 +34,8 @@ struct Fails {
     disk: u64,
     /// Whether it is found before a byte is written.
     early: bool,
+    /// An image that is there when it is assigned, before the machine is on, and not when it is fetched.
+    gone: Option<&'static str>,
 }
 
 /// The blank machine that waits for work while wrong templates are offered for it.
@@ -56,6 +58,9 @@ pub(in crate::lab) fn bad_image(args: &args::Run, interrupt: &Interrupt) -> Resu
     for (case, machine) in fails.iter().zip(&machines) {
         world.server.apply(&manifest::template(case.name, &case.steps))?;
         File::options().write(true).open(machine.disk())?.set_len(case.disk)?;
+        if let Some(image) = case.gone {
+            assign_and_lose(&world, case, machine, image)?;
+        }
     }
     for machine in &mut machines {
         machine.start(&world.namespace, world.accel, &world.timeline)?;
@@ -80,7 +85,7 @@ fn follow(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let mut watch = Watch::new(machines, false);
-    let mut assigned = vec![false; fails.len()];
+    let mut assigned: Vec<bool> = fails.iter().map(|case| case.gone.is_some()).collect();
     let mut offered = false;
     let end = Instant::now() + Duration::from_secs(args.timeout);
     let mut trouble = None;
@@ -233,6 +238,19 @@ fn publish_truncated(world: &World, image: &OsImage) -> Result<()> {
     Ok(())
 }
 
+/// Assigns a template whose image is taken away before the machine asks for it.
+fn assign_and_lose(world: &World, case: &Fails, machine: &Machine, image: &str) -> Result<()> {
+    let file = world.server.images().join(image);
+    world.server.apply(&manifest::reservation(machine))?;
+    let assign = || world.server.cli(&["assign", &machine.name, "--template", case.name, "--yes"]);
+    ensure!(assign().is_err(), "{}: was assigned while its image was not there", case.name);
+    std::fs::write(&file, [])?;
+    assign()?;
+    Ok(std::fs::remove_file(file)?)
+}
+
+const GONE: &str = "nobody-made-this.raw.zst";
+
 fn fails(image: &OsImage) -> Vec<Fails> {
     let url = format!("/images/{}", image.name());
     let cut = truncated(image).map(|bytes| hex::encode(Sha256::digest(bytes))).unwrap_or_default();
@@ -244,6 +262,7 @@ fn fails(image: &OsImage) -> Vec<Fails> {
             words: &["truncated"],
             disk,
             early: false,
+            gone: None,
         },
         Fails {
             name: "wrong-checksum",
@@ -251,13 +270,15 @@ fn fails(image: &OsImage) -> Vec<Fails> {
             words: &["sha256", "0000"],
             disk,
             early: false,
+            gone: None,
         },
         Fails {
             name: "not-there",
-            steps: image_step("/images/nobody-made-this.raw.zst", &image.sha256),
-            words: &["nobody-made-this.raw.zst", "404"],
+            steps: image_step(&format!("/images/{GONE}"), &image.sha256),
+            words: &[GONE, "404"],
             disk,
             early: true,
+            gone: Some(GONE),
         },
         Fails {
             name: "disk-too-small",
@@ -265,6 +286,7 @@ fn fails(image: &OsImage) -> Vec<Fails> {
             words: &["small"],
             disk: 64 << 20,
             early: true,
+            gone: None,
         },
     ]
 }
