@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dragonfly_core::Mac;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
@@ -95,7 +96,11 @@ impl Drop for Reader {
 
 impl Relay {
     pub(crate) async fn open() -> Result<Self> {
-        let socket = Arc::new(UdpSocket::bind((CLIENT, 67)).await.context("the relay has no port 67")?);
+        let socket = std::net::UdpSocket::bind((CLIENT, 67)).context("the relay has no port 67")?;
+        socket.set_nonblocking(true)?;
+        // As many clients as there are in truth have a socket each: none loses an answer for want of room.
+        setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).context("the relay's socket gets no room")?;
+        let socket = Arc::new(UdpSocket::from_std(socket)?);
         let waiting: Arc<Mutex<HashMap<u32, oneshot::Sender<Reply>>>> = Arc::default();
         let (hears, asked) = (Arc::clone(&socket), Arc::clone(&waiting));
         let reader = tokio::spawn(async move {

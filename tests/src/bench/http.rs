@@ -58,7 +58,7 @@ fn note(report: &mut Report, who: &str, machines: usize, load: &Load) {
 }
 
 pub(crate) async fn run(args: &Bench, world: &World, program: &Path) -> Result<Report> {
-    let mut report = Report::new("http", "requests/s, and ms at the 50th and 99th percentile");
+    let mut report = Report::new("http", "requests/s, and ms at the 50th and 99th percentile", args.report.as_deref());
     for &machines in &args.sizes {
         let directory = directory()?;
         fill(&directory.path().join("data/dragonfly.redb"), machines).await?;
@@ -78,6 +78,7 @@ pub(crate) async fn run(args: &Bench, world: &World, program: &Path) -> Result<R
         let case = format!("{CASE}, {machines} machines: bytes");
         report.note("dragonfly", &case, "bytes", script.body.len() as f64);
         server.stop();
+        report.keep(&format!("{machines} machines"))?;
     }
-    Ok(report.done())
+    Ok(report)
 }

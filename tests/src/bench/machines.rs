@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::client::{Connection, get, send};
 use super::dhcp::{Relay, Stage};
+use super::drops::dropped;
 use super::fill::{anchors, inventory, mac};
 use super::report::{Report, Times};
 use super::server::{Server, address};
@@ -238,6 +239,11 @@ pub(crate) async fn run_all(
         "messages",
         site.relay.repeated.load(std::sync::atomic::Ordering::Relaxed) as f64,
     );
+    let lost = [("the server's", server.dropped(67)?), ("the clients'", dropped("thread-self", 67)?)];
+    for (whose, packets) in lost {
+        let case = format!("{case}: DHCP messages for which {whose} socket had no room");
+        report.ours(&case, "messages", packets as f64);
+    }
     for (step, times) in &steps.0 {
         let name = STEPS.get(*step).copied().unwrap_or_default();
         for (word, part) in [("p50", 0.5), ("p99", 0.99), ("slowest", 1.0)] {

@@ -7,6 +7,7 @@
 mod args;
 mod client;
 mod dhcp;
+mod drops;
 mod fill;
 mod fleet;
 mod http;
@@ -49,9 +50,6 @@ fn run(args: &args::Bench) -> anyhow::Result<()> {
     })?;
     for line in report.lines() {
         say(format_args!("{line}"));
-    }
-    if let Some(path) = &args.report {
-        report.write(path)?;
     }
     Ok(())
 }

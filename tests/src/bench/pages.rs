@@ -21,12 +21,17 @@ type Path = Box<dyn Fn(usize) -> String>;
 pub(crate) async fn run(report: &mut Report, server: &Server, machines: usize) -> Result<()> {
     let of = move |n: usize| somewhere(n, machines);
     let all = "/apis/dragonfly.computer/v1/hardware";
-    let cases: [(&str, Path); 7] = [
+    let lines = "/dragonfly/v1/machines";
+    let cases: [(&str, Path); 11] = [
         ("first page of 100 objects", Box::new(move |_| format!("{all}?limit=100"))),
         ("page of 100 objects further on", Box::new(move |n| format!("{all}?limit=100&continue={}", name(of(n))))),
         ("objects with a label", Box::new(move |n| format!("{all}?limit=100&labelSelector=rack%3Dr{}", of(n) / 40))),
         ("one machine by name", Box::new(move |n| format!("/dragonfly/v1/machines/{}", name(of(n))))),
         ("one machine by MAC", Box::new(move |n| format!("/dragonfly/v1/machines/{}", mac(of(n))))),
+        ("first 100 machines, a line each", Box::new(move |_| format!("{lines}?limit=100"))),
+        ("search by serial number", Box::new(move |n| format!("{lines}?limit=100&q=S5{:08}", of(n)))),
+        ("search by part of a name, many match", Box::new(move |n| format!("{lines}?limit=100&q={}", of(n) % 10))),
+        ("search by label", Box::new(move |n| format!("{lines}?limit=100&labelSelector=rack%3Dr{}", of(n) / 40))),
         ("machines' web page", Box::new(|_| "/".to_owned())),
         ("web page, search for one", Box::new(move |n| format!("/?q={}", name(of(n)).replace('-', "")))),
     ];

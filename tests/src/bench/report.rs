@@ -1,7 +1,7 @@
 //! The report: medians, ratios, and every figure they were made from.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -23,7 +23,10 @@ pub(crate) struct Report {
     versions: BTreeMap<String, String>,
     commands: BTreeMap<String, String>,
     durability: BTreeMap<String, String>,
-    host: BTreeMap<&'static str, String>,
+    host: BTreeMap<String, String>,
+    /// Where it is kept.
+    #[serde(skip)]
+    file: Option<PathBuf>,
 }
 
 /// Whether less is better.
@@ -32,17 +35,15 @@ fn is_cost(unit: &str) -> bool {
 }
 
 impl Report {
-    pub(crate) fn new(what: &'static str, unit: &'static str) -> Self {
-        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    /// An empty one, kept in `file` if there is one.
+    pub(crate) fn new(what: &'static str, unit: &'static str, file: Option<&Path>) -> Self {
         let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-        let host = BTreeMap::from([
-            ("cores", cores.to_string()),
-            ("load before", load.split(' ').take(3).collect::<Vec<_>>().join(" ")),
-        ]);
+        let host = BTreeMap::from([("cores".into(), cores.to_string()), ("load before".into(), load())]);
         let none = BTreeMap::new;
         let (ours, peers, ratio, raw) = (none(), BTreeMap::new(), none(), BTreeMap::new());
         let (versions, commands, durability) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { what, unit, ours, peers, ratio, units: BTreeMap::new(), raw, versions, commands, durability, host }
+        let (units, file) = (BTreeMap::new(), file.map(Path::to_owned));
+        Self { what, unit, ours, peers, ratio, units, raw, versions, commands, durability, host, file }
     }
 
     /// One figure of ours.
@@ -64,8 +65,22 @@ impl Report {
         self.durability.insert(who.to_owned(), durability.to_owned());
     }
 
+    /// A part is done: whatever becomes of the rest of the run, this much is in the file.
+    pub(crate) fn keep(&mut self, part: &str) -> Result<()> {
+        self.host.insert(format!("load after {part}"), load());
+        self.sum_up();
+        let Some(file) = &self.file else { return Ok(()) };
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        // Beside it and then into its place: a run that is cut in the middle of this keeps the one before.
+        let mut beside = file.clone().into_os_string();
+        beside.push(".part");
+        std::fs::write(&beside, text)
+            .and_then(|()| std::fs::rename(&beside, file))
+            .with_context(|| file.display().to_string())
+    }
+
     /// Makes medians and ratios of what was noted.
-    pub(crate) fn done(mut self) -> Self {
+    fn sum_up(&mut self) {
         for (who, cases) in &self.raw {
             let medians = cases.iter().map(|(case, figures)| (case.clone(), median(figures))).collect();
             if who == OURS {
@@ -84,7 +99,6 @@ impl Report {
                 }
             }
         }
-        self
     }
 
     /// For people: one line a case.
@@ -102,11 +116,12 @@ impl Report {
         }
         lines
     }
+}
 
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        std::fs::write(path, text).with_context(|| path.display().to_string())
-    }
+/// How busy the machine has been: in the last minute, five, fifteen.
+fn load() -> String {
+    let all = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    all.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
 /// The middle one; of an even number the mean of the two in the middle.
@@ -162,7 +177,7 @@ mod tests {
 
     #[test]
     fn more_than_one_means_ours_is_better_whatever_the_unit() {
-        let mut report = Report::new("t", "mixed");
+        let mut report = Report::new("t", "mixed", None);
         for (rate, time) in [(10.0, 4.0), (30.0, 1.0), (20.0, 2.0)] {
             report.ours("a", "answers/s", rate);
             report.ours("a", "ms", time);
@@ -170,11 +185,28 @@ mod tests {
             report.note("peer", "a", "ms", time * 3.0);
         }
         report.ours("alone", "MiB", 1.0);
-        let report = report.done();
+        report.sum_up();
         assert_eq!(report.ours["a, answers/s"], 20.0);
         assert_eq!(report.ours["a, ms"], 2.0);
         assert_eq!(report.ratio, BTreeMap::from([("peer/a, answers/s".into(), 0.5), ("peer/a, ms".into(), 3.0)]));
         assert_eq!(report.raw["peer"]["a, ms"], [12.0, 3.0, 6.0]);
+    }
+
+    #[test]
+    fn a_run_that_is_cut_keeps_the_parts_that_were_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("report.json");
+        let read = || serde_json::from_slice::<serde_json::Value>(&std::fs::read(&file).unwrap()).unwrap();
+        let mut report = Report::new("t", "mixed", Some(&file));
+        report.ours("a", "ms", 1.0);
+        report.keep("first").unwrap();
+        assert_eq!((&read()["ours"]["a, ms"], read()["host"]["load after first"].is_string()), (&1.0.into(), true));
+        report.ours("a", "ms", 4.0);
+        report.ours("b", "ms", 5.0);
+        assert_eq!(read()["ours"]["b, ms"], serde_json::Value::Null, "not done yet");
+        report.keep("second").unwrap();
+        assert_eq!((&read()["ours"]["a, ms"], &read()["ours"]["b, ms"]), (&2.5.into(), &5.0.into()));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -125,6 +125,11 @@ impl Server {
         Ok(())
     }
 
+    /// Packets that came to one of its UDP ports and found no room.
+    pub(crate) fn dropped(&self, port: u16) -> Result<u64> {
+        super::drops::dropped(&self.process.id().to_string(), port)
+    }
+
     pub(crate) fn stop(mut self) {
         self.process.stop(Duration::from_secs(60));
     }
