@@ -1,5 +1,8 @@
 //! What just happened, for whoever listens: numbered, kept for replay with a bound.
 
+mod bell;
+mod lost;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
+use self::bell::Bells;
+use self::lost::Lost;
 use crate::clock::Timestamp;
+
+pub use self::bell::Bell;
+
+/// Of so many machines it is known by name that events about them are no longer kept: some MiB at most.
+const LOST: usize = 65_536;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,12 +53,14 @@ pub struct Events {
 struct Inner {
     ring: Mutex<Ring>,
     live: broadcast::Sender<Arc<Event>>,
+    bells: Arc<Bells>,
 }
 
 #[derive(Debug)]
 struct Ring {
     next: u64,
     kept: VecDeque<Arc<Event>>,
+    lost: Lost,
     bound: usize,
 }
 
@@ -87,8 +99,8 @@ impl Default for Events {
 impl Events {
     /// A stream that keeps this many events for replay.
     pub fn new(bound: usize) -> Self {
-        let ring = Ring { next: 1, kept: VecDeque::new(), bound: bound.max(1) };
-        Self { inner: Arc::new(Inner { ring: Mutex::new(ring), live: broadcast::channel(1024).0 }) }
+        let ring = Mutex::new(Ring { next: 1, kept: VecDeque::new(), lost: Lost::new(LOST), bound: bound.max(1) });
+        Self { inner: Arc::new(Inner { ring, live: broadcast::channel(1024).0, bells: Arc::default() }) }
     }
 
     /// Tells everybody. Returns its number.
@@ -98,13 +110,24 @@ impl Events {
         ring.next += 1;
         let NewEvent { kind, machine, workflow, message, data } = event;
         let event = Arc::new(Event { id, time: now, kind: kind.to_owned(), machine, workflow, message, data });
-        if ring.kept.len() == ring.bound {
-            ring.kept.pop_front();
+        if ring.kept.len() == ring.bound
+            && let Some(Event { id, machine: Some(machine), .. }) = ring.kept.pop_front().as_deref()
+        {
+            ring.lost.note(machine, *id);
         }
         ring.kept.push_back(Arc::clone(&event));
         // Sent under the lock, so that listeners see them in the order of their numbers.
-        self.inner.live.send(event).ok();
+        self.inner.live.send(Arc::clone(&event)).ok();
+        drop(ring);
+        if let Some(machine) = &event.machine {
+            self.inner.bells.ring(machine);
+        }
         id
+    }
+
+    /// Rings at every event about this machine from now on, and wakes nobody for those about others.
+    pub fn bell(&self, machine: &str) -> Bell {
+        self.inner.bells.hang(machine)
     }
 
     /// Everything after event `after`, then everything to come. `None` starts with what comes.
@@ -119,6 +142,19 @@ impl Events {
         let gap = after.saturating_add(1) < oldest || after >= ring.next;
         let replay = ring.kept.iter().filter(|e| gap || e.id > after).cloned().collect();
         Subscription { replay, gap, live }
+    }
+
+    /// As [`subscribe`](Self::subscribe), for who follows one machine: only events about it are replayed, and
+    /// only one of those that is no longer kept is a gap. `live` tells of every machine.
+    pub fn subscribe_to(&self, machine: &str, after: Option<u64>) -> Subscription {
+        let ring = self.inner.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = self.inner.live.subscribe();
+        let Some(after) = after else {
+            return Subscription { replay: Vec::new(), gap: false, live };
+        };
+        let gap = after >= ring.next || ring.lost.has(machine, after);
+        let wanted = |e: &&Arc<Event>| e.machine.as_deref() == Some(machine) && (gap || e.id > after);
+        Subscription { replay: ring.kept.iter().filter(wanted).cloned().collect(), gap, live }
     }
 
     /// The newest events about one machine, oldest first.
@@ -153,5 +189,29 @@ mod tests {
         assert!(events.subscribe(Some(u64::MAX)).gap, "a number that nobody gave");
         assert!(!events.subscribe(Some(5)).gap);
         assert!(events.subscribe(None).replay.is_empty());
+    }
+
+    #[test]
+    fn others_chatter_is_no_gap_to_who_follows_one_machine() {
+        let events = Events::new(3);
+        let about = |machine: &str| {
+            let machine = Some(machine.to_owned());
+            events.publish(Timestamp::UNIX_EPOCH, NewEvent { kind: "test", machine, ..NewEvent::default() })
+        };
+        let ours = [about("ours"), about("ours")];
+        let other: Vec<u64> = (0..50).map(|_| about("other")).collect();
+        let last = about("ours");
+        let ids = |s: &Subscription| s.replay.iter().map(|e| e.id).collect::<Vec<_>>();
+        let some = events.subscribe_to("ours", Some(ours[1]));
+        assert_eq!((some.gap, ids(&some)), (false, vec![last]), "only others' events are gone");
+        let some = events.subscribe_to("ours", Some(ours[0]));
+        assert_eq!((some.gap, ids(&some)), (true, vec![last]), "one of its own is gone");
+        assert!(events.subscribe_to("other", Some(other[46])).gap);
+        assert!(!events.subscribe_to("other", Some(other[47])).gap);
+        let some = events.subscribe_to("quiet", Some(1));
+        assert_eq!((some.gap, ids(&some)), (false, vec![]));
+        assert!(events.subscribe_to("quiet", Some(900)).gap, "a number from before a restart");
+        assert!(events.subscribe_to("quiet", Some(u64::MAX)).gap);
+        assert!(events.subscribe_to("ours", None).replay.is_empty());
     }
 }

@@ -26,25 +26,12 @@ impl Engine {
     pub async fn work(&self, session: &str, ask: Ask) -> Result<Orders> {
         let wait = Duration::from_secs(ask.wait_seconds.into()).min(LONGEST_WAIT);
         let deadline = tokio::time::Instant::now() + wait;
-        // Subscribed before the first look, so that nothing falls between.
-        let mut news = self.inner.events.subscribe(None).live;
+        // Hung before the first look, so that nothing falls between.
+        let mut bell = self.inner.events.bell(self.session(session)?.1.name());
         loop {
             let (claims, machine) = self.session(session)?;
             let orders = self.orders(&claims, &machine).await?;
-            if !matches!(orders, Orders::Wait { .. }) {
-                return Ok(orders);
-            }
-            let mine = async {
-                use tokio::sync::broadcast::error::RecvError;
-                loop {
-                    match news.recv().await {
-                        Ok(event) if event.machine.as_deref() != Some(claims.machine.as_str()) => {}
-                        Ok(_) | Err(RecvError::Lagged(_)) => return,
-                        Err(RecvError::Closed) => std::future::pending().await,
-                    }
-                }
-            };
-            if tokio::time::timeout_at(deadline, mine).await.is_err() {
+            if !matches!(orders, Orders::Wait { .. }) || tokio::time::timeout_at(deadline, bell.rung()).await.is_err() {
                 return Ok(orders);
             }
         }
@@ -166,7 +153,7 @@ impl Engine {
     /// The machine by name, in any spelling that people use: name, display name or MAC.
     ///
     /// # Errors
-    /// `NotFound` when there is none, `Illegal` when a MAC belongs to several.
+    /// `NotFound` when there is none, `Illegal` when a MAC or a display name belongs to several.
     pub fn resolve(&self, word: &str) -> Result<String> {
         use crate::cache::Owner;
         let lower = word.to_lowercase();
@@ -185,9 +172,13 @@ impl Engine {
                 }),
             };
         }
-        let named =
-            self.inner.cache.all::<HardwareSpec>().into_iter().find(|m| m.spec.display_name.eq_ignore_ascii_case(word));
-        named.map(|m| m.name().to_owned()).ok_or_else(|| self.not_found(Kind::HARDWARE, word))
+        match self.inner.cache.machine(word) {
+            Owner::One(machine) => Ok(machine.name().to_owned()),
+            Owner::Several(names) => Err(EngineError::Illegal {
+                why: format!("{} are all displayed as `{word}`; name one of them", names.join(" and ")),
+            }),
+            Owner::Nobody => Err(self.not_found(Kind::HARDWARE, word)),
+        }
     }
 }
 

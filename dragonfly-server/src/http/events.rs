@@ -46,14 +46,7 @@ async fn events(
     let after = header.or(wanted.after).map(|id| Place::read(&id, app.meters.run()));
     let machine = wanted.machine.map(|word| app.engine.resolve(&word).unwrap_or_else(|_| word.to_lowercase()));
     let run = app.meters.run();
-    let told = told(app.engine.events().clone(), after)
-        .filter(move |told| {
-            let wanted = match told {
-                Told::Gap => true,
-                Told::Event(event) => machine.is_none() || event.machine == machine,
-            };
-            std::future::ready(wanted)
-        })
+    let told = told(app.engine.events().clone(), machine, after)
         .map(move |told| Ok(frame(&told, run)))
         .take_until(app.0.stop.clone().cancelled_owned());
     Sse::new(told).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
@@ -100,32 +93,38 @@ fn frame(told: &Told, run: u64) -> Frame {
     }
 }
 
-/// Everything after a place, without end: a listener that lags is given what is still kept, and told
-/// of a gap when that is not all.
-fn told(events: Events, after: Option<Place>) -> impl Stream<Item = Told> {
+/// Everything after a place, or everything about one machine, without end: a listener that lags is given
+/// what is still kept, and told of a gap when that is not all.
+fn told(events: Events, machine: Option<String>, after: Option<Place>) -> impl Stream<Item = Told> {
     let start = match after {
         None => None,
         Some(Place::After(id)) => Some(id),
         // No event of ours has this number: everything that is kept, and word of the gap.
         Some(Place::Elsewhere) => Some(u64::MAX),
     };
-    let Subscription { replay, gap, live } = events.subscribe(start);
+    let subscribe = |events: &Events, machine: &Option<String>, after| match machine {
+        Some(machine) => events.subscribe_to(machine, after),
+        None => events.subscribe(after),
+    };
+    let Subscription { replay, gap, live } = subscribe(&events, &machine, start);
     let last = replay.last().map_or_else(|| start.filter(|_| !gap).unwrap_or(0), |newest| newest.id);
     let first = opening(gap, replay);
-    let state = (events, live, last);
-    let rest = futures_util::stream::unfold(state, |(events, mut live, last)| async move {
+    let state = (events, machine, live, last);
+    let rest = futures_util::stream::unfold(state, move |(events, machine, mut live, mut last)| async move {
         loop {
             match live.recv().await {
                 // Sent once by the replay already.
                 Ok(event) if event.id <= last => {}
                 Ok(event) => {
-                    let id = event.id;
-                    return Some((vec![Told::Event(event)], (events, live, id)));
+                    last = event.id;
+                    if machine.is_none() || event.machine == machine {
+                        return Some((vec![Told::Event(event)], (events, machine, live, last)));
+                    }
                 }
                 Err(RecvError::Lagged(_)) => {
-                    let Subscription { replay, gap, live } = events.subscribe(Some(last));
+                    let Subscription { replay, gap, live } = subscribe(&events, &machine, Some(last));
                     let newest = replay.last().map_or(last, |e| e.id);
-                    return Some((opening(gap, replay), (events, live, newest)));
+                    return Some((opening(gap, replay), (events, machine, live, newest)));
                 }
                 Err(RecvError::Closed) => return None,
             }
@@ -162,7 +161,7 @@ mod tests {
         for _ in 0..3 {
             say(&events);
         }
-        let stream = told(events.clone(), Some(Place::After(1)));
+        let stream = told(events.clone(), None, Some(Place::After(1)));
         say(&events);
         assert_eq!(take(stream, 3).await, ["2", "3", "4"]);
     }
@@ -170,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn a_listener_that_lags_is_told_and_goes_on() {
         let events = Events::new(10);
-        let stream = told(events.clone(), None);
+        let stream = told(events.clone(), None, None);
         // More than the channel of live events holds.
         for _ in 0..3000 {
             say(&events);
@@ -178,6 +177,27 @@ mod tests {
         let seen = take(stream, 11).await;
         assert_eq!(seen.first().map(String::as_str), Some("gap"));
         assert_eq!(seen.last().map(String::as_str), Some("3000"));
+    }
+
+    #[tokio::test]
+    async fn who_follows_one_machine_lags_behind_others_without_a_gap() {
+        let events = Events::new(10);
+        let about = |machine: &str| {
+            let machine = Some(machine.to_owned());
+            events.publish(Timestamp::UNIX_EPOCH, NewEvent { kind: "test", machine, ..NewEvent::default() })
+        };
+        let first = about("ours");
+        let live = told(events.clone(), Some("ours".into()), None);
+        let back = told(events.clone(), Some("ours".into()), Some(Place::After(first)));
+        // More than the ring keeps, and more than the channel of live events holds.
+        for _ in 0..3000 {
+            about("other");
+        }
+        let last = about("ours").to_string();
+        assert_eq!(take(live, 1).await, [last.as_str()], "it was there and slow");
+        assert_eq!(take(back, 1).await, [last.as_str()], "it was away");
+        let late = told(events.clone(), Some("ours".into()), Some(Place::After(first)));
+        assert_eq!(take(late, 1).await, [last.as_str()], "it comes back only now");
     }
 
     #[tokio::test]
@@ -189,7 +209,7 @@ mod tests {
         for place in [Place::Elsewhere, Place::After(900), Place::After(u64::MAX)] {
             let events = Events::new(10);
             say(&events);
-            let stream = told(events.clone(), Some(place));
+            let stream = told(events.clone(), None, Some(place));
             say(&events);
             assert_eq!(take(stream, 3).await, ["gap", "1", "2"], "{place:?}");
         }
