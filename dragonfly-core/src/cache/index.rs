@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
+use super::search::Texts;
 use crate::Mac;
 use crate::resource::Hardware;
 use crate::resource::hardware::Anchors;
@@ -25,11 +26,14 @@ pub(super) struct Machines {
     /// Of `status.anchors`: a serial number tells something within a product only.
     serials: Index<(String, Option<String>)>,
     uuids: Index<Uuid>,
+    /// What people search.
+    pub(super) texts: Texts,
 }
 
 impl Machines {
     /// Takes a machine as it was out of every look-up.
     pub(super) fn forget(&mut self, name: &str, machine: &Hardware) {
+        self.texts.forget(name);
         for mac in macs(machine) {
             take_out(&mut self.macs, &mac, name);
         }
@@ -48,6 +52,7 @@ impl Machines {
 
     /// Puts a machine as it is now into every look-up.
     pub(super) fn learn(&mut self, name: &str, machine: &Hardware) {
+        self.texts.learn(name, machine);
         for mac in macs(machine) {
             put_in(&mut self.macs, mac, name);
         }

@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod histories;
 mod index;
+mod search;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,8 @@ use crate::resource::{
     DecodeError, Hardware, Kind, NetworkSpec, Record, Resource, SecretSpec, Spec, TemplateSpec, WorkflowSpec,
 };
 use crate::store::{Key, Selector, Store, WatchEvent};
+
+pub use self::search::{Find, Found};
 
 /// How long an own write may be ahead of the watch before the store is asked about it.
 const DOUBT: Duration = Duration::from_secs(5);
@@ -98,18 +101,20 @@ impl Cache {
     /// # Errors
     /// Those of the store; what was read is here.
     pub async fn load(&self, store: &dyn Store) -> crate::store::Result<()> {
+        let all = Selector::all();
         for kind in Kind::ALL {
-            let (mut from, mut version) = (None, None);
-            loop {
-                let page = store.list(kind, &Selector::all(), PAGE, from.as_deref()).await?;
-                version.get_or_insert(page.version);
-                self.change(|state| state.listed(kind, &page.items));
-                from = page.more;
-                if from.is_none() {
-                    break;
-                }
+            let mut page = store.list(kind, &all, PAGE, None).await?;
+            let version = std::mem::take(&mut page.version);
+            while let Some(from) = page.more.take() {
+                // The next page is read while this one is taken in.
+                let taken = async { self.change(|state| state.listed(kind, &page.items)) };
+                let (next, ()) = futures_util::future::join(store.list(kind, &all, PAGE, Some(&from)), taken).await;
+                page = next?;
             }
-            self.change(|state| state.loaded(kind, version.unwrap_or_default()));
+            self.change(|state| {
+                state.listed(kind, &page.items);
+                state.loaded(kind, version);
+            });
         }
         Ok(())
     }
@@ -173,6 +178,18 @@ impl Cache {
     /// Every object of a kind, ordered by name.
     pub fn all<S: Cached>(&self) -> Vec<Arc<Resource<S>>> {
         S::table(&self.read()).all()
+    }
+
+    /// Every object of a kind, ordered by name, some at a time: whoever looks at all of a large fleet neither
+    /// holds it in memory nor keeps writers waiting. What changes meanwhile may be seen before or after.
+    pub fn pieces<S: Cached>(&self) -> impl Iterator<Item = Vec<Arc<Resource<S>>>> + Send {
+        let cache = self.clone();
+        let mut after = None::<String>;
+        std::iter::from_fn(move || {
+            let piece = S::table(&cache.read()).after(after.as_deref(), PAGE);
+            after = Some(piece.last()?.name().to_owned());
+            Some(piece)
+        })
     }
 
     /// The machine that a person means: by name, or by display name whatever its capitals.

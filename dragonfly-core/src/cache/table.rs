@@ -1,6 +1,7 @@
 //! One kind in memory, which never goes back in time.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -11,7 +12,9 @@ use crate::store::order;
 /// One kind.
 #[derive(Debug)]
 pub struct Table<S: Spec> {
-    entries: BTreeMap<String, Entry<S>>,
+    entries: BTreeMap<String, Arc<Resource<S>>>,
+    /// The names of what we wrote and the watch has not told.
+    untold: BTreeSet<String>,
     /// What was seen to be gone: a uid never comes back.
     gone: Gone,
     /// The version that each name had when it went, while the watch is behind it and may still tell
@@ -27,17 +30,8 @@ pub struct Table<S: Spec> {
     resume: Option<String>,
 }
 
-#[derive(Debug)]
-struct Entry<S: Spec> {
-    object: Arc<Resource<S>>,
-    /// Whether the watch has told it, or we only wrote it.
-    told: bool,
-}
-
-impl<S: Spec> Entry<S> {
-    fn version(&self) -> &str {
-        &self.object.metadata.resource_version
-    }
+fn version_of<S: Spec>(object: &Arc<Resource<S>>) -> &str {
+    &object.metadata.resource_version
 }
 
 /// An object that changed: its name and what it was.
@@ -47,6 +41,7 @@ impl<S: Spec> Default for Table<S> {
     fn default() -> Self {
         Self {
             entries: BTreeMap::new(),
+            untold: BTreeSet::new(),
             gone: Gone::default(),
             buried: HashMap::new(),
             unreadable: BTreeMap::new(),
@@ -59,11 +54,18 @@ impl<S: Spec> Default for Table<S> {
 
 impl<S: Spec> Table<S> {
     pub(super) fn get(&self, name: &str) -> Option<Arc<Resource<S>>> {
-        self.entries.get(name).map(|entry| Arc::clone(&entry.object))
+        self.entries.get(name).cloned()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Resource<S>>> {
-        self.entries.values().map(|entry| Arc::clone(&entry.object)).collect()
+        self.entries.values().cloned().collect()
+    }
+
+    /// Some objects in the order of their names, those after a name.
+    pub(super) fn after(&self, name: Option<&str>, most: usize) -> Vec<Arc<Resource<S>>> {
+        let first = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.entries.range::<str, _>((first, Bound::Unbounded));
+        range.take(most).map(|(_, object)| Arc::clone(object)).collect()
     }
 
     pub(super) fn started(&self) -> bool {
@@ -76,12 +78,12 @@ impl<S: Spec> Table<S> {
 
     /// What we wrote and the watch has not told yet, with its version.
     pub(super) fn untold(&self) -> impl Iterator<Item = (&String, &str)> {
-        self.entries.iter().filter(|(_, entry)| !entry.told).map(|(name, entry)| (name, entry.version()))
+        self.untold.iter().filter_map(|name| Some((name, version_of(self.entries.get(name)?))))
     }
 
     /// Whether that version of that object, or a later one, is here or gone again.
     pub(super) fn has_seen(&self, name: &str, version: &str) -> bool {
-        let held = self.entries.get(name).map(Entry::version);
+        let held = self.entries.get(name).map(version_of);
         let Some(wanted) = order(version) else { return held == Some(version) };
         self.position >= wanted || held.and_then(order).is_some_and(|held| held >= wanted)
     }
@@ -97,7 +99,10 @@ impl<S: Spec> Table<S> {
         let missing: Vec<String> = self.entries.keys().filter(|name| !named.contains(name.as_str())).cloned().collect();
         for name in missing {
             match self.entries.get(&name) {
-                Some(entry) if !entry.told => doubtful.push((name, entry.version().to_owned())),
+                Some(own) if self.untold.contains(&name) => {
+                    let version = version_of(own).to_owned();
+                    doubtful.push((name, version));
+                }
                 _ => changed.extend(self.bury(&name)),
             }
         }
@@ -151,12 +156,11 @@ impl<S: Spec> Table<S> {
     /// We wrote it.
     pub(super) fn applied(&mut self, object: Resource<S>) -> Option<Changed<S>> {
         let name = object.metadata.name.clone();
-        let version = order(&object.metadata.resource_version);
-        let held = self.entries.get(&name);
-        match (held, version) {
+        let held = self.entries.get(&name).map(version_of);
+        match (held, order(&object.metadata.resource_version)) {
             // The watch alone can say which of two is later.
             (Some(_), None) => return None,
-            (Some(held), Some(version)) if order(held.version()).is_none_or(|held| held >= version) => return None,
+            (Some(held), Some(version)) if order(held).is_none_or(|held| held >= version) => return None,
             // The watch has been past it, and it is not there: deleted since.
             (None, Some(version)) if version <= self.position => return None,
             _ => {}
@@ -182,7 +186,7 @@ impl<S: Spec> Table<S> {
     pub(super) fn settle(&mut self, name: &str, version: &str, found: Option<&Record>) -> Vec<Changed<S>> {
         match found {
             Some(record) => self.set(record).into_iter().collect(),
-            None if self.entries.get(name).is_some_and(|entry| entry.version() == version) => {
+            None if self.entries.get(name).is_some_and(|held| held.metadata.resource_version == version) => {
                 self.bury(name).into_iter().collect()
             }
             None => Vec::new(),
@@ -190,7 +194,7 @@ impl<S: Spec> Table<S> {
     }
 
     fn order_of(&self, name: &str) -> Option<u64> {
-        self.entries.get(name).map(Entry::version).and_then(order)
+        self.entries.get(name).map(version_of).and_then(order)
     }
 
     fn is_gone(&self, metadata: &Metadata) -> bool {
@@ -208,15 +212,14 @@ impl<S: Spec> Table<S> {
     /// Takes what the store says, unless something later is here.
     fn set(&mut self, record: &Record) -> Option<Changed<S>> {
         let name = &record.metadata.name;
-        let version = order(&record.metadata.resource_version);
         if self.is_gone(&record.metadata) {
             return None;
         }
-        if let Some(entry) = self.entries.get_mut(name) {
-            match (order(entry.version()), version) {
+        if let Some(held) = self.entries.get(name) {
+            match (order(version_of(held)), order(&record.metadata.resource_version)) {
                 (Some(held), Some(version)) if held > version => return None,
                 (Some(held), Some(version)) if held == version => {
-                    entry.told = true;
+                    self.untold.remove(name);
                     return None;
                 }
                 _ => {}
@@ -237,18 +240,25 @@ impl<S: Spec> Table<S> {
 
     #[expect(clippy::unnecessary_wraps, reason = "its callers answer with what may have changed")]
     fn insert(&mut self, name: String, object: Resource<S>, told: bool) -> Option<Changed<S>> {
-        let before = self.entries.insert(name.clone(), Entry { object: Arc::new(object), told });
-        Some((name, before.map(|entry| entry.object)))
+        if told {
+            self.untold.remove(&name);
+        } else {
+            self.untold.insert(name.clone());
+        }
+        let before = self.entries.insert(name.clone(), Arc::new(object));
+        Some((name, before))
     }
 
     fn take_out(&mut self, name: &str) -> Option<Changed<S>> {
+        self.untold.remove(name);
         let before = self.entries.remove(name)?;
-        Some((name.to_owned(), Some(before.object)))
+        Some((name.to_owned(), Some(before)))
     }
 
     /// Takes out what does not exist any more.
     fn bury(&mut self, name: &str) -> Option<Changed<S>> {
-        let before = self.entries.remove(name)?.object;
+        self.untold.remove(name);
+        let before = self.entries.remove(name)?;
         self.gone.add(before.metadata.uid);
         if let Some(version) = order(&before.metadata.resource_version).filter(|version| *version >= self.position) {
             self.buried.insert(name.to_owned(), version);

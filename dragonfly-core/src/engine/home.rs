@@ -1,6 +1,9 @@
 //! The installed system phones home: what was handed over really runs.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::boot::BOOTED;
@@ -70,31 +73,51 @@ impl Engine {
 
     /// Says of every machine that was to phone home, and did not in time, that it has not booted.
     pub(super) async fn miss_the_silent(&self) -> Result<()> {
-        let now = self.now();
-        for machine in self.machines() {
-            let waiting = condition(&machine.status.conditions, BOOTED).is_some_and(|c| {
-                c.status == ConditionStatus::Unknown
-                    && now.since(c.last_transition_time) > self.inner.settings.boot_deadline
-            });
-            let run = machine.status.workflow.as_ref().and_then(|run| self.inner.cache.get::<WorkflowSpec>(run));
-            if machine.status.phase != Some(Phase::Ready) || !waiting || !run.is_some_and(|run| phones_home(&run)) {
-                continue;
-            }
-            let words = "it was handed over and has not phoned home; look at its console: does it boot, does it have a network?";
-            let name = machine.name();
-            let _guard = self.lock(name).await;
-            self.change_status::<HardwareSpec, _>(name, |m| {
-                set_condition(&mut m.status.conditions, BOOTED, ConditionStatus::False, "NoSignOfLife", words, now);
-                Ok(())
-            })
-            .await?;
-            self.tell("machine.silent", name, None, words);
+        self.of_machines(|machine| self.is_silent(machine), |machine| self.miss(machine)).await
+    }
+
+    fn is_silent(&self, machine: &Hardware) -> bool {
+        let waited = |since| self.now().since(since) > self.inner.settings.boot_deadline;
+        machine.status.phase == Some(Phase::Ready)
+            && condition(&machine.status.conditions, BOOTED)
+                .is_some_and(|c| c.status == ConditionStatus::Unknown && waited(c.last_transition_time))
+            && machine
+                .status
+                .workflow
+                .as_ref()
+                .and_then(|run| self.inner.cache.get::<WorkflowSpec>(run))
+                .is_some_and(|run| phones_home(&run))
+    }
+
+    async fn miss(&self, machine: Arc<Hardware>) -> Result<()> {
+        let words =
+            "it was handed over and has not phoned home; look at its console: does it boot, does it have a network?";
+        let (name, now) = (machine.name(), self.now());
+        let _guard = self.lock(name).await;
+        // Read again under the lock: it may have phoned home meanwhile.
+        if !self.inner.cache.get::<HardwareSpec>(name).is_some_and(|machine| self.is_silent(&machine)) {
+            return Ok(());
         }
+        self.change_status::<HardwareSpec, _>(name, |m| {
+            set_condition(&mut m.status.conditions, BOOTED, ConditionStatus::False, "NoSignOfLife", words, now);
+            Ok(())
+        })
+        .await?;
+        self.tell("machine.silent", name, None, words);
         Ok(())
     }
 }
 
 /// Whether a run's template uses `{{ phoneHome }}`.
 fn phones_home(run: &Workflow) -> bool {
-    run.spec.content.actions.iter().any(|action| action.with.to_string().contains("phoneHome"))
+    run.spec.content.actions.iter().any(|action| mentions(&action.with, "phoneHome"))
+}
+
+fn mentions(value: &Value, word: &str) -> bool {
+    match value {
+        Value::String(text) => text.contains(word),
+        Value::Array(items) => items.iter().any(|item| mentions(item, word)),
+        Value::Object(fields) => fields.iter().any(|(key, item)| key.contains(word) || mentions(item, word)),
+        _ => false,
+    }
 }

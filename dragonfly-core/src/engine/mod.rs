@@ -259,7 +259,8 @@ impl EngineBuilder {
             let why = engine.inner.cache.get::<HardwareSpec>(name).map(|m| m.status.message.clone());
             engine.tell("machine.held", name, None, why.unwrap_or_default());
         }
-        engine.sweep().await?;
+        // What is only told, the periodic pass tells: a start does not wait for it, however many machines there are.
+        engine.mend().await?;
         Ok(engine)
     }
 }

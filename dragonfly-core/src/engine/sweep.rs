@@ -1,15 +1,17 @@
 //! The periodic pass: torn pairs are mended, silent agents and expired orders get their cause.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::report::Again;
 use super::settle::{Settlement, settle};
 use super::{Engine, Result};
-use crate::deadline::{self, OVERDUE, Owner, Then};
+use crate::deadline::{self, OVERDUE, Owner, Then, Waits};
 use crate::lifecycle::{self, Phase, PhaseEvent};
-use crate::resource::{ConditionStatus, HardwareSpec, WorkflowSpec, condition, set_condition};
+use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Workflow, WorkflowSpec, condition, set_condition};
 use crate::wire::Failure;
 use crate::workflow::RunState;
 
@@ -17,11 +19,13 @@ use crate::workflow::RunState;
 const PERIOD: Duration = Duration::from_secs(15);
 /// An order that was not finished within this time after a workflow's creation is an orphan.
 const ORPHAN: Duration = Duration::from_secs(60);
+/// How many machines are written at a time.
+const AT_ONCE: usize = 64;
 
 impl Engine {
     /// Follows the store and makes the periodic pass until told to stop. Whoever builds the engine spawns this.
     pub async fn run(&self, cancel: CancellationToken) {
-        let follow = self.inner.cache.follow(std::sync::Arc::clone(&self.inner.store));
+        let follow = self.inner.cache.follow(Arc::clone(&self.inner.store));
         let sweep = async {
             let mut tick = tokio::time::interval(PERIOD);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -45,77 +49,119 @@ impl Engine {
     /// # Errors
     /// Those of the store; what was done before stays done.
     pub async fn sweep(&self) -> Result<()> {
-        for run in self.inner.cache.all::<WorkflowSpec>() {
-            if run.status.state.is_final() {
-                continue;
-            }
-            let Some(machine) = self.inner.cache.get::<HardwareSpec>(&run.spec.hardware) else {
-                if self.is_old(&run) {
-                    self.abort_run(run.name(), "its machine does not exist").await?;
-                }
-                continue;
-            };
-            let name = machine.name().to_owned();
-            let _guard = self.lock(&name).await;
-            // Read again under the lock.
-            let (Some(run), Some(machine)) =
-                (self.inner.cache.get::<WorkflowSpec>(run.name()), self.inner.cache.get::<HardwareSpec>(&name))
-            else {
-                continue;
-            };
-            match settle(&machine.status, run.name(), run.metadata.uid, &run.status) {
-                Some(Settlement::WorkflowSucceeded) => self.succeed_run(&name, run.name()).await?,
-                Some(Settlement::MachineError) => {
-                    self.move_machine(&name, PhaseEvent::Failed, &run.status.message).await?
-                }
-                Some(Settlement::MachineAssigned) => {
-                    self.move_machine(&name, PhaseEvent::Retried, &run.status.message).await?
-                }
-                Some(Settlement::WorkflowHeld) => self.hold_run(run.name(), &machine.status.message).await?,
-                // An assign that is being made looks like this for a moment.
-                Some(Settlement::WorkflowAborted) if self.is_old(&run) => {
-                    self.abort_run(run.name(), "no assign or reimage stands behind it").await?;
-                    self.tell("workflow.aborted", &name, Some(run.name()), "no assign or reimage stands behind it");
-                }
-                Some(Settlement::WorkflowAborted) | None => self.deadlines(&name, &run).await?,
-            }
-        }
+        self.mend().await?;
         self.miss_the_silent().await?;
         self.tell_the_overdue().await
+    }
+
+    /// Mends torn pairs and acts on deadlines of runs: nothing is answered before this has been done once.
+    pub(super) async fn mend(&self) -> Result<()> {
+        for piece in self.inner.cache.pieces::<WorkflowSpec>() {
+            for run in piece.iter().filter(|run| !run.status.state.is_final()) {
+                self.mend_one(run).await?;
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn mend_one(&self, run: &Workflow) -> Result<()> {
+        let Some(machine) = self.inner.cache.get::<HardwareSpec>(&run.spec.hardware) else {
+            if self.is_old(run) {
+                self.abort_run(run.name(), "its machine does not exist").await?;
+            }
+            return Ok(());
+        };
+        let name = machine.name().to_owned();
+        let _guard = self.lock(&name).await;
+        // Read again under the lock.
+        let (Some(run), Some(machine)) =
+            (self.inner.cache.get::<WorkflowSpec>(run.name()), self.inner.cache.get::<HardwareSpec>(&name))
+        else {
+            return Ok(());
+        };
+        match settle(&machine.status, run.name(), run.metadata.uid, &run.status) {
+            Some(Settlement::WorkflowSucceeded) => self.succeed_run(&name, run.name()).await,
+            Some(Settlement::MachineError) => self.move_machine(&name, PhaseEvent::Failed, &run.status.message).await,
+            Some(Settlement::MachineAssigned) => {
+                self.move_machine(&name, PhaseEvent::Retried, &run.status.message).await
+            }
+            Some(Settlement::WorkflowHeld) => self.hold_run(run.name(), &machine.status.message).await,
+            // An assign that is being made looks like this for a moment.
+            Some(Settlement::WorkflowAborted) if self.is_old(&run) => {
+                self.abort_run(run.name(), "no assign or reimage stands behind it").await?;
+                self.tell("workflow.aborted", &name, Some(run.name()), "no assign or reimage stands behind it");
+                Ok(())
+            }
+            Some(Settlement::WorkflowAborted) | None => self.deadlines(&name, &run).await,
+        }
     }
 
     /// Says of every machine that waits for somebody for too long whom it waits for; takes it back when it
     /// does not wait any more.
     async fn tell_the_overdue(&self) -> Result<()> {
+        self.of_machines(|machine| self.is_told_wrongly(machine), |name| self.tell_overdue(name)).await
+    }
+
+    /// Does something about every machine that `wants` it. Several at once: a store that writes in groups writes
+    /// them so, and a rack that becomes overdue in one night is told in a moment. None is left out for
+    /// another's error.
+    pub(super) async fn of_machines<'a, F>(
+        &'a self,
+        wants: impl Fn(&Hardware) -> bool + Send,
+        act: impl Fn(Arc<Hardware>) -> F + Send,
+    ) -> Result<()>
+    where
+        F: Future<Output = Result<()>> + Send + 'a,
+    {
+        let mut failed = None;
+        for piece in self.inner.cache.pieces::<HardwareSpec>() {
+            let acts: Vec<F> = piece.into_iter().filter(|machine| wants(machine)).map(&act).collect();
+            let mut done = stream::iter(acts).buffer_unordered(AT_ONCE);
+            while let Some(result) = done.next().await {
+                failed = failed.or(result.err());
+            }
+            tokio::task::yield_now().await;
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Whom a machine waits for for too long. A failure is told as one, and a silent installed system by its
+    /// own condition.
+    fn overdue(&self, machine: &Hardware) -> Option<Waits> {
         let now = self.now();
-        for machine in self.machines() {
-            let told =
-                condition(&machine.status.conditions, OVERDUE).is_some_and(|c| c.status == ConditionStatus::True);
-            // A failure is told as one, and a silent installed system by its own condition.
-            let waits = self.waits(&machine);
-            let over = waits.filter(|w| w.is_over(now) && w.then == Then::Tell && w.owner != Owner::System);
-            if over.is_some() == told {
-                continue;
-            }
-            let name = machine.name();
-            let _guard = self.lock(name).await;
-            let (status, words) = match over {
-                Some(waits) => (ConditionStatus::True, waits.cause),
-                None => (ConditionStatus::False, "it does not wait any more"),
-            };
-            self.change_status::<HardwareSpec, _>(name, |m| {
-                set_condition(&mut m.status.conditions, OVERDUE, status, "Deadline", words, now);
-                Ok(())
-            })
-            .await?;
-            if over.is_some() {
-                self.tell("machine.overdue", name, None, words);
-            }
+        self.waits(machine).filter(|w| w.is_over(now) && w.then == Then::Tell && w.owner != Owner::System)
+    }
+
+    fn is_told_wrongly(&self, machine: &Hardware) -> bool {
+        let told = condition(&machine.status.conditions, OVERDUE).is_some_and(|c| c.status == ConditionStatus::True);
+        self.overdue(machine).is_some() != told
+    }
+
+    async fn tell_overdue(&self, machine: Arc<Hardware>) -> Result<()> {
+        let name = machine.name();
+        let _guard = self.lock(name).await;
+        // Read again under the lock.
+        let Some(machine) = self.inner.cache.get::<HardwareSpec>(name).filter(|m| self.is_told_wrongly(m)) else {
+            return Ok(());
+        };
+        let (now, over) = (self.now(), self.overdue(&machine));
+        let (status, words) = match over {
+            Some(waits) => (ConditionStatus::True, waits.cause),
+            None => (ConditionStatus::False, "it does not wait any more"),
+        };
+        self.change_status::<HardwareSpec, _>(name, |m| {
+            set_condition(&mut m.status.conditions, OVERDUE, status, "Deadline", words, now);
+            Ok(())
+        })
+        .await?;
+        if over.is_some() {
+            self.tell("machine.overdue", name, None, words);
         }
         Ok(())
     }
 
-    fn is_old(&self, run: &crate::resource::Workflow) -> bool {
+    fn is_old(&self, run: &Workflow) -> bool {
         run.metadata.creation_timestamp.is_none_or(|made| self.now().since(made) > ORPHAN)
     }
 
@@ -132,7 +178,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn deadlines(&self, name: &str, run: &crate::resource::Workflow) -> Result<()> {
+    async fn deadlines(&self, name: &str, run: &Workflow) -> Result<()> {
         let now = self.now();
         let Some(machine) = self.inner.cache.get::<HardwareSpec>(name) else { return Ok(()) };
         let Some(authorisation) = &machine.status.authorisation else { return Ok(()) };

@@ -191,11 +191,11 @@ impl Record {
             path: format!("{part}.{}", error.path()),
             source: error.into_inner(),
         };
-        let spec = serde_path_to_error::deserialize(&self.spec).map_err(|e| fail("spec", e))?;
+        let spec = read(&self.spec).map_err(|e| fail("spec", e))?;
         let status = if self.status.is_null() {
             S::Status::default()
         } else {
-            serde_path_to_error::deserialize(&self.status).map_err(|e| fail("status", e))?
+            read(&self.status).map_err(|e| fail("status", e))?
         };
         Ok(Resource { metadata: self.metadata.clone(), spec, status })
     }
@@ -213,6 +213,12 @@ impl Record {
         }
         Value::Object(object)
     }
+}
+
+/// A part with its type. Keeping track of the place costs as much as the reading itself, and is for those
+/// that cannot be read.
+fn read<T: DeserializeOwned>(part: &Value) -> Result<T, serde_path_to_error::Error<serde_json::Error>> {
+    T::deserialize(part).or_else(|_| serde_path_to_error::deserialize(part))
 }
 
 impl<S: Spec> From<&Resource<S>> for Record {

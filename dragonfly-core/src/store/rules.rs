@@ -121,8 +121,8 @@ pub(super) fn decode(kind: Kind, name: &str, bytes: &[u8]) -> Result<Record> {
     Ok(Record { kind, metadata, spec, status })
 }
 
-/// Whether the object in these bytes may be meant: `false` only when its labels say so. Most of an object
-/// is passed over, so that a search does not cost what reading everything does.
+/// Whether the object in these bytes may be meant: `false` only when its labels say so. What stands after
+/// its metadata is not looked at, so that a search does not cost what reading everything does.
 #[cfg_attr(not(feature = "redb"), allow(dead_code))]
 pub(super) fn may_match(bytes: &[u8], selector: &Selector) -> bool {
     #[derive(Deserialize)]
@@ -137,12 +137,47 @@ pub(super) fn may_match(bytes: &[u8], selector: &Selector) -> bool {
     if selector.labels.is_empty() {
         return true;
     }
+    // As `encode` writes it; what others have written is read whole.
+    let metadata = match bytes.strip_prefix(b"{\"metadata\":") {
+        // Ends with the metadata: nobody asks whether that was all.
+        Some(rest) => Labels::deserialize(&mut serde_json::Deserializer::from_slice(rest)),
+        None => serde_json::from_slice::<Labelled>(bytes).map(|whole| whole.metadata),
+    };
     // What cannot be read is for whoever reads it to tell.
-    let Ok(Labelled { metadata }) = serde_json::from_slice::<Labelled>(bytes) else { return true };
-    selector.labels.iter().all(|(key, value)| metadata.labels.get(key) == Some(value))
+    let Ok(Labels { labels }) = metadata else { return true };
+    selector.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn unreadable(key: &Key, source: serde_json::Error) -> StoreError {
     let path = format!("line {}, column {}", source.line(), source.column());
     StoreError::Decode(DecodeError { kind: key.kind, name: key.name.clone(), path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_told_from_the_metadata_alone() {
+        let mut record = Record {
+            kind: Kind::HARDWARE,
+            metadata: Metadata { name: "m".into(), ..Metadata::default() },
+            spec: serde_json::json!({ "labels": { "rack": "no" } }),
+            status: Value::Null,
+        };
+        record.metadata.labels.insert("rack".into(), "a \"1\"".into());
+        let selector = |value: &str| Selector { labels: [("rack".to_owned(), value.to_owned())].into() };
+        let ours = encode(&record).unwrap();
+        assert!(ours.starts_with(b"{\"metadata\":"), "what is passed over is what is written");
+        let cut = ours.get(..ours.len() - 1).unwrap();
+        let spaced = serde_json::to_vec_pretty(&serde_json::from_slice::<Value>(&ours).unwrap()).unwrap();
+        for bytes in [&ours[..], cut, &spaced[..]] {
+            let text = String::from_utf8_lossy(bytes);
+            assert!(may_match(bytes, &selector("a \"1\"")), "{text}");
+            assert!(!may_match(bytes, &selector("no")), "{text}");
+            assert!(may_match(bytes, &Selector::all()), "{text}");
+        }
+        assert!(may_match(b"{\"metadata\":{\"labels\":7}}", &selector("a")), "for its reader to tell");
+        assert!(may_match(b"nonsense", &selector("a")));
+    }
 }
