@@ -62,8 +62,8 @@ impl Listener {
             if !packet.is_relayed() {
                 self.note_foreign(packet.address(option::SERVER_ID).filter(|_| packet.kind == Kind::Request));
             }
-            // A flood costs answers, not memory.
-            let Ok(permit) = self.shared.messages.clone().try_acquire_owned() else { continue };
+            // A flood costs answers, not memory: what comes meanwhile stays in the socket, as far as it has room.
+            let Ok(permit) = self.shared.messages.clone().acquire_owned().await else { continue };
             let (shared, socket) = (self.shared.clone(), socket.clone());
             let index = self.interface.as_ref().map_or(incoming.interface, |i| i.index);
             self.shared.tasks.spawn(async move {

@@ -40,7 +40,7 @@ use tftp::TftpServer;
 
 /// How often interfaces are looked at.
 const LOOK: Duration = Duration::from_secs(3);
-/// Messages that are being answered at one time; more are dropped, and asked again.
+/// Messages that are being answered at one time; more wait in the socket.
 const MAX_MESSAGES: usize = 1024;
 /// How long open work may take when the server stops.
 const STOP: Duration = Duration::from_secs(5);

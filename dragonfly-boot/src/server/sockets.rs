@@ -13,6 +13,9 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+/// What a socket holds of packets that nobody has looked at yet, in bytes.
+const ROOM: usize = 4 << 20;
+
 /// A network interface as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Interface {
@@ -77,8 +80,11 @@ impl PacketSocket {
         socket.set_reuse_address(true)?;
         socket.set_broadcast(true)?;
         socket.set_nonblocking(true)?;
-        // A rack that is switched on asks all at once.
-        let _ = socket.set_recv_buffer_size(4 << 20);
+        // A rack that is switched on asks all at once. What the system grants everybody is room for some 300
+        // messages; whoever may administer the network gets as much as is asked for.
+        if setsockopt(&socket, sockopt::RcvBufForce, &ROOM).is_err() {
+            let _ = socket.set_recv_buffer_size(ROOM);
+        }
         if let Some(interface) = interface {
             socket.bind_device(Some(interface.name.as_bytes()))?;
         }
