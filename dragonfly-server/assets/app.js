@@ -33,11 +33,13 @@ async function part(url) {
   }
   learnSkew(response);
   if (!response.ok) throw new Error(response.status);
+  const total = response.headers.get("x-total");
+  if (total !== null && byId("total")) byId("total").textContent = total;
   return response.text();
 }
 
 // Runs `work` soon, never twice at once, and once more if it was asked for meanwhile.
-function paced(work) {
+function paced(work, pause = PAUSE) {
   let timer = null, running = false, again = false;
   const go = async () => {
     timer = null;
@@ -48,87 +50,110 @@ function paced(work) {
   };
   const ask = () => {
     if (running) again = true;
-    else if (timer === null) timer = setTimeout(go, PAUSE);
+    else if (timer === null) timer = setTimeout(go, pause);
   };
   return ask;
 }
 
 // ---- The list of machines -----------------------------------------------------------------------
 
+// The server searches and pages; here are the rows of one page, and what changes in them.
 function list(rows) {
-  const q = byId("q"), phase = byId("phase");
-  const apply = () => {
-    const words = q.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
-    for (const row of rows.children) {
-      const fits = (!phase.value || row.dataset.phase === phase.value) && words.every((w) => row.dataset.text.includes(w));
-      row.hidden = !fits;
-      if (fits) shown++;
-    }
-    byId("none").hidden = shown > 0 || rows.children.length === 0;
-    byId("empty").hidden = rows.children.length > 0;
-    byId("table").hidden = rows.children.length === 0;
-    byId("total").textContent = rows.children.length;
+  const q = byId("q"), phase = byId("phase"), FIRST = 100, MOST = 500, PARTS = 100;
+  let start = rows.dataset.after; // the page begins after this machine
+  const shown = () => [...rows.children].filter((row) => row.id !== "more");
+  const query = (rest = {}) => {
+    const all = Object.entries({ q: q.value, phase: phase.value, ...rest }).filter(([, value]) => value);
+    return new URLSearchParams(all).toString();
   };
-  const remember = () => {
-    const query = new URLSearchParams();
-    if (q.value) query.set("q", q.value);
-    if (phase.value) query.set("phase", phase.value);
-    history.replaceState(null, "", query.size ? "?" + query : location.pathname);
-  };
-  byId("filter").addEventListener("submit", (e) => e.preventDefault());
-  q.addEventListener("input", () => { apply(); remember(); });
-  phase.addEventListener("change", () => { apply(); remember(); });
-  byId("clear").addEventListener("click", () => { q.value = ""; phase.value = ""; apply(); remember(); q.focus(); });
-
-  const changed = new Set();
-  let all = q.value !== "" || phase.value !== ""; // a filtered first page lacks the other rows
-  const put = (html) => {
+  // Fetches some rows; what comes after somebody has typed on is of no use any more.
+  const fetchRows = async (rest) => {
+    const asked = query();
+    const html = await part("/fragments/machines?" + query(rest));
+    if (asked !== query()) return null;
     const fresh = document.createElement("tbody");
     fresh.innerHTML = html;
-    for (const row of [...fresh.children]) {
-      const old = byId(row.id);
-      if (old) {
-        if (old.contains(document.activeElement)) {
-          const focus = row.querySelector("a");
-          old.replaceWith(row);
-          if (focus) focus.focus();
-        } else old.replaceWith(row);
-      } else {
-        const next = [...rows.children].find((r) => r.dataset.name > row.dataset.name);
-        rows.insertBefore(row, next || null);
-      }
-    }
-    return new Set([...fresh.children].map((r) => r.id));
+    return [...fresh.children];
   };
+  const settle = () => {
+    const total = Number(byId("total").textContent), none = shown().length === 0;
+    byId("none").hidden = !none || total === 0;
+    byId("empty").hidden = total > 0;
+    byId("table").hidden = total === 0;
+    tick();
+  };
+
+  const whole = async () => {
+    const fresh = await fetchRows({ continue: start, limit: Math.min(MOST, Math.max(FIRST, shown().length)) });
+    if (fresh) rows.replaceChildren(...fresh);
+    settle();
+  };
+  const search = paced(whole, 200);
+  const anew = () => {
+    start = "";
+    byId("begin")?.remove();
+    const words = query();
+    history.replaceState(null, "", words ? "?" + words : location.pathname);
+    search();
+  };
+  byId("filter").addEventListener("submit", (e) => e.preventDefault());
+  q.addEventListener("input", anew);
+  phase.addEventListener("change", anew);
+  byId("clear").addEventListener("click", (e) => { e.preventDefault(); q.value = ""; phase.value = ""; anew(); q.focus(); });
+  rows.addEventListener("click", async (e) => {
+    const more = e.target.closest("#more");
+    if (!more || !e.target.closest("a")) return;
+    e.preventDefault();
+    const fresh = await fetchRows({ continue: more.dataset.after }).catch((error) => console.debug(error));
+    if (!fresh) return;
+    more.replaceWith(...fresh);
+    fresh[0]?.querySelector("a")?.focus();
+    settle();
+  });
+
+  // Whether a machine stands on this page, or would if it matched.
+  const here = (name) => name > start && (!byId("more") || name <= (shown().at(-1)?.dataset.name ?? ""));
+  const put = (row) => {
+    const old = byId(row.id);
+    if (old) {
+      const focused = old.contains(document.activeElement);
+      old.replaceWith(row);
+      if (focused) row.querySelector("a")?.focus();
+    } else if (here(row.dataset.name)) {
+      rows.insertBefore(row, [...rows.children].find((r) => r.id === "more" || r.dataset.name > row.dataset.name) || null);
+    }
+  };
+  const changed = new Set();
+  let all = false;
   const refresh = paced(async () => {
-    if (all || changed.size > 100) {
+    if (all) {
       all = false;
       changed.clear();
-      const html = await part("/fragments/machines");
-      rows.innerHTML = html;
-    } else {
-      const names = [...changed];
-      changed.clear();
-      if (!names.length) return;
-      put(await part("/fragments/machines?names=" + encodeURIComponent(names.join(","))));
+      return whole();
     }
-    apply();
-    tick();
+    const names = [...changed].slice(0, PARTS);
+    names.forEach((name) => changed.delete(name));
+    if (changed.size) refresh();
+    if (!names.length) return;
+    const fresh = await fetchRows({ names: names.join(",") });
+    if (!fresh) return;
+    const fits = new Set(fresh.map((row) => row.dataset.name));
+    names.filter((name) => !fits.has(name)).forEach((name) => byId("m-" + name)?.remove());
+    fresh.forEach(put);
+    settle();
   });
   const look = paced(async () => {
     byId("sightings").innerHTML = await part("/fragments/sightings");
     tick();
   });
-  apply();
-  if (all) refresh();
   return (event) => {
-    if (event === null || event.type === "object.deleted") all = true;
-    else if (event.machine) changed.add(event.machine);
-    else return;
-    // A machine without a row is one that boots and has not reported, or has just done so.
-    if (event === null || !byId("m-" + event.machine)) look();
-    refresh();
+    if (event === null) all = true;
+    else if (!event.machine) return;
+    // Those that come and go are counted, wherever they stand.
+    else if (here(event.machine) || /^(object|machine\.registered)/.test(event.type)) changed.add(event.machine);
+    // A machine without a row may be one that boots and has not reported, or has just done so.
+    if (event === null || !byId("m-" + event.machine) && (event.data?.mac || event.type === "machine.registered")) look();
+    if (all || changed.size) refresh();
   };
 }
 

@@ -77,14 +77,14 @@ impl Meters {
         let mut out = String::new();
         let mut phases: BTreeMap<&str, u64> =
             ["Unseen", "Registered", "Assigned", "Provisioning", "Ready", "Error", "Held"].map(|p| (p, 0)).into();
-        for machine in engine.machines() {
-            *phases.entry(view::phase_word(machine.status.phase)).or_default() += 1;
+        for (phase, machines) in engine.cache().phases() {
+            phases.insert(view::phase_word(phase), machines as u64);
         }
         family(&mut out, "dragonfly_machines", "gauge", "Machines by phase.", "phase", &phases);
 
         let mut states: BTreeMap<&str, u64> = BTreeMap::new();
         let (mut ended, mut seconds) = (0u64, 0.0);
-        for workflow in engine.cache().all::<WorkflowSpec>() {
+        for workflow in engine.cache().pieces::<WorkflowSpec>().flatten() {
             let status = &workflow.status;
             *states.entry(state_word(status.state)).or_default() += 1;
             if let (RunState::Succeeded, Some(from), Some(to)) = (status.state, status.started_at, status.ended_at) {

@@ -220,6 +220,86 @@ async fn pages_escape_what_machines_say() {
 }
 
 #[tokio::test]
+async fn machines_are_searched_and_paged_by_the_server() {
+    let bench = bench().await;
+    bench.session().await;
+    let many: String = (0..230)
+        .map(|n| {
+            format!(
+                "---\napiVersion: dragonfly.computer/v1\nkind: Hardware\nmetadata: {{ name: node-{n:03}, labels: {{ rack: r{} }} }}\n\
+                 spec: {{ macs: [\"02:00:00:00:01:{n:02x}\"] }}\n",
+                n / 40
+            )
+        })
+        .collect();
+    bench.app.engine.apply(&many, "test").await.unwrap();
+    let list = async |query: &str| bench.admin(Method::GET, &format!("/dragonfly/v1/machines{query}"), None).await;
+    let names = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let (_, all) = list("").await;
+    assert_eq!((names(&all).len(), &all["continue"]), (231, &Value::Null), "programs that know no pages get all");
+    let (mut seen, mut from, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let (_, page) = list(&format!("?limit=100&continue={from}")).await;
+        pages += 1;
+        seen.extend(names(&page));
+        match page["continue"].as_str() {
+            Some(more) => more.clone_into(&mut from),
+            None => break,
+        }
+    }
+    assert_eq!((seen, pages), (names(&all), 3));
+    let table = [
+        ("?q=NODE-007", 1),
+        ("?q=02-00-00-00-01-07", 1),
+        ("?q=rack+stack", 0),
+        ("?q=rack%20%26%20stack", 1), // its model
+        ("?q=reboot", 1),             // its serial number
+        ("?phase=registered", 1),
+        ("?phase=unseen&q=node-01", 10),
+        ("?phase=Unseen,Registered&limit=500", 231),
+        ("?labelSelector=rack%3Dr5", 30),
+        ("?labelSelector=rack%3Dr5&q=22", 10),
+        ("?q=nobody", 0),
+    ];
+    for (query, want) in table {
+        let (status, page) = list(query).await;
+        assert_eq!((status, names(&page).len()), (StatusCode::OK, want), "{query}: {:?}", names(&page));
+    }
+    for (query, word) in [("?phase=done", "provisioning"), ("?labelSelector=rack", "key=value"), ("?limit=x", "limit")]
+    {
+        let (status, problem) = list(query).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(problem["detail"].as_str().unwrap().contains(word), "{query}: {problem}");
+    }
+
+    let page = async |path: &str| {
+        let request = Request::builder().uri(path).header("cookie", bench.cookie()).body(Body::empty()).unwrap();
+        let response = bench.send(request).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        let total = response.headers().get("x-total").map(|n| n.to_str().unwrap().to_owned());
+        (text(response).await, total)
+    };
+    let rows = |html: &str| html.matches("<tr id=\"m-").count();
+    let (first, _) = page("/").await;
+    assert_eq!(rows(&first), 100);
+    assert!(first.contains("id=\"total\">231<") && first.contains("href=\"/?continue=node-098\""), "{first}");
+    let (rest, total) = page("/fragments/machines?continue=node-098").await;
+    assert_eq!((rows(&rest), total.as_deref()), (100, Some("231")));
+    assert!(rest.contains("data-after=\"node-198\""), "{rest}");
+    let (last, _) = page("/?continue=node-198").await;
+    assert!(rows(&last) == 31 && !last.contains("id=\"more\"") && last.contains("From the first machine"), "{last}");
+    let (few, _) = page("/?q=node-1+rack%3Dr3&phase=unseen").await;
+    assert_eq!(rows(&few), 40);
+    let (none, _) = page("/?q=nobody").await;
+    assert!(none.contains("<p id=\"none\" class=\"hint\">"), "it says that none matches: {none}");
+    // Of those that changed, the ones that are still meant.
+    let (some, _) = page("/fragments/machines?names=node-001,node-002,gone&q=node-002").await;
+    assert!(rows(&some) == 1 && some.contains("m-node-002"), "{some}");
+}
+
+#[tokio::test]
 async fn forms_ask_before_data_is_lost() {
     let bench = bench().await;
     bench.session().await;

@@ -115,6 +115,35 @@ async fn only_the_pinned_key_is_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_is_listed_page_by_page() {
+    let server = run().await;
+    let url = format!("http://{}", server.address);
+    let machine = |n: usize| {
+        format!(
+            "---\napiVersion: dragonfly.computer/v1\nkind: Hardware\n\
+             metadata: {{ name: node-{n:04}, labels: {{ half: h{} }} }}\nspec: {{}}\n",
+            n % 2
+        )
+    };
+    // More than the server gives at once.
+    let many: String = (0..1003).map(machine).collect();
+    let applied = dragonfly(&server, &url, None, &["apply", "-f", "-"], &many).await;
+    assert!(applied.status.success(), "{}", err(&applied));
+    for (words, want) in [
+        (&["get", "machines"][..], 1003),
+        (&["get", "machines", "-l", "half=h1", "-o", "wide"], 501),
+        (&["get", "machines", "node-0007", "NODE-0008"], 2),
+        (&["get", "machines", "-o", "name"], 1003),
+    ] {
+        let listed = dragonfly(&server, &url, None, words, "").await;
+        assert!(listed.status.success(), "{words:?}: {}", err(&listed));
+        let names: std::collections::BTreeSet<_> =
+            out(&listed).lines().filter(|line| line.contains("node-")).map(str::to_owned).collect();
+        assert_eq!(names.len(), want, "{words:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn commands_for_people_and_scripts() {
     let server = run().await;
     let url = format!("http://{}", server.address);

@@ -286,8 +286,8 @@ mod tests {
             assert!(seen.is_sorted() && seen.windows(2).all(|two| two[0] != two[1]));
         }
         // A page that ends with the last machine is the last page.
-        assert_eq!(names(&cache, &Find::typed("m0000"), None, 10).await.1, false);
-        assert_eq!(names(&cache, &Find::typed("m0000"), None, 9).await.1, true);
+        assert!(!names(&cache, &Find::typed("m0000"), None, 10).await.1);
+        assert!(names(&cache, &Find::typed("m0000"), None, 9).await.1);
         assert_eq!(names(&cache, &Find::default(), None, 0).await.0.len(), many);
     }
 

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use dragonfly_core::clock::{Clock as _, SystemClock, Timestamp};
 use dragonfly_core::near::did_you_mean;
 use dragonfly_core::resource::{Kind, manifest};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::args::Format;
@@ -29,6 +30,9 @@ fn kind(word: &str) -> anyhow::Result<Kind> {
     })
 }
 
+/// How many objects are asked for at a time.
+const PAGE: &str = "500";
+
 const GROUP: [&str; 3] = ["apis", "dragonfly.computer", "v1"];
 
 /// An object's name as stored: a machine may be named in any spelling, or by MAC.
@@ -40,11 +44,16 @@ async fn stored_name(client: &Client, kind: Kind, word: &str) -> anyhow::Result<
     Ok(whole.pointer("/machine/name").and_then(Value::as_str).unwrap_or(word).to_owned())
 }
 
+fn only_one_way(selector: Option<&str>) -> anyhow::Result<()> {
+    if selector.is_some() {
+        bail!("give names or --selector, not both");
+    }
+    Ok(())
+}
+
 async fn fetch(client: &Client, kind: Kind, names: &[String], selector: Option<&str>) -> anyhow::Result<Vec<Value>> {
     if !names.is_empty() {
-        if selector.is_some() {
-            bail!("give names or --selector, not both");
-        }
+        only_one_way(selector)?;
         let mut objects = Vec::new();
         for word in names {
             let name = stored_name(client, kind, word).await?;
@@ -55,7 +64,7 @@ async fn fetch(client: &Client, kind: Kind, names: &[String], selector: Option<&
     let mut objects = Vec::new();
     let mut from = String::new();
     loop {
-        let query = [("limit", "500"), ("continue", from.as_str()), ("labelSelector", selector.unwrap_or_default())];
+        let query = [("limit", PAGE), ("continue", from.as_str()), ("labelSelector", selector.unwrap_or_default())];
         let mut page = client.get(&[GROUP[0], GROUP[1], GROUP[2], kind.plural], &query).await?;
         if let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) {
             objects.extend(items);
@@ -76,11 +85,11 @@ pub(super) async fn get(
     format: Format,
 ) -> anyhow::Result<()> {
     let kind = kind(what)?;
-    let objects = fetch(client, kind, names, selector).await?;
     let table = matches!(format, Format::Table | Format::Wide);
     if table && kind == Kind::HARDWARE {
-        return machines(client, out, &objects, format == Format::Wide).await;
+        return machines(client, out, names, selector, format == Format::Wide).await;
     }
+    let objects = fetch(client, kind, names, selector).await?;
     if table {
         if objects.is_empty() {
             return Ok(out.line(&format!("No {} yet.", kind.plural))?);
@@ -124,23 +133,54 @@ fn write(out: &Out, mut objects: Vec<Value>, single: bool, format: Format) -> an
     Ok(())
 }
 
-async fn machines(client: &Client, out: &Out, objects: &[Value], wide: bool) -> anyhow::Result<()> {
-    if objects.is_empty() {
+fn read_line<T: DeserializeOwned>(part: Option<&mut Value>) -> anyhow::Result<T> {
+    serde_json::from_value(part.map(Value::take).unwrap_or_default())
+        .context("the server describes its machines in another way: is it of another version?")
+}
+
+/// Machines as their lines of a table: a fleet's inventories are not fetched for that.
+async fn lines(client: &Client, names: &[String], selector: Option<&str>) -> anyhow::Result<Vec<Machine>> {
+    const MACHINES: [&str; 3] = ["dragonfly", "v1", "machines"];
+    let mut lines: Vec<Machine> = Vec::new();
+    if !names.is_empty() {
+        only_one_way(selector)?;
+        for word in names {
+            let mut whole = client.get(&[MACHINES[0], MACHINES[1], MACHINES[2], word], &[]).await?;
+            lines.push(read_line(whole.get_mut("machine"))?);
+        }
+        return Ok(lines);
+    }
+    let mut from = String::new();
+    loop {
+        let query = [("limit", PAGE), ("continue", from.as_str()), ("labelSelector", selector.unwrap_or_default())];
+        let mut page = client.get(&MACHINES, &query).await?;
+        lines.extend(read_line::<Vec<Machine>>(page.get_mut("items"))?);
+        match page.get("continue").and_then(Value::as_str) {
+            Some(more) => more.clone_into(&mut from),
+            None => return Ok(lines),
+        }
+    }
+}
+
+async fn machines(
+    client: &Client,
+    out: &Out,
+    names: &[String],
+    selector: Option<&str>,
+    wide: bool,
+) -> anyhow::Result<()> {
+    let lines = lines(client, names, selector).await?;
+    if lines.is_empty() && selector.is_some() {
+        return Ok(out.line("No machine has these labels.")?);
+    }
+    if lines.is_empty() {
         out.line(
             "No machines yet. Boot one from the network; `dragonfly get networks` shows where they are answered.",
         )?;
         return Ok(());
     }
-    let mut all = client.get(&["dragonfly", "v1", "machines"], &[]).await?;
-    let lines: Vec<Machine> = serde_json::from_value(all.get_mut("items").map(Value::take).unwrap_or_default())
-        .context("the server describes its machines in another way: is it of another version?")?;
-    let wanted: Vec<&str> = objects.iter().map(|o| text(o, "/metadata/name")).collect();
     let now = SystemClock.now();
-    let rows: Vec<Vec<String>> = lines
-        .iter()
-        .filter(|machine| wanted.contains(&machine.name.as_str()))
-        .map(|machine| machine_row(machine, wide, now))
-        .collect();
+    let rows: Vec<Vec<String>> = lines.iter().map(|machine| machine_row(machine, wide, now)).collect();
     let mut head = vec!["NAME", "PHASE", "PROGRESS", "TEMPLATE", "ADDRESS", "SEEN"];
     if wide {
         head.extend(["MAC", "MODEL", "MESSAGE"]);

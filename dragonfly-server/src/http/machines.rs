@@ -18,12 +18,16 @@ use super::extract::{Asked, Input};
 use super::guard::Caller;
 use super::problem::Problem;
 use super::route::{Access, Routes};
+use super::search::Search;
 use crate::view::{self, Machine};
+
+const LIST: &str = "Machines in one line each: all of them, or `limit` at a time with `continue`; `q`, `phase`, \
+    `labelSelector` say which";
 
 pub(super) fn routes(routes: Routes) -> Routes {
     use Access::Person;
     routes
-        .get("/dragonfly/v1/machines", Person, "Every machine in one line each", list)
+        .get("/dragonfly/v1/machines", Person, LIST, list)
         .get("/dragonfly/v1/machines/{name}", Person, "One machine and its run; name in any spelling, or a MAC", one)
         .post("/dragonfly/v1/machines/{name}/assign", Person, "Authorise one run of a template on a machine", assign)
         .post("/dragonfly/v1/machines/{name}/reimage", Person, "Install anew, whatever is on its disks", reimage)
@@ -57,11 +61,16 @@ pub(super) fn routes(routes: Routes) -> Routes {
 #[derive(Debug, Serialize)]
 struct Machines {
     items: Vec<Machine>,
+    /// Give it back for those that follow; absent when there are no more.
+    #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
+    more: Option<String>,
 }
 
-async fn list(State(app): State<App>) -> Json<Machines> {
-    let items = app.engine.machines().iter().map(|m| view::machine(&app.engine, m)).collect();
-    Json(Machines { items })
+async fn list(State(app): State<App>, Asked(search): Asked<Search>) -> Result<Json<Machines>, Problem> {
+    let found = app.engine.cache().find(&search.find()?, search.after(), search.most()).await;
+    let more = found.machines.last().filter(|_| found.more).map(|last| last.name().to_owned());
+    let items = found.machines.iter().map(|m| view::machine(&app.engine, m)).collect();
+    Ok(Json(Machines { items, more }))
 }
 
 /// One machine with everything that belongs to it.

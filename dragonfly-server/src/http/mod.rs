@@ -14,6 +14,7 @@ mod objects;
 mod openapi;
 mod problem;
 mod route;
+mod search;
 mod sign_in;
 mod transport;
 mod ui;

@@ -171,7 +171,7 @@ impl<'a> Place<'a> {
 }
 
 /// `a=b,c==d`; anything else of Kubernetes' language is refused by name.
-fn selector(text: &str) -> Result<Selector, Problem> {
+pub(super) fn selector(text: &str) -> Result<Selector, Problem> {
     let mut labels = BTreeMap::new();
     for term in text.split(',').map(str::trim).filter(|t| !t.is_empty()) {
         let pair = term.split_once("==").or_else(|| term.split_once('='));

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode};
 use axum::response::{Redirect, Response};
 use dragonfly_core::clock::Timestamp;
 use dragonfly_core::lifecycle::Phase;
@@ -10,20 +10,32 @@ use dragonfly_core::resource::NetworkSpec;
 use serde::Deserialize;
 
 use super::sightings::{self, Sightings};
-use super::{When, page, phase_class};
+use super::{When, phase_class};
 use crate::http::App;
 use crate::http::extract::Asked;
+use crate::http::problem::Problem;
 use crate::http::route::{Access, Routes};
+use crate::http::search::Search;
 use crate::view::{self, Machine};
 
+/// How many rows a page has, and how many one fetch may ask for.
+const ROWS: usize = 100;
+const MOST: usize = 500;
 /// The most rows that one fetch of parts may ask for.
 const PARTS: usize = 100;
+/// How many machines there are, on an answer that is only a part of the page.
+const TOTAL: HeaderName = HeaderName::from_static("x-total");
 
 pub(super) fn routes(routes: Routes) -> Routes {
     routes
         .get("/", Access::Page, "The machines, as a page", list)
         .get("/machines", Access::Page, "Leads to the machines' page", || async { Redirect::to("/") })
-        .get("/fragments/machines", Access::Page, "Rows of the machines' page; `names=a,b` gives only these", rows)
+        .get(
+            "/fragments/machines",
+            Access::Page,
+            "Rows of the machines' page, searched and paged as the API's list; `names=a,b` gives only these",
+            rows,
+        )
 }
 
 /// One machine as a row of the table.
@@ -37,27 +49,20 @@ pub(super) struct Row {
     pub(super) mac: String,
     pub(super) address: String,
     pub(super) seen: Option<When>,
-    /// What the filter looks at, in lower case.
-    pub(super) haystack: String,
 }
 
 impl Row {
     pub(super) fn new(machine: Machine, now: Timestamp) -> Self {
-        let phase = view::phase_word(machine.phase);
         let mac = machine.macs.first().map(ToString::to_string).unwrap_or_default();
         let address = machine.address.map(|a| a.to_string()).unwrap_or_default();
         let seen = machine.last_seen.map(|then| When::at(then, now));
-        let template = machine.template.as_deref().unwrap_or_default();
-        let haystack =
-            [&machine.display_name, phase, &mac, &address, &machine.model, template].join(" ").to_lowercase();
         Self {
-            phase,
+            phase: view::phase_word(machine.phase),
             class: phase_class(machine.phase),
             progress: progress(&machine),
             mac,
             address,
             seen,
-            haystack,
             machine,
         }
     }
@@ -100,9 +105,12 @@ struct Count {
 #[template(path = "machines.html")]
 struct ListPage {
     rows: Vec<Row>,
+    more: Option<More>,
     total: usize,
     counts: Vec<Count>,
-    wanted: Wanted,
+    wanted: Search,
+    /// The same search from its first machine.
+    first: String,
     networks: usize,
     problems: Vec<String>,
     sightings: Sightings,
@@ -113,42 +121,52 @@ struct ListPage {
 #[template(path = "rows.html")]
 struct Rows {
     rows: Vec<Row>,
+    more: Option<More>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Wanted {
-    q: String,
-    phase: String,
+/// Where the rest is.
+#[derive(Debug)]
+struct More {
+    /// The last machine that is shown.
+    after: String,
+    /// The page that goes on there, for browsers without script.
+    href: String,
 }
 
-impl Wanted {
-    fn takes(&self, row: &Row) -> bool {
-        let words = self.q.to_lowercase();
-        (self.phase.is_empty() || self.phase == row.class) && words.split_whitespace().all(|w| row.haystack.contains(w))
-    }
+/// The page of a search, from a machine on.
+fn address(wanted: &Search, after: &str) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    let parts = [("q", wanted.q.as_str()), ("phase", &wanted.phase), ("continue", after)];
+    query.extend_pairs(parts.into_iter().filter(|(_, value)| !value.is_empty()));
+    let query = query.finish();
+    if query.is_empty() { "/".to_owned() } else { format!("/?{query}") }
 }
 
-fn all(app: &App) -> Vec<Row> {
+async fn some(app: &App, wanted: &Search) -> Result<(Vec<Row>, Option<More>), Problem> {
+    let most = if wanted.limit == 0 { ROWS } else { wanted.limit.min(MOST) };
+    let found = app.engine.cache().find(&wanted.find()?, wanted.after(), most).await;
+    let more = found
+        .machines
+        .last()
+        .filter(|_| found.more)
+        .map(|last| More { after: last.name().to_owned(), href: address(wanted, last.name()) });
     let now = app.engine.now();
-    app.engine.machines().iter().map(|m| Row::new(view::machine(&app.engine, m), now)).collect()
+    Ok((found.machines.iter().map(|m| Row::new(view::machine(&app.engine, m), now)).collect(), more))
 }
 
-async fn list(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Response {
-    let rows = all(&app);
-    let phases = [None].into_iter().chain(Phase::ALL.map(Some));
-    let counts = phases.map(|phase| Count {
-        phase: view::phase_word(phase),
-        class: phase_class(phase),
-        machines: rows.iter().filter(|row| row.machine.phase == phase).count(),
-    });
-    let counts = counts.filter(|count| count.machines > 0).collect();
-    let total = rows.len();
-    let rows = rows.into_iter().filter(|row| wanted.takes(row)).collect();
+async fn list(State(app): State<App>, Asked(wanted): Asked<Search>) -> Result<Response, Problem> {
+    let (rows, more) = some(&app, &wanted).await?;
+    let phases = app.engine.cache().phases();
+    let total = phases.iter().map(|(_, machines)| machines).sum();
+    let counts = phases
+        .into_iter()
+        .map(|(phase, machines)| Count { phase: view::phase_word(phase), class: phase_class(phase), machines })
+        .collect();
     let networks = app.engine.cache().all::<NetworkSpec>().len();
-    let mode = app.mode.word();
+    let (mode, first) = (app.mode.word(), address(&wanted, ""));
     let (problems, sightings) = (app.boot.problems(), sightings::now(&app));
-    page(StatusCode::OK, &ListPage { rows, total, counts, wanted, networks, problems, sightings, mode })
+    let page = ListPage { rows, more, total, counts, wanted, first, networks, problems, sightings, mode };
+    Ok(super::page(StatusCode::OK, &page))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -156,14 +174,40 @@ struct Names {
     names: Option<String>,
 }
 
-async fn rows(State(app): State<App>, Asked(Names { names }): Asked<Names>) -> Response {
-    let rows = match names {
-        None => all(&app),
+async fn rows(
+    State(app): State<App>,
+    Asked(Names { names }): Asked<Names>,
+    Asked(wanted): Asked<Search>,
+) -> Result<Response, Problem> {
+    let (rows, more) = match names {
+        None => some(&app, &wanted).await?,
         Some(names) => {
-            let now = app.engine.now();
-            let found = names.split(',').take(PARTS).filter_map(|name| app.engine.cache().get(name));
-            found.map(|machine| Row::new(view::machine(&app.engine, &machine), now)).collect()
+            let (find, now) = (wanted.find()?, app.engine.now());
+            let found = names.split(',').take(PARTS).filter_map(|name| app.engine.cache().meant(&find, name));
+            (found.map(|machine| Row::new(view::machine(&app.engine, &machine), now)).collect(), None)
         }
     };
-    page(StatusCode::OK, &Rows { rows })
+    let total: usize = app.engine.cache().phases().iter().map(|(_, machines)| machines).sum();
+    let mut response = super::page(StatusCode::OK, &Rows { rows, more });
+    response.headers_mut().insert(TOTAL, total.into());
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_of_the_same_search() {
+        let search = |q: &str, phase: &str| Search { q: q.into(), phase: phase.into(), ..Search::default() };
+        let table = [
+            (search("", ""), "", "/"),
+            (search("", ""), "m-9", "/?continue=m-9"),
+            (search("rack=a&b c", "ready"), "m", "/?q=rack%3Da%26b+c&phase=ready&continue=m"),
+            (search("x", ""), "", "/?q=x"),
+        ];
+        for (wanted, after, want) in table {
+            assert_eq!(address(&wanted, after), want);
+        }
+    }
 }
