@@ -86,6 +86,8 @@ pub struct Subscription {
     pub replay: Vec<Arc<Event>>,
     /// Some events after the one asked for are no longer kept: read the state anew.
     pub gap: bool,
+    /// The number of the newest event so far: `live` begins after it.
+    pub newest: u64,
     /// Everything after that.
     pub live: broadcast::Receiver<Arc<Event>>,
 }
@@ -133,28 +135,28 @@ impl Events {
     /// Everything after event `after`, then everything to come. `None` starts with what comes.
     pub fn subscribe(&self, after: Option<u64>) -> Subscription {
         let ring = self.inner.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = self.inner.live.subscribe();
+        let (live, newest) = (self.inner.live.subscribe(), ring.next - 1);
         let Some(after) = after else {
-            return Subscription { replay: Vec::new(), gap: false, live };
+            return Subscription { replay: Vec::new(), gap: false, newest, live };
         };
         let oldest = ring.kept.front().map_or(ring.next, |e| e.id);
         // A number from the future is from before a restart: the listener's state is not ours.
         let gap = after.saturating_add(1) < oldest || after >= ring.next;
         let replay = ring.kept.iter().filter(|e| gap || e.id > after).cloned().collect();
-        Subscription { replay, gap, live }
+        Subscription { replay, gap, newest, live }
     }
 
     /// As [`subscribe`](Self::subscribe), for who follows one machine: only events about it are replayed, and
     /// only one of those that is no longer kept is a gap. `live` tells of every machine.
     pub fn subscribe_to(&self, machine: &str, after: Option<u64>) -> Subscription {
         let ring = self.inner.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = self.inner.live.subscribe();
+        let (live, newest) = (self.inner.live.subscribe(), ring.next - 1);
         let Some(after) = after else {
-            return Subscription { replay: Vec::new(), gap: false, live };
+            return Subscription { replay: Vec::new(), gap: false, newest, live };
         };
         let gap = after >= ring.next || ring.lost.has(machine, after);
         let wanted = |e: &&Arc<Event>| e.machine.as_deref() == Some(machine) && (gap || e.id > after);
-        Subscription { replay: ring.kept.iter().filter(wanted).cloned().collect(), gap, live }
+        Subscription { replay: ring.kept.iter().filter(wanted).cloned().collect(), gap, newest, live }
     }
 
     /// The newest events about one machine, oldest first.

@@ -253,9 +253,9 @@ async fn machines_are_searched_and_paged_by_the_server() {
     let table = [
         ("?q=NODE-007", 1),
         ("?q=02-00-00-00-01-07", 1),
-        ("?q=rack+stack", 0),
-        ("?q=rack%20%26%20stack", 1), // its model
-        ("?q=reboot", 1),             // its serial number
+        ("?q=rack+stack", 1), // its model
+        ("?q=rack+stacks", 0),
+        ("?q=reboot", 1), // its serial number
         ("?phase=registered", 1),
         ("?phase=unseen&q=node-01", 10),
         ("?phase=Unseen,Registered&limit=500", 231),

@@ -14,7 +14,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -127,7 +127,7 @@ impl Cache {
         }));
         let mut doubts = tokio::time::interval(DOUBT);
         doubts.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut untold = Vec::new();
+        let mut untold = HashSet::new();
         loop {
             let doubtful = tokio::select! {
                 told = news.next() => match told {
@@ -142,8 +142,8 @@ impl Cache {
                 // An own write that the watch does not tell may have been undone in a part of the past
                 // that the watch left out.
                 _ = doubts.tick() => {
-                    let before = std::mem::replace(&mut untold, self.read().untold());
-                    untold.iter().filter(|own| before.contains(own)).cloned().collect()
+                    let before = std::mem::replace(&mut untold, self.read().untold().into_iter().collect());
+                    before.intersection(&untold).cloned().collect()
                 }
             };
             for (key, version) in doubtful {

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::DeserializeOwned;
+use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -207,11 +208,30 @@ impl Record {
         object.insert("kind".into(), self.kind.name.into());
         object.insert("metadata".into(), serde_json::to_value(&self.metadata).unwrap_or_default());
         object.insert("spec".into(), self.spec.clone());
-        let bare = self.status.is_null() || self.status.as_object().is_some_and(Map::is_empty);
-        if !bare {
+        if !self.is_bare() {
             object.insert("status".into(), self.status.clone());
         }
         Value::Object(object)
+    }
+
+    /// Whether it has no status.
+    fn is_bare(&self) -> bool {
+        self.status.is_null() || self.status.as_object().is_some_and(Map::is_empty)
+    }
+}
+
+/// As [`Record::to_json`], without a copy of everything in between.
+impl Serialize for Record {
+    fn serialize<Z: serde::Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        let mut object = serializer.serialize_struct("Object", if self.is_bare() { 4 } else { 5 })?;
+        object.serialize_field("apiVersion", API_VERSION)?;
+        object.serialize_field("kind", self.kind.name)?;
+        object.serialize_field("metadata", &self.metadata)?;
+        object.serialize_field("spec", &self.spec)?;
+        if !self.is_bare() {
+            object.serialize_field("status", &self.status)?;
+        }
+        object.end()
     }
 }
 
@@ -235,7 +255,7 @@ impl<S: Spec> From<&Resource<S>> for Record {
 
 impl<S: Spec> Serialize for Resource<S> {
     fn serialize<Z: serde::Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        Record::from(self).to_json().serialize(serializer)
+        Record::from(self).serialize(serializer)
     }
 }
 
@@ -301,4 +321,29 @@ pub fn set_condition(
 /// The condition of this kind, if any.
 pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     conditions.iter().find(|c| c.kind == kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_written_as_it_is_shown() {
+        for status in [Value::Null, json!({}), json!({ "phase": "Ready" })] {
+            let metadata = Metadata { name: "m".into(), generation: 3, ..Metadata::default() };
+            let record = Record { kind: Kind::HARDWARE, metadata, spec: json!({ "macs": [] }), status };
+            assert_eq!(serde_json::to_value(&record).unwrap(), record.to_json());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_with_its_place() {
+        let metadata = Metadata { name: "m".into(), ..Metadata::default() };
+        let status = json!({ "inventory": { "disks": [{ "name": "sda", "size": "large" }] } });
+        let record = Record { kind: Kind::HARDWARE, metadata, spec: json!({}), status };
+        let error = record.decode::<HardwareSpec>().unwrap_err();
+        assert_eq!(error.path, "status.inventory.disks[0].size");
+    }
 }

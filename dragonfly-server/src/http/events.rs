@@ -106,15 +106,12 @@ fn told(events: Events, machine: Option<String>, after: Option<Place>) -> impl S
         Some(machine) => events.subscribe_to(machine, after),
         None => events.subscribe(after),
     };
-    let Subscription { replay, gap, live } = subscribe(&events, &machine, start);
-    let last = replay.last().map_or_else(|| start.filter(|_| !gap).unwrap_or(0), |newest| newest.id);
+    let Subscription { replay, gap, newest, live } = subscribe(&events, &machine, start);
     let first = opening(gap, replay);
-    let state = (events, machine, live, last);
+    let state = (events, machine, live, newest);
     let rest = futures_util::stream::unfold(state, move |(events, machine, mut live, mut last)| async move {
         loop {
             match live.recv().await {
-                // Sent once by the replay already.
-                Ok(event) if event.id <= last => {}
                 Ok(event) => {
                     last = event.id;
                     if machine.is_none() || event.machine == machine {
@@ -122,8 +119,7 @@ fn told(events: Events, machine: Option<String>, after: Option<Place>) -> impl S
                     }
                 }
                 Err(RecvError::Lagged(_)) => {
-                    let Subscription { replay, gap, live } = subscribe(&events, &machine, Some(last));
-                    let newest = replay.last().map_or(last, |e| e.id);
+                    let Subscription { replay, gap, newest, live } = subscribe(&events, &machine, Some(last));
                     return Some((opening(gap, replay), (events, machine, live, newest)));
                 }
                 Err(RecvError::Closed) => return None,

@@ -9,7 +9,7 @@ use dragonfly_core::resource::{Kind, Record};
 use dragonfly_core::store::{Selector, WatchEvent, order};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt as _};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::objects::{PAGE, status};
 use super::problem::Problem;
@@ -80,7 +80,7 @@ pub(super) fn lines(
         match news {
             News::Page(records) => {
                 for record in records {
-                    push(&mut out, "ADDED", &record.to_json());
+                    push(&mut out, "ADDED", &record);
                     state.told.insert(record.metadata.name.clone(), version(&record));
                 }
             }
@@ -97,14 +97,14 @@ pub(super) fn lines(
                 if selector.matches(&record) {
                     let before = state.told.insert(name.clone(), version(&record));
                     let word = if before.is_none() { "ADDED" } else { "MODIFIED" };
-                    push(&mut out, word, &record.to_json());
+                    push(&mut out, word, &record);
                 } else if state.told.remove(name).is_some() {
-                    push(&mut out, "DELETED", &record.to_json());
+                    push(&mut out, "DELETED", &record);
                 }
             }
             News::Change(Ok(WatchEvent::Deleted(record))) => {
                 if state.told.remove(&record.metadata.name).is_some() || selector.matches(&record) {
-                    push(&mut out, "DELETED", &record.to_json());
+                    push(&mut out, "DELETED", &record);
                 }
             }
             News::Change(Ok(_)) => {}
@@ -117,14 +117,22 @@ pub(super) fn lines(
     })
 }
 
-fn push(out: &mut Vec<u8>, word: &str, object: &Value) {
-    // A `Value` always serialises.
-    out.extend(serde_json::to_vec(&json!({ "type": word, "object": object })).unwrap_or_default());
+fn push(out: &mut Vec<u8>, word: &str, object: &impl Serialize) {
+    #[derive(Serialize)]
+    struct Line<'a, T> {
+        #[serde(rename = "type")]
+        word: &'a str,
+        object: &'a T,
+    }
+    // Objects always serialise, and a vector takes everything.
+    serde_json::to_writer(&mut *out, &Line { word, object }).ok();
     out.push(b'\n');
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn record(name: &str, label: &str, version: u64) -> Record {

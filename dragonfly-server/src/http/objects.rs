@@ -15,7 +15,7 @@ use dragonfly_core::resource::manifest;
 use dragonfly_core::resource::{API_VERSION, Kind, Record};
 use dragonfly_core::store::Selector;
 use futures_util::StreamExt as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::App;
@@ -137,15 +137,24 @@ async fn list(
     let place = wanted.from.as_deref().filter(|f| !f.is_empty()).map(Place::read);
     let (version, from) = place.map_or((None, None), |place| (place.version, Some(place.after)));
     let page = app.engine.list(kind, &selector, limit, from).await?;
-    let items: Vec<Value> = page.items.iter().map(Record::to_json).collect();
     // A client that follows what it has listed begins where the first page was read.
     let version = version.unwrap_or(&page.version);
     let mut metadata = json!({ "resourceVersion": version });
     if let Some(after) = &page.more {
         metadata["continue"] = Place { version: Some(version), after }.write().into();
     }
-    let list = format!("{}List", kind.name);
-    Ok(Json(json!({ "apiVersion": API_VERSION, "kind": list, "metadata": metadata, "items": items })).into_response())
+    let list = List { api_version: API_VERSION, kind: format!("{}List", kind.name), metadata, items: page.items };
+    Ok(Json(list).into_response())
+}
+
+/// Some objects of a kind.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct List {
+    api_version: &'static str,
+    kind: String,
+    metadata: Value,
+    items: Vec<Record>,
 }
 
 /// Where a list goes on: `version/name`, or the name alone.
