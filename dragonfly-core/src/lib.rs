@@ -28,6 +28,7 @@ mod sighting;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod text;
 pub mod timeline;
 pub mod wire;
 pub mod workflow;

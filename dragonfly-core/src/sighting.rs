@@ -1,5 +1,6 @@
 //! What the boot services see and send, as facts that a program can judge and a person can read.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Mac;
 use crate::boot::{Arch, Firmware};
+use crate::text::harmless;
 
 /// The longest text that is kept of what a stranger wrote, in bytes.
 const LONGEST: usize = 256;
@@ -288,7 +290,7 @@ impl Seen {
         }
     }
 
-    /// The same with every text cut to a bound: names and paths come from strangers.
+    /// The same with every text harmless and cut to a bound: names and paths come from strangers.
     #[must_use]
     pub fn bounded(mut self) -> Self {
         match &mut self {
@@ -299,28 +301,36 @@ impl Seen {
             | Self::TftpBegan { file: text, .. }
             | Self::Identity { how: text }
             | Self::FileBegan { file: text, .. }
-            | Self::FileEnded { file: text, .. } => clip(text, LONGEST),
+            | Self::FileEnded { file: text, .. } => tidy(text),
             Self::TftpEnded { file, why, .. } => {
-                clip(file, LONGEST);
-                clip(why, LONGEST);
+                tidy(file);
+                tidy(why);
             }
             Self::Script { fate, reason } => {
-                clip(fate, LONGEST);
-                clip(reason, LONGEST);
+                tidy(fate);
+                tidy(reason);
             }
             Self::HttpRefused { path, why, .. } => {
-                clip(path, LONGEST);
-                clip(why, LONGEST);
+                tidy(path);
+                tidy(why);
             }
             Self::DhcpOffered { file, .. } | Self::DhcpConfirmed { file, .. } => {
                 if let Some(file) = file {
-                    clip(file, LONGEST);
+                    tidy(file);
                 }
             }
             Self::DhcpForeign { .. } | Self::NoLoader { .. } | Self::AgentClock { .. } => {}
         }
         self
     }
+}
+
+/// A stranger's text within its bound, in one line, of characters that are only seen.
+fn tidy(text: &mut String) {
+    if let Cow::Owned(changed) = harmless(text) {
+        *text = changed;
+    }
+    clip(text, LONGEST);
 }
 
 /// Cuts a text to at most so many bytes, between two characters.

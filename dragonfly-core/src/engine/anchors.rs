@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::Mac;
 use crate::resource::hardware::Anchors;
+use crate::text::harmless;
 
 /// Serial numbers and products that boards leave the factory with, in lower case.
 const PLACEHOLDERS: [&str; 16] = [
@@ -41,8 +42,10 @@ pub fn clean(anchors: &Anchors) -> Anchors {
     macs.sort_unstable();
     macs.dedup();
     macs.truncate(64);
-    let text =
-        |value: &Option<String>| value.as_deref().map(str::trim).filter(|v| !is_placeholder(v)).map(|v| clip(v, 128));
+    let text = |value: &Option<String>| {
+        let value = harmless(value.as_deref()?.trim());
+        (!is_placeholder(&value)).then(|| clip(&value, 128).trim_end().to_owned())
+    };
     Anchors {
         macs,
         smbios_uuid: anchors.smbios_uuid.filter(|uuid| !is_shared_uuid(uuid)),

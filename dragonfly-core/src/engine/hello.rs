@@ -15,10 +15,13 @@ use crate::name;
 use crate::resource::hardware::{Anchors, ExistingOs, SessionInfo};
 use crate::resource::{ConditionStatus, Hardware, HardwareSpec, condition, set_condition};
 use crate::store::StoreError;
+use crate::text;
 use crate::wire::{Hello, Versions, Welcome};
 
 /// Why a boot token of ours opens nothing any more.
 const STALE: &str = "the boot token is older than ten minutes; boot again";
+/// The longest text of an inventory that is kept, in bytes.
+const LONGEST: usize = 512;
 /// How far a machine's clock may be off without a word, in seconds.
 const CLOCK_TOLERANCE: u64 = 120;
 
@@ -31,6 +34,11 @@ impl Engine {
     /// machine or its identity is in conflict; `Protocol` when no version is shared.
     pub async fn hello(&self, token: &str, hello: Hello, from: IpAddr) -> Result<Welcome> {
         let mac = hello.mac;
+        let hello = Hello {
+            inventory: text::tidy(&hello.inventory, LONGEST, text::harmless),
+            existing_os: text::tidy(&hello.existing_os, LONGEST, text::harmless),
+            ..hello
+        };
         let said = self.greet(token, hello, from).await;
         if let Err(error) = &said {
             // On the timeline of the card that it names: whoever looks for this machine looks there.
@@ -38,6 +46,11 @@ impl Engine {
             self.witness(Sighting { mac: Some(mac), from: None, seen });
         }
         said
+    }
+
+    /// Whether this is a boot token of ours, be it old or used.
+    pub fn is_boot_token(&self, token: &str) -> bool {
+        self.inner.tokens.open::<TokenClaims>(token).is_some()
     }
 
     async fn greet(&self, token: &str, hello: Hello, from: IpAddr) -> Result<Welcome> {

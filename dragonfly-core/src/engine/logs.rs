@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{Engine, EngineError, Result};
 use crate::resource::WorkflowSpec;
+use crate::text::acts;
 use crate::timeline::LogPart;
 
 /// The most that is kept of one log.
@@ -94,7 +95,7 @@ fn tail(path: &Path) -> std::io::Result<String> {
 /// Text that can be shown anywhere: what an agent writes is a stranger's word. Control characters other
 /// than line feeds and tabs are taken out.
 fn clean(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+    String::from_utf8_lossy(bytes).chars().filter(|c| !acts(*c) || matches!(c, '\n' | '\t')).collect()
 }
 
 #[cfg(test)]

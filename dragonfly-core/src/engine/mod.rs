@@ -32,6 +32,7 @@ pub mod restore;
 mod rules;
 pub mod sessions;
 pub mod settle;
+mod strangers;
 mod sweep;
 mod timeline;
 mod token;
@@ -61,7 +62,9 @@ use crate::resource::{HardwareSpec, Network, NetworkSpec, Record, Resource};
 use crate::secret::SealingKey;
 use crate::store::Store;
 use crate::store::ext::StoreExt;
+use crate::text;
 use crate::timeline::{Recorder, What, Whose};
+use strangers::Strangers;
 
 pub use error::EngineError;
 pub use home::PHONE_HOME;
@@ -158,6 +161,7 @@ struct Inner {
     progress: Mutex<HashMap<String, (u32, usize, Progress)>>,
     /// Which card asks from which address: files are fetched without naming the machine.
     seen_at: Mutex<HashMap<IpAddr, Mac>>,
+    strangers: Mutex<Strangers>,
     /// One writer per machine at a time, in this process.
     locks: Vec<tokio::sync::Mutex<()>>,
     networks: watch::Sender<Vec<Network>>,
@@ -248,6 +252,7 @@ impl EngineBuilder {
             sessions: sessions::Sessions::default(),
             progress: Mutex::default(),
             seen_at: Mutex::default(),
+            strangers: Mutex::default(),
             locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),
             networks: watch::Sender::new(Vec::new()),
             #[cfg(feature = "testing")]
@@ -330,7 +335,7 @@ impl Engine {
         message: impl Into<String>,
         data: serde_json::Value,
     ) {
-        let message = message.into();
+        let message = text::harmless_lines(&message.into()).into_owned();
         tracing::info!(kind, machine, workflow, "{message}");
         // A name that is no machine's would cost memory for ever.
         if self.inner.cache.get::<HardwareSpec>(machine).is_some() {

@@ -11,8 +11,13 @@ use crate::boot::Fate;
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::workflow::{AttemptFailure, StepStatus};
 use crate::resource::{ConditionStatus, HardwareSpec, Workflow, WorkflowSpec, set_condition};
+use crate::text;
 use crate::wire::{Failure, Heard, Report, ReportKind};
 use crate::workflow::{self, RunEvent, RunState, StepChange, StepEvent, StepState};
+
+/// The longest text of a failure that is kept, in bytes, and how many causes.
+const LONGEST: usize = 4096;
+const CAUSES: usize = 16;
 
 /// Whether a failed run tries again by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +61,9 @@ impl Engine {
         };
         // The agent does this too; what is kept must not depend on how well it did.
         if let ReportKind::Refused { failure } | ReportKind::Step { failure: Some(failure), .. } = &mut report.what {
-            *failure = self.mask(&machine, &run).hide_in(std::mem::replace(failure, Failure::message("")));
+            let hidden = self.mask(&machine, &run).hide_in(std::mem::replace(failure, Failure::message("")));
+            *failure = text::tidy(&hidden, LONGEST, text::harmless_lines);
+            failure.causes.truncate(CAUSES);
         }
         let me = claims.id.to_string();
         if let ReportKind::Began = report.what {

@@ -1,11 +1,12 @@
 //! The flight recorder as the engine keeps it: whose timeline something goes to, and how it is read.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
 
+use super::strangers::Word;
 use super::{Engine, Result};
 use crate::Mac;
 use crate::boot::{Seen, Sighting};
@@ -52,16 +53,26 @@ impl Engine {
         let seen = seen.bounded();
         let card = mac.or_else(|| self.card_at(from?));
         let now = self.now();
-        let mut machine = None;
+        let (mut machine, mut is_stranger) = (None, true);
         if let Some(card) = card {
             self.remember_address(from.or(taken(&seen)), card);
             let owner = self.inner.cache.by_mac(card);
+            is_stranger = !matches!(owner, Owner::One(_));
             let whose = match &owner {
                 Owner::One(machine) => Whose::Machine(machine.name()),
                 Owner::Nobody | Owner::Several(_) => Whose::Card(card),
             };
             self.inner.recorder.record(whose, Some(card), now, What::Seen(seen.clone()));
             machine = Some(self.name_of(card));
+        }
+        if is_stranger {
+            match self.inner.strangers.lock().unwrap_or_else(PoisonError::into_inner).one_more(now) {
+                Word::LeaveOut => return,
+                Word::Tell(0) => {}
+                Word::Tell(left_out) => {
+                    tracing::warn!(left_out, "more of unknown machines than is told: see the machine's timeline");
+                }
+            }
         }
         let (kind, message) = (seen.kind(), seen.to_string());
         tracing::info!(kind, machine, "{message}");

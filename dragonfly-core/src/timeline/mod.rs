@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use crate::boot::Seen;
 use crate::clock::Timestamp;
+use crate::text::acts;
 use crate::{Mac, name};
 pub use entry::{Entry, Line, What, boots, lines};
 use track::{Room, Track};
@@ -133,7 +134,7 @@ impl Recorder {
         let text = hide(&String::from_utf8_lossy(part.bytes.get(skip..).unwrap_or_default()));
         let mut id = state.next;
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let line = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let line = line.chars().map(|c| if acts(c) { ' ' } else { c }).collect();
             let what = What::Logged(line).bounded();
             state.machine(machine).push(id, time, None, what, MACHINE);
             id += 1;
