@@ -6,6 +6,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
@@ -36,6 +38,7 @@ const MAX_NAME: usize = 255;
 #[derive(Debug, Clone)]
 pub struct BootFiles {
     roots: Vec<Root>,
+    open: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,6 +58,32 @@ pub struct Found {
     pub modified: Option<SystemTime>,
     /// Which file it is: device and inode.
     pub id: (u64, u64),
+    pub(crate) place: Place,
+}
+
+/// One of the files that are open at one time. Counted, because each costs memory while it is sent.
+#[derive(Debug)]
+pub(crate) struct Place {
+    open: Arc<AtomicUsize>,
+    others: usize,
+}
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>) -> Self {
+        let others = open.fetch_add(1, Ordering::Relaxed);
+        Self { open: Arc::clone(open), others }
+    }
+
+    /// How many others were open when this one was opened.
+    pub(crate) fn others(&self) -> usize {
+        self.others
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Why there is no file.
@@ -87,7 +116,7 @@ pub enum FileError {
 impl BootFiles {
     /// One directory.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { roots: vec![Root { dir: dir.into(), only: &[] }] }
+        Self { roots: vec![Root { dir: dir.into(), only: &[] }], open: Arc::default() }
     }
 
     /// And iPXE's binaries, and nothing else, from where the distribution's package puts them.
@@ -109,7 +138,7 @@ impl BootFiles {
         let relative = safe(name).ok_or_else(|| FileError::BadName { name: name.chars().take(80).collect() })?;
         for root in &self.roots {
             if root.only.is_empty() || root.only.contains(&name) {
-                match open_beneath(&root.dir, relative) {
+                match open_beneath(&root.dir, relative, &self.open) {
                     Ok(Some(found)) => return Ok(found),
                     Ok(None) => {}
                     Err(source) => return Err(FileError::Io { name: name.to_owned(), source }),
@@ -194,14 +223,14 @@ impl Default for Loaders {
 /// [`Loaders`], looked up again when they are older than a few seconds: files come and go while we run.
 #[derive(Debug)]
 pub(crate) struct LoaderCache {
-    files: std::sync::Arc<BootFiles>,
+    files: Arc<BootFiles>,
     last: tokio::sync::Mutex<Option<(Instant, Loaders)>>,
 }
 
 impl LoaderCache {
     const FRESH: Duration = Duration::from_secs(5);
 
-    pub(crate) fn new(files: std::sync::Arc<BootFiles>) -> Self {
+    pub(crate) fn new(files: Arc<BootFiles>) -> Self {
         Self { files, last: tokio::sync::Mutex::new(None) }
     }
 
@@ -233,7 +262,7 @@ fn safe(name: &str) -> Option<&Path> {
 }
 
 /// Opens a regular file whose real path lies below `dir`.
-pub(crate) fn open_beneath(dir: &Path, relative: &Path) -> io::Result<Option<Found>> {
+fn open_beneath(dir: &Path, relative: &Path, open: &Arc<AtomicUsize>) -> io::Result<Option<Found>> {
     use std::os::unix::fs::MetadataExt as _;
     let absent = |e: &io::Error| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     let real = match (fs::canonicalize(dir), fs::canonicalize(dir.join(relative))) {
@@ -252,7 +281,7 @@ pub(crate) fn open_beneath(dir: &Path, relative: &Path) -> io::Result<Option<Fou
     };
     let meta = file.metadata()?;
     let id = (meta.dev(), meta.ino());
-    Ok(Some(Found { length: meta.len(), modified: meta.modified().ok(), id, file }))
+    Ok(Some(Found { length: meta.len(), modified: meta.modified().ok(), id, file, place: Place::take(open) }))
 }
 
 #[cfg(test)]
@@ -283,6 +312,19 @@ mod tests {
         for name in ["link", "out/secret", "arm64", "none", "vmlinuz/x"] {
             assert!(matches!(files.open(name), Err(FileError::NotFound { .. })), "{name:?}");
         }
+    }
+
+    #[test]
+    fn files_that_are_open_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), "x").unwrap();
+        let files = BootFiles::new(dir.path());
+        let (first, second) = (files.open("f").unwrap(), files.open("f").unwrap());
+        assert_eq!((first.place.others(), second.place.others()), (0, 1));
+        drop(first);
+        assert_eq!(files.clone().open("f").unwrap().place.others(), 1);
+        drop(second);
+        assert_eq!(files.open("f").unwrap().place.others(), 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! All leases, in memory: who has what, and what the next client may get. No clock, no store: time
 //! comes in, rows to be written come out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -18,12 +18,16 @@ const OFFER: Duration = Duration::from_secs(30);
 const QUARANTINE: Duration = Duration::from_secs(3600);
 /// How many addresses of a pool are looked at for one client.
 const SEARCH: u32 = 1 << 16;
+/// How many where most of the pool is offered and not accepted.
+const FLOODED: u32 = 256;
 
 /// Leases and offers. Every address has at most one of them.
 #[derive(Debug, Default)]
 pub struct LeaseBook {
     rows: HashMap<Ipv4Addr, Lease>,
     offers: HashMap<Ipv4Addr, Offer>,
+    /// The same, those that expire first in front.
+    by_age: BTreeSet<(Timestamp, Ipv4Addr)>,
     /// The one offer that a client has open.
     offer_of: HashMap<ClientKey, Ipv4Addr>,
     /// Where a client has rows, to find them without a search.
@@ -34,6 +38,8 @@ pub struct LeaseBook {
 struct Offer {
     client: ClientKey,
     expires: Timestamp,
+    /// Somebody else was offered it before and may still ask for it: the first who does has it.
+    contested: bool,
 }
 
 /// What the book says about one client on one segment.
@@ -82,6 +88,10 @@ impl LeaseBook {
             let allowed = Some(a) == reservation || (segment.mode == Mode::Full && segment.pooled(a));
             allowed && !anothers && self.is_free_for(a, client, now)
         };
+        // Free but for an offer that nobody has accepted.
+        let spare = |a: Ipv4Addr| {
+            segment.mode == Mode::Full && segment.pooled(a) && reserved(a).is_none() && !self.is_leased(a, now)
+        };
         let held = self.held(query).filter(|a| own(*a));
         let before = || self.rows_of(client).find(|a| own(*a));
         let candidate = match reservation {
@@ -89,20 +99,24 @@ impl LeaseBook {
             None if segment.mode == Mode::Full => held
                 .or_else(before)
                 .or_else(|| query.asked.filter(|a| own(*a)))
-                .or_else(|| self.search(segment, client, now, own)),
+                .or_else(|| self.search(segment, client, now, own))
+                .or_else(|| self.by_age.iter().map(|(_, a)| *a).find(|a| spare(*a))),
             None => None,
         };
-        Standing { held, candidate, asked_is_free: query.asked.is_some_and(own) }
+        let contested = |a: Ipv4Addr| spare(a) && self.offers.get(&a).is_some_and(|offer| offer.contested);
+        Standing { held, candidate, asked_is_free: query.asked.is_some_and(|a| own(a) || contested(a)) }
     }
 
     /// Keeps an address for a client until it accepts.
     pub fn offer(&mut self, address: Ipv4Addr, client: &ClientKey, now: Timestamp) {
+        let again = self.offers.get(&address).is_some_and(|offer| offer.client == *client && offer.contested);
         self.forget_offers(client);
-        let offer = Offer { client: client.clone(), expires: now.plus(OFFER) };
-        // What stood there was this client's or has expired.
-        if let Some(old) = self.offers.insert(address, offer) {
-            self.offer_of.remove(&old.client);
-        }
+        // What stood there was this client's, has expired, or was taken because the pool is full of offers.
+        let old = self.forget_offer(address);
+        let contested = again || old.is_some_and(|old| old.expires > now);
+        let expires = now.plus(OFFER);
+        self.offers.insert(address, Offer { client: client.clone(), expires, contested });
+        self.by_age.insert((expires, address));
         self.offer_of.insert(client.clone(), address);
     }
 
@@ -112,6 +126,8 @@ impl LeaseBook {
         let row = Lease { address, expires: until, state: LeaseState::Bound { client: client.clone() } };
         let before = self.write(row.clone());
         self.forget_offers(client);
+        // Who else was offered it must ask anew.
+        self.forget_offer(address);
         (row, before)
     }
 
@@ -131,17 +147,22 @@ impl LeaseBook {
     pub fn quarantine(&mut self, address: Ipv4Addr, now: Timestamp) -> Lease {
         let row = Lease { address, expires: now.plus(QUARANTINE), state: LeaseState::Quarantined };
         self.write(row.clone());
-        if let Some(offer) = self.offers.remove(&address) {
-            self.offer_of.remove(&offer.client);
-        }
+        self.forget_offer(address);
         row
     }
 
     /// Drops what is offered to a client: it has it now, or has taken another server's.
     pub fn forget_offers(&mut self, client: &ClientKey) {
-        if let Some(address) = self.offer_of.remove(client) {
-            self.offers.remove(&address);
+        if let Some(address) = self.offer_of.get(client).copied() {
+            self.forget_offer(address);
         }
+    }
+
+    fn forget_offer(&mut self, address: Ipv4Addr) -> Option<Offer> {
+        let offer = self.offers.remove(&address)?;
+        self.by_age.remove(&(offer.expires, address));
+        self.offer_of.remove(&offer.client);
+        Some(offer)
     }
 
     /// Whether the address is only offered to this client, not yet leased.
@@ -215,6 +236,11 @@ impl LeaseBook {
         leased.or_else(offered)
     }
 
+    /// Whether somebody has it and its time is not over.
+    fn is_leased(&self, address: Ipv4Addr, now: Timestamp) -> bool {
+        self.rows.get(&address).is_some_and(|row| row.expires > now)
+    }
+
     fn is_free_for(&self, address: Ipv4Addr, client: &ClientKey, now: Timestamp) -> bool {
         let leased = self.rows.get(&address).is_some_and(|row| {
             let own = matches!(&row.state, LeaseState::Bound { client: c } if c == client);
@@ -237,9 +263,12 @@ impl LeaseBook {
         let pool = segment.spec.pool?;
         let (start, end) = (u32::from(pool.start), u32::from(pool.end));
         let size = u64::from(end.checked_sub(start)?) + 1;
+        // Strangers who take no offer fill it: looking at each address for each of them would keep others
+        // waiting, and one of theirs will do.
+        let steps = if self.offers.len() as u64 * 2 > size { FLOODED } else { SEARCH };
         let first = fnv(client.as_bytes()) % size;
         let mut second_best = None;
-        for step in 0..size.min(u64::from(SEARCH)) {
+        for step in 0..size.min(u64::from(steps)) {
             let offset = u32::try_from((first + step) % size).ok()?;
             let address = Ipv4Addr::from(start.checked_add(offset)?);
             if own(address) {
@@ -331,6 +360,37 @@ mod tests {
         assert_eq!(ask(&book, &segment, 200, None, 0).candidate, None);
         let again = ask(&book, &segment, 200, None, 100).candidate;
         assert_eq!(again, ask(&book, &segment, 0, None, 99).held, "the only one that has expired");
+    }
+
+    #[test]
+    fn offers_that_nobody_takes_keep_no_machine_out() {
+        let segment = segment(Mode::Full);
+        let mut book = LeaseBook::default();
+        // A machine is offered an address, and before it accepts, strangers are offered all of them, twice.
+        let offered = ask(&book, &segment, 250, None, 0).candidate.unwrap();
+        book.offer(offered, &client(250), at(0));
+        for n in 0..200 {
+            let address = ask(&book, &segment, n, None, 1).candidate.unwrap();
+            book.offer(address, &client(n), at(1));
+            assert!(book.offers.len() <= 100 && book.by_age.len() == book.offers.len());
+            assert!(book.offer_of.len() == book.offers.len());
+        }
+        assert_eq!(ask(&book, &segment, 250, None, 2).held, None, "a stranger has been offered it since");
+        assert!(ask(&book, &segment, 250, Some(offered), 2).asked_is_free, "but nobody has taken it");
+        book.bind(offered, &client(250), at(3600));
+        assert_eq!(ask(&book, &segment, 250, None, 3).held, Some(offered));
+        for n in 0..200 {
+            let standing = ask(&book, &segment, n, Some(offered), 3);
+            assert!(!standing.asked_is_free && standing.held != Some(offered) && standing.candidate != Some(offered));
+        }
+        // A lease is never taken for it, nor what is kept for another.
+        let reserved = |a: Ipv4Addr| (a == ip(150)).then_some(Mac::new([2, 0, 0, 0, 0, 251]));
+        let query = Query { segment: &segment, client: &client(249), reservation: None, asked: None, now: at(3) };
+        for _ in 0..100 {
+            let address = book.standing(query, reserved).candidate.unwrap();
+            assert!(address != offered && address != ip(150));
+            book.offer(address, &client(249), at(3));
+        }
     }
 
     #[test]

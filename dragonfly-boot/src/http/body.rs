@@ -12,8 +12,15 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, Take};
 use tokio_util::io::ReaderStream;
 
-/// How much of a file is in memory for one response.
-const PIECE: usize = 256 * 1024;
+use crate::files::{Found, Place};
+
+/// How much of a file is read at a time beside so many others: each answer keeps two or three such pieces
+/// until its client takes them, so that thousands who take nothing cost little.
+const PIECES: [(usize, usize); 3] = [(32, 256 * 1024), (128, 64 * 1024), (usize::MAX, 16 * 1024)];
+
+fn piece_beside(others: usize) -> usize {
+    PIECES.iter().find(|(fewer, _)| others < *fewer).map_or(PIECES[2].1, |(_, piece)| *piece)
+}
 
 /// The body of an answer of the boot services.
 #[derive(Debug)]
@@ -21,6 +28,7 @@ pub struct BootBody {
     kind: Kind,
     left: u64,
     over: Option<Over>,
+    _place: Option<Place>,
 }
 
 /// How much of a body was sent when it was over.
@@ -75,23 +83,25 @@ impl BootBody {
     /// These bytes.
     pub(crate) fn bytes(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { left: bytes.len() as u64, kind: Kind::Bytes(Some(bytes)), over: None }
+        Self { left: bytes.len() as u64, kind: Kind::Bytes(Some(bytes)), over: None, _place: None }
     }
 
     /// A stretch of a file, with something laid over it.
     pub(crate) async fn file(
-        file: std::fs::File,
+        Found { file, place, .. }: Found,
         range: std::ops::Range<u64>,
         overlay: Option<Overlay>,
     ) -> io::Result<Self> {
         let mut file = tokio::fs::File::from_std(file);
-        file.set_max_buf_size(PIECE);
+        let piece = piece_beside(place.others());
+        file.set_max_buf_size(piece);
         if range.start > 0 {
             file.seek(io::SeekFrom::Start(range.start)).await?;
         }
         let left = range.end - range.start;
-        let stream = Box::new(ReaderStream::with_capacity(file.take(left), PIECE));
-        Ok(Self { left, kind: Kind::File { stream, overlay, at: range.start }, over: None })
+        let stream = Box::new(ReaderStream::with_capacity(file.take(left), piece));
+        let kind = Kind::File { stream, overlay, at: range.start };
+        Ok(Self { left, kind, over: None, _place: Some(place) })
     }
 
     /// The same body; when it is over, whichever way, this is called once. A body that is no file's
@@ -175,6 +185,12 @@ impl fmt::Debug for Kind {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_more_are_sent_the_less_each_keeps() {
+        let pieces: Vec<_> = [0, 31, 32, 127, 128, 100_000].map(|others| piece_beside(others) >> 10).into();
+        assert_eq!(pieces, [256, 256, 64, 64, 16, 16]);
+    }
 
     proptest! {
         #[test]

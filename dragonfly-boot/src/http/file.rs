@@ -76,7 +76,7 @@ async fn stretch(
     };
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
     if *method != Method::HEAD {
-        match BootBody::file(found.file, range, overlay).await {
+        match BootBody::file(found, range, overlay).await {
             Ok(body) => *response.body_mut() = body,
             Err(error) => {
                 tracing::warn!(%error, "a file that was opened cannot be read");

@@ -5,6 +5,7 @@
 //! and sends router advertisements where addresses come from us. Besides, it hears relayed requests
 //! on any interface. An interface that is missing is looked for again every few seconds.
 
+mod admission;
 mod advertise;
 mod conflict;
 mod dhcp;
@@ -16,6 +17,7 @@ mod tftp;
 use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -119,6 +121,7 @@ impl BootServer {
             tasks: tasks.clone(),
             cancel: cancel.clone(),
             open: Mutex::default(),
+            begun: AtomicU64::default(),
         });
         let shared = Arc::new(Shared {
             responder,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::{self, Standing};
 use super::sockets::PacketSocket;
 use crate::dhcp::Responder;
 use crate::files::FileError;
@@ -22,8 +23,12 @@ use crate::tftp::{
     Content, ErrorCode, FileSource, Incoming, Limits, Output, Request, Terms, Transfer, data, error, option_ack,
 };
 
-/// How much of a file is read at a time.
+/// How much of a file is read at a time, while few transfers are under way; each keeps as much.
 const READ_AHEAD: usize = 512 * 1024;
+/// How many count as few.
+const FEW: usize = 64;
+/// What each of many keeps in memory.
+const SMALL: u32 = 64 * 1024;
 
 /// Serves files to whoever asks.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ pub(super) struct TftpServer {
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
     pub(super) open: Mutex<HashMap<SocketAddrV4, Open>>,
+    /// How many transfers have begun so far.
+    pub(super) begun: AtomicU64,
 }
 
 /// How a transfer ended.
@@ -65,6 +72,16 @@ pub(super) struct Open {
     answered: Arc<AtomicBool>,
     stop: CancellationToken,
     number: u64,
+}
+
+impl Open {
+    fn standing(&self, peer: SocketAddrV4) -> Standing {
+        Standing { peer, answered: self.answered.load(Ordering::Relaxed), number: self.number }
+    }
+}
+
+fn standing(open: &HashMap<SocketAddrV4, Open>) -> impl Iterator<Item = Standing> + Clone {
+    open.iter().map(|(peer, open)| open.standing(*peer))
 }
 
 impl TftpServer {
@@ -104,29 +121,35 @@ impl TftpServer {
         local: Ipv4Addr,
     ) -> Option<(ErrorCode, &'static str)> {
         let (stop, answered) = (self.cancel.child_token(), Arc::new(AtomicBool::new(false)));
-        let number = {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let limits = {
             let mut open = self.open();
             match open.get(&peer) {
                 Some(old) if old.request == request && !old.answered.load(Ordering::Relaxed) => return None,
                 Some(old) => old.stop.cancel(),
+                None if admission::is_flooding(standing(&open), *peer.ip(), self.limits.transfers) => return None,
                 None if open.len() >= self.limits.transfers => {
-                    return Some((ErrorCode::NotDefined, "too many transfers; ask again"));
+                    let all = standing(&open);
+                    match admission::gives_way(all, *peer.ip(), self.limits.transfers).and_then(|p| open.remove(&p)) {
+                        Some(old) => old.stop.cancel(),
+                        None => return Some((ErrorCode::NotDefined, "too many transfers; ask again")),
+                    }
                 }
                 None => {}
             }
-            let number = open.get(&peer).map_or(0, |old| old.number + 1);
+            let limits = self.limits_beside(open.len());
             let entry = Open { request: request.clone(), answered: answered.clone(), stop: stop.clone(), number };
             open.insert(peer, entry);
-            number
+            limits
         };
         let this = self.clone();
         self.tasks.spawn(async move {
-            let limit = this.limits.duration;
+            let limit = limits.duration;
             let mut so_far = SoFar::default();
             let begin = Instant::now();
             let end = tokio::select! {
-                () = stop.cancelled() => End::by_server("stopped: the client asked anew, or the server stops"),
-                done = tokio::time::timeout(limit, this.transfer(&request, peer, local, &answered, &mut so_far)) => {
+                () = stop.cancelled() => End::by_server("stopped: the client asked anew, others need its place, or the server stops"),
+                done = tokio::time::timeout(limit, this.transfer(&request, (peer, local), limits, &answered, &mut so_far)) => {
                     match done {
                         Ok(Ok(end)) => end,
                         Ok(Err(error)) => End::by_server(error.to_string()),
@@ -156,8 +179,8 @@ impl TftpServer {
     async fn transfer(
         &self,
         request: &Request,
-        peer: SocketAddrV4,
-        local: Ipv4Addr,
+        (peer, local): (SocketAddrV4, Ipv4Addr),
+        limits: Limits,
         answered: &AtomicBool,
         so_far: &mut SoFar,
     ) -> io::Result<End> {
@@ -178,8 +201,8 @@ impl TftpServer {
             }
         };
         let length = content.length();
-        let mut transfer = Transfer::new(request, length, &self.limits);
-        let mut reader = Reader::new(content, transfer.terms().block_size, transfer.terms().window);
+        let mut transfer = Transfer::new(request, length, &limits);
+        let mut reader = Reader::new(content, transfer.terms(), limits.window_bytes);
         *so_far = SoFar { bytes: length, passed: 0, block: transfer.terms().block_size };
         let begin = Instant::now();
         let mut buffer = vec![0; 1024];
@@ -190,6 +213,7 @@ impl TftpServer {
                 None => {}
                 Some(Output::OptionAck) => send(&socket, &option_ack(transfer.options())).await?,
                 Some(Output::Blocks(blocks)) => {
+                    reader.is_trusted = transfer.is_answered();
                     if !told {
                         told = true;
                         let Terms { block_size: block, window } = transfer.terms();
@@ -237,6 +261,12 @@ impl TftpServer {
         }
     }
 
+    /// What one more transfer may take: what is in memory stays bounded however many there are.
+    fn limits_beside(&self, others: usize) -> Limits {
+        let window_bytes = if others < FEW { self.limits.window_bytes } else { self.limits.window_bytes.min(SMALL) };
+        Limits { window_bytes, ..self.limits }
+    }
+
     fn saw(&self, peer: SocketAddrV4, seen: Seen) {
         let mac: Option<Mac> = self.leases.holder(*peer.ip());
         self.observer.saw(Sighting { mac, from: Some((*peer.ip()).into()), seen });
@@ -260,15 +290,20 @@ async fn send(socket: &UdpSocket, bytes: &[u8]) -> io::Result<()> {
 struct Reader {
     content: Content,
     block_size: u64,
+    /// What is read at a time for a client that has answered; before, no more than is sent.
     piece_size: usize,
+    window_size: usize,
+    is_trusted: bool,
     offset: u64,
     piece: Bytes,
 }
 
 impl Reader {
-    fn new(content: Content, block_size: u16, window: u16) -> Self {
-        let piece_size = (usize::from(block_size) * usize::from(window)).max(READ_AHEAD);
-        Self { content, block_size: block_size.into(), piece_size, offset: 0, piece: Bytes::new() }
+    fn new(content: Content, Terms { block_size, window }: Terms, most: u32) -> Self {
+        let window_size = usize::from(block_size) * usize::from(window);
+        let piece_size = usize::try_from(most).unwrap_or(usize::MAX).min(READ_AHEAD).max(window_size);
+        let (offset, piece) = (0, Bytes::new());
+        Self { content, block_size: block_size.into(), piece_size, window_size, is_trusted: false, offset, piece }
     }
 
     async fn block(&mut self, number: u64) -> io::Result<Bytes> {
@@ -278,7 +313,8 @@ impl Reader {
             return Ok(Bytes::new());
         }
         if start < self.offset || end > self.offset + self.piece.len() as u64 {
-            let (content, size) = (self.content.clone(), self.piece_size);
+            let size = if self.is_trusted { self.piece_size } else { self.window_size };
+            let content = self.content.clone();
             self.piece = tokio::task::spawn_blocking(move || content.read(start, size)).await??;
             self.offset = start;
         }

@@ -29,6 +29,7 @@ async fn bench(limits: Limits) -> Bench {
         tasks: TaskTracker::new(),
         cancel: CancellationToken::new(),
         open: Mutex::default(),
+        begun: AtomicU64::default(),
     });
     let socket = PacketSocket::on(None, 0).unwrap();
     let (port, this) = (socket.port(), server.clone());
@@ -179,11 +180,46 @@ async fn a_reset_machine_is_served_at_once_and_strangers_are_counted() {
         machine.recv_from(&mut buffer).await.unwrap();
         assert_eq!(&buffer[..4], [0, 3, 0, 2]);
     }
+    // From the same address, and all under way: the next one waits.
     let (second, third) =
         (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
     second.send_to(b"\0\x01f\0octet\0", server).await.unwrap();
+    let (_, from) = second.recv_from(&mut buffer).await.unwrap();
+    second.send_to(&[0, 4, 0, 1], from).await.unwrap();
     second.recv_from(&mut buffer).await.unwrap();
+    assert_eq!(&buffer[..4], [0, 3, 0, 2]);
     third.send_to(b"\0\x01f\0octet\0", server).await.unwrap();
     let (n, _) = third.recv_from(&mut buffer).await.unwrap();
     assert_eq!(&buffer[..n], b"\0\x05\0\0too many transfers; ask again\0");
+}
+
+#[tokio::test]
+async fn who_opens_and_never_answers_keeps_nobody_out() {
+    let bench = bench(Limits { transfers: 8, ..Limits::default() }).await;
+    std::fs::write(bench.dir.path().join("f"), [7; 5000]).unwrap();
+    let server = SocketAddr::from(([127, 0, 0, 1], bench.port));
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        let one = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+        one.send_to(b"\0\x01f\0octet\0", server).await.unwrap();
+        silent.push(one);
+        assert!(bench.server.open().len() <= 8);
+    }
+    let port = relay(bench.port, 1).await;
+    let got = tokio::time::timeout(Duration::from_secs(60), fetch(port, "f", 4)).await;
+    assert_eq!(got.expect("no end"), [7; 5000]);
+}
+
+#[tokio::test]
+async fn many_transfers_keep_little_each() {
+    let bench = bench(Limits::default()).await;
+    assert_eq!(bench.server.limits_beside(0).window_bytes, Limits::default().window_bytes);
+    assert_eq!(bench.server.limits_beside(FEW).window_bytes, SMALL);
+    let content = Content::Bytes(vec![1; 1 << 20].into());
+    let mut reader = Reader::new(content, Terms { block_size: 512, window: 4 }, SMALL);
+    for (is_trusted, want) in [(false, 2048), (true, SMALL as usize)] {
+        (reader.is_trusted, reader.piece) = (is_trusted, Bytes::new());
+        assert_eq!(reader.block(0).await.unwrap().len(), 512);
+        assert_eq!(reader.piece.len(), want);
+    }
 }
