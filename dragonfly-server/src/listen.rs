@@ -2,27 +2,34 @@
 //!
 //! A TLS record of a handshake begins with 22 (RFC 8446 section 5.1); no HTTP method does.
 //! Everything a stranger can make us hold is bounded: connections, the wait for a first byte, for a
-//! handshake, for headers, and for a reader that stops reading.
+//! handshake, for headers, and for a reader that stops reading. When all places are taken, whoever
+//! has the most of them makes room.
 
+use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::libc;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use crate::crowd::{Answering, Crowd, Guest};
 use crate::stall::Stalling;
 
 /// What a connection is, for handlers.
@@ -65,6 +72,12 @@ impl Default for Limits {
 
 /// The first byte of a TLS handshake record.
 const TLS_HANDSHAKE: u8 = 22;
+/// The longest head of a request, in bytes: also what is kept of an answer that is not taken.
+const HEAD: usize = 16 * 1024;
+/// The most header fields of a request.
+const FIELDS: usize = 64;
+/// How often the log says that there are more callers than places.
+const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// Serves until `cancel`, then lets open requests end, for a while.
 pub async fn serve(
@@ -75,15 +88,9 @@ pub async fn serve(
     cancel: CancellationToken,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let tasks = TaskTracker::new();
+    let (places, crowd) = (Arc::new(Semaphore::new(limits.connections)), Crowd::default());
+    let (tasks, mut full) = (TaskTracker::new(), Complaint::default());
     loop {
-        // A place first: when all are taken, new clients wait in the kernel's queue.
-        let place = tokio::select! {
-            () = cancel.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        let Ok(place) = place else { break };
         let accepted = tokio::select! {
             () = cancel.cancelled() => break,
             accepted = listener.accept() => accepted,
@@ -91,18 +98,42 @@ pub async fn serve(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of file descriptors, or a client that left already. Never a reason to end.
-                tracing::debug!(%error, "a connection could not be accepted");
+                // Never a reason to end: those who are in are answered.
+                if is_out_of_files(&error) {
+                    crowd.make_room(limits.connections);
+                    full.say(&format!("no file descriptor is left ({error}); raise the limit of open files"));
+                } else {
+                    tracing::debug!(%error, "a connection could not be accepted");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        let (acceptor, router, cancel) = (acceptor.clone(), router.clone(), cancel.clone());
+        let place = match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                crowd.make_room(limits.connections);
+                full.say(&format!("all {} connections are in use", limits.connections));
+                // Those who were asked leave at once; new clients wait in the kernel's queue.
+                let place = tokio::select! {
+                    () = cancel.cancelled() => break,
+                    place = Arc::clone(&places).acquire_owned() => place,
+                };
+                let Ok(place) = place else { break };
+                place
+            }
+        };
+        let (guest, acceptor, router, cancel) =
+            (crowd.enter(canonical(peer).ip()), acceptor.clone(), router.clone(), cancel.clone());
         tasks.spawn(async move {
-            if let Err(error) = connection(stream, peer, acceptor, router, limits, cancel).await {
+            let ended = tokio::select! {
+                ended = connection(stream, peer, acceptor, router, limits, &guest, cancel) => ended,
+                () = guest.must_leave() => Err("its place was needed".into()),
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "a connection ended early");
             }
-            drop(place);
+            drop((guest, place));
         });
     }
     drop(listener);
@@ -112,12 +143,32 @@ pub async fn serve(
     }
 }
 
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Something that is said again only after a while.
+#[derive(Debug, Default)]
+struct Complaint {
+    last: Option<Instant>,
+}
+
+impl Complaint {
+    fn say(&mut self, what: &str) {
+        if self.last.is_none_or(|last| last.elapsed() >= COMPLAINT) {
+            self.last = Some(Instant::now());
+            tracing::warn!("{what}: whoever has the most connections loses some");
+        }
+    }
+}
+
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
     router: Router,
     limits: Limits,
+    guest: &Guest,
     cancel: CancellationToken,
 ) -> Result<(), dragonfly_core::Source> {
     stream.set_nodelay(true)?;
@@ -135,9 +186,9 @@ async fn connection(
     let stream = Stalling::new(stream, limits.stall);
     if tls {
         let stream = timeout(limits.handshake, acceptor.accept(stream)).await??;
-        http(stream, about, router, limits, cancel).await
+        http(stream, about, router, limits, guest, cancel).await
     } else {
-        http(stream, about, router, limits, cancel).await
+        http(stream, about, router, limits, guest, cancel).await
     }
 }
 
@@ -151,17 +202,23 @@ async fn http<S>(
     about: Connection,
     router: Router,
     limits: Limits,
+    guest: &Guest,
     cancel: CancellationToken,
 ) -> Result<(), dragonfly_core::Source>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let answers = guest.answers();
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(about);
-        router.clone().oneshot(request.map(Body::new))
+        let (answering, router) = (answers(), router.clone());
+        async move {
+            let response = router.oneshot(request.map(Body::new)).await?;
+            Ok::<_, Infallible>(response.map(|body| Answer { body, _answering: answering }))
+        }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_headers(64).max_buf_size(64 * 1024);
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_headers(FIELDS).max_buf_size(HEAD);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
@@ -169,4 +226,28 @@ where
         () = cancel.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     Ok(connection.await?)
+}
+
+/// A body, and word of it for as long as it is being sent.
+#[derive(Debug)]
+struct Answer {
+    body: Body,
+    _answering: Answering,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

@@ -1,6 +1,5 @@
 //! Everything joined: store, engine, boot services, one port; until somebody says stop.
 
-use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,6 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use crate::auth::{Auth, TOKEN_FILE};
@@ -30,7 +28,7 @@ use crate::images::Images;
 use crate::leases::RedbLeases;
 use crate::listen::{self, Limits};
 use crate::metrics::{Counted, Meters, Timed};
-use crate::{config, files, http, networks, tls};
+use crate::{config, files, http, log, networks, tls};
 
 /// The store, in the data directory.
 pub(crate) const STORE_FILE: &str = "dragonfly.redb";
@@ -39,7 +37,7 @@ const STOP: Duration = Duration::from_secs(15);
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
-    log_to_stderr(&config.log)?;
+    log::to_stderr(&config.log)?;
     for name in config::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
         tracing::warn!("{name} is set, and nothing reads it; is it misspelt?");
     }
@@ -186,6 +184,9 @@ impl Server {
         let mut parts = JoinSet::new();
         let mut boot = BootConfig::new(self.app.engine.networks(), self.address.port());
         boot.public_url = self.config.server_url.as_ref().map(plain);
+        let (connections, transfers) = shares(open_files());
+        boot.tftp.transfers = transfers;
+        tracing::info!(connections, transfers, "at most so many HTTP connections and TFTP transfers at one time");
         let (provider, observer) = (Arc::clone(&self.counted), self.counted);
         let boot = BootServer::start(boot, provider, self.leases, observer, self.boot_files, stop.clone()).await?;
         self.app.boot.running(boot.status());
@@ -194,7 +195,8 @@ impl Server {
         let (engine, cancel) = (self.app.engine.clone(), stop.clone());
         parts.spawn(async move { engine.run(cancel).await });
         let router = http::guarded(self.app.clone());
-        parts.spawn(listen::serve(self.listener, self.tls.config, router, limits(), stop.clone()));
+        let limits = Limits { connections, ..Limits::default() };
+        parts.spawn(listen::serve(self.listener, self.tls.config, router, limits, stop.clone()));
         // Each part ends only when it is told to: one that ends before is broken, and half a server is
         // worse than none, which is started again.
         let broken = tokio::select! {
@@ -221,14 +223,19 @@ pub fn checker() -> Arc<dyn TemplateChecker> {
     Arc::new(Catalog::builtin())
 }
 
-/// As many connections as there are files to open, less what the store, logs and images need.
-fn limits() -> Limits {
-    let limits = Limits::default();
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return limits };
+/// How many files may be open: as many as are allowed, and no more than are of use.
+fn open_files() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
     let wanted = hard.min(65_536).max(soft);
-    let files = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_or(soft, |()| wanted);
-    let connections = usize::try_from(files / 2).unwrap_or(limits.connections).min(limits.connections);
-    Limits { connections, ..limits }
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_or(soft, |()| wanted)
+}
+
+/// How many connections and TFTP transfers fit into so many open files: each may need one more for what it
+/// sends, and the store, logs and the boot services' own sockets need some.
+fn shares(files: u64) -> (usize, usize) {
+    let (connections, transfers) = (Limits::default().connections, dragonfly_boot::tftp::Limits::default().transfers);
+    let part = |of: u64| usize::try_from(files / of).unwrap_or(usize::MAX).max(1);
+    (part(3).min(connections), part(16).min(transfers))
 }
 
 async fn watch_signals(stop: CancellationToken) {
@@ -241,16 +248,6 @@ async fn watch_signals(stop: CancellationToken) {
         _ = int.recv() => {}
     }
     stop.cancel();
-}
-
-fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)
-        .with_context(|| format!("--log {filter}: write a level, as `info`, or `target=level` with commas"))?;
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // A second call, in tests, finds the first one's.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).try_init();
-    Ok(())
 }
 
 fn sealing_key(path: &std::path::Path) -> anyhow::Result<SealingKey> {
@@ -290,4 +287,20 @@ fn url_host(config: &Config) -> Option<String> {
 /// An address that a person at this machine can open.
 fn reachable(ip: IpAddr) -> IpAddr {
     if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_open_at_one_time_fits_into_the_files_that_may_be_open() {
+        for files in [64, 256, 1024, 4096, 65_536] {
+            let (connections, transfers) = shares(files);
+            assert!(connections > 0 && transfers > 0);
+            let most = 2 * (connections + transfers);
+            assert!(u64::try_from(most).unwrap() + files / 8 <= files, "{files}: {most}");
+        }
+        assert_eq!(shares(65_536), (8192, 1024));
+    }
 }

@@ -1,5 +1,6 @@
 //! JSON written as YAML, for people and for `apply`.
 
+use dragonfly_core::text::acts;
 use serde_json::Value;
 
 /// JSON as YAML, in block style. Text is quoted whenever YAML could read it as something else.
@@ -60,7 +61,21 @@ fn scalar(text: &str) -> String {
             "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" | "null" | "nan" | "inf"
         );
     // A JSON string is a YAML double-quoted one.
-    if plain { text.to_owned() } else { Value::from(text).to_string() }
+    if plain { text.to_owned() } else { quiet(&Value::from(text).to_string()) }
+}
+
+/// JSON without a character that a terminal obeys: all of them stand within texts, where they may be
+/// written as their numbers. (Those below space always are.)
+pub(crate) fn quiet(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if acts(c) && c != '\n' {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 #[cfg(test)]

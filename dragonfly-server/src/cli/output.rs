@@ -2,10 +2,11 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use dragonfly_core::text::{harmless, harmless_lines};
 use serde_json::Value;
 
 use crate::http::chain;
-use crate::yaml::to_yaml;
+use crate::yaml::{quiet, to_yaml};
 
 /// Standard output.
 #[derive(Debug)]
@@ -33,12 +34,13 @@ impl Out {
 
     /// A table: columns as wide as they need to be, no wider.
     pub(super) fn table(&self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|c| harmless(c)).collect()).collect();
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().map(|c| harmless(c).into_owned()).collect()).collect();
         self.raw(&layout(head, &rows, self.color))
     }
 
     pub(super) fn json(&self, value: &Value) -> io::Result<()> {
-        self.raw(&format!("{value:#}\n"))
+        self.raw(&quiet(&format!("{value:#}\n")))
     }
 
     pub(super) fn yaml(&self, value: &Value) -> io::Result<()> {
@@ -70,17 +72,6 @@ fn layout(head: &[&str], rows: &[Vec<String>], color: bool) -> String {
     out
 }
 
-/// Text without control characters: serial numbers and log lines come from machines, and a terminal
-/// obeys escape sequences.
-pub(super) fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
-/// As [`harmless`], but lines stay lines.
-pub(super) fn harmless_lines(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
-}
-
 /// Says on standard error what went wrong.
 pub(super) fn complain(error: &anyhow::Error) {
     let text = format!("dragonfly: {}\n", harmless_lines(&chain(error.as_ref())));
@@ -108,6 +99,9 @@ pub(super) fn confirm(question: &str) -> io::Result<Option<bool>> {
 
 #[cfg(test)]
 mod tests {
+    use dragonfly_core::text::acts;
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -118,7 +112,11 @@ mod tests {
 
     #[test]
     fn strangers_cannot_command_the_terminal() {
-        assert_eq!(harmless("\u{1b}[2Jx\ny"), "\u{fffd}[2Jx\u{fffd}y");
-        assert_eq!(harmless_lines("a\nb\u{7}"), "a\nb\u{fffd}");
+        let hostile = json!({ "serial": "\u{1b}[2J\u{9b}31m\u{202e}x\u{7f}\n\u{2028}", "k\u{9b}": 1 });
+        for text in [quiet(&format!("{hostile:#}")), to_yaml(&hostile)] {
+            assert!(!text.chars().any(|c| acts(c) && c != '\n'), "{text:?}");
+        }
+        let read: Value = serde_json::from_str(&quiet(&hostile.to_string())).unwrap();
+        assert_eq!(read, hostile);
     }
 }

@@ -259,7 +259,7 @@ pub(super) fn to_millis(time: &str) -> String {
 
 pub(super) async fn log(client: &Client, out: &Out, machine: &str) -> anyhow::Result<()> {
     let log = client.text(&[MACHINES[0], MACHINES[1], MACHINES[2], machine, "log"]).await?;
-    Ok(out.raw(&output::harmless_lines(&log))?)
+    Ok(out.raw(&dragonfly_core::text::harmless_lines(&log))?)
 }
 
 pub(super) async fn login(client: &Client, out: &Out) -> anyhow::Result<()> {

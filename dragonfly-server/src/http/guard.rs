@@ -1,6 +1,6 @@
 //! Who may come in: judged per route, before any handler runs.
 
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -10,6 +10,9 @@ use super::App;
 use super::problem::Problem;
 use super::route::Access;
 use crate::auth::COOKIE;
+
+/// How much is read of a hello without a boot token, in bytes: enough to learn which machine it names.
+const STRANGERS_HELLO: usize = 32 * 1024;
 
 /// Who a person is, for handlers and the record of what was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,9 @@ pub(crate) async fn admit(
         Access::BootToken => {
             // Without one it goes on to the engine all the same, which refuses it and notes for which machine.
             let shown = bearer(request.headers()).unwrap_or_default().to_owned();
+            if !app.engine.is_boot_token(&shown) {
+                DefaultBodyLimit::max(STRANGERS_HELLO).apply(&mut request);
+            }
             request.extensions_mut().insert(Shown(shown.into()));
         }
         Access::Agent => {

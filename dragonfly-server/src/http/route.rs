@@ -4,12 +4,13 @@
 //! out is what the tests go through and what the OpenAPI document is made from.
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, on};
 use http::Method;
 
-use super::{App, guard};
+use super::{App, BODY_LIMIT, guard};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +38,20 @@ pub struct Route {
     pub path: &'static str,
     /// Who may use it.
     pub access: Access,
+    /// The largest body that it takes, in bytes.
+    pub body: usize,
     /// What it does, in one line.
     pub about: &'static str,
+}
+
+/// The largest body that a route takes, by who may use it: what anybody can send is small.
+fn body_limit(method: &Method, access: Access) -> usize {
+    match (method, access) {
+        (&Method::GET | &Method::DELETE, _) => 0,
+        (_, Access::Open) => 4 * 1024,
+        (_, Access::Page) => 64 * 1024,
+        (_, Access::Person | Access::BootToken | Access::Agent | Access::Image) => BODY_LIMIT,
+    }
 }
 
 /// Routes being added.
@@ -106,9 +119,12 @@ impl Routes {
         H: Handler<T, App>,
         T: 'static,
     {
-        let guarded = on(filter, handler).route_layer(from_fn_with_state((self.app.clone(), access), guard::admit));
+        let body = body_limit(&method, access);
+        let guarded = on(filter, handler)
+            .route_layer(from_fn_with_state((self.app.clone(), access), guard::admit))
+            .route_layer(DefaultBodyLimit::max(body));
         self.router = self.router.route(path, guarded);
-        self.table.push(Route { method, path, access, about });
+        self.table.push(Route { method, path, access, body, about });
         self
     }
 
