@@ -1,27 +1,6 @@
 #![no_main]
-//! A boot loader's configuration is a stranger's program: reading it ends, and never panics.
-use dragonfly_actions::run::bootentry::{Files, find};
 
-struct Disk<'a>(&'a str, &'a str);
+#[path = "../bodies/bootentry.rs"]
+mod body;
 
-impl Files for Disk<'_> {
-    fn read(&self, path: &str) -> Option<String> {
-        let (file, kind) = (self.1, self.0);
-        let there = match kind {
-            "g" => path == "/boot/grub/grub.cfg" || path == "/boot/grub/grubenv",
-            "b" => path.starts_with("/loader/"),
-            _ => path == "/boot/extlinux/extlinux.conf",
-        };
-        there.then(|| file.to_owned())
-    }
-
-    fn names(&self, directory: &str) -> Vec<String> {
-        if directory == "/loader/entries" { vec!["a.conf".into(), "b.conf".into()] } else { Vec::new() }
-    }
-}
-
-libfuzzer_sys::fuzz_target!(|input: (u8, &str)| {
-    let kind = ["g", "b", "e"][usize::from(input.0 % 3)];
-    let _ = find(&Disk(kind, input.1), None);
-    let _ = find(&Disk(kind, input.1), Some("1>2"));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| body::bootentry(bytes));

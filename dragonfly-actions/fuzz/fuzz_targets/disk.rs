@@ -1,20 +1,6 @@
 #![no_main]
-//! Whatever is on a disk, looking at it ends and never panics; a table that was read can be written
-//! and read again.
-use std::io::Cursor;
 
-use dragonfly_actions::{probe, table};
+#[path = "../bodies/disk.rs"]
+mod body;
 
-libfuzzer_sys::fuzz_target!(|input: (bool, &[u8])| {
-    let sector = if input.0 { 4096 } else { 512 };
-    let mut disk = vec![0u8; 1 << 20];
-    let length = input.1.len().min(disk.len());
-    disk[..length].copy_from_slice(&input.1[..length]);
-    let size = disk.len() as u64;
-    let _ = probe::look(&mut Cursor::new(&disk), size, sector);
-    if let Ok(Some(table::Table::Gpt(mut gpt))) = table::read(&mut Cursor::new(&disk), size, sector)
-        && gpt.fit(size, sector).is_ok()
-    {
-        let _ = gpt.encode(size, sector);
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| body::disk(bytes));

@@ -41,7 +41,8 @@ pub use marker::Marker;
 use dragonfly_core::action::Actions;
 
 /// What only the fuzzer may reach.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, debug_assertions))]
+#[doc(hidden)]
 pub mod fuzzing {
     use std::io;
 

@@ -125,7 +125,7 @@ impl Action for ImageAction {
 }
 
 /// Found by content, unpacked, counted.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, debug_assertions))]
 pub(crate) fn unpack_all(bytes: &[u8], most: u64) -> std::io::Result<u64> {
     let kind = decompress::sniff(bytes);
     let _ = decompress::announced(kind, &bytes[..bytes.len().min(decompress::PREFIX)], None);
