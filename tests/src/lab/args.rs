@@ -219,4 +219,8 @@ pub(crate) enum Scenario {
     Faults,
     /// Images and templates that are wrong end in errors that name the cause
     BadImage,
+    /// A marked secret goes through an installation and is found nowhere but on the disk
+    Secrets,
+    /// Placeholder serial numbers, a card that was replaced, a cloned address: no two machines become one
+    Identity,
 }

@@ -90,6 +90,12 @@ fn ext4_bytes(disk: &File, at: u64) -> Result<u64> {
     Ok(blocks * (1024_u64 << u32_at(0x18).min(6)))
 }
 
+/// A file of the system that is installed on a disk: its last partition is the root.
+pub(crate) fn read_installed(disk: &Path, path: &str) -> Result<String> {
+    let root = partitions(&File::open(disk)?)?.into_iter().max_by_key(|p| p.start).context("no partition")?;
+    read_file(disk, root, path)
+}
+
 fn read_file(disk: &Path, partition: Partition, path: &str) -> Result<String> {
     let device = format!("{}?offset={}", disk.display(), partition.start);
     output(Command::new("debugfs").args(["-R", &format!("cat {path}"), &device]))

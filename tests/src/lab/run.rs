@@ -35,6 +35,8 @@ pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         Scenario::Inventory => scenario::inventory(args, interrupt),
         Scenario::Faults => scenario::faults(args, interrupt),
         Scenario::BadImage => scenario::bad_image(args, interrupt),
+        Scenario::Secrets => scenario::secrets(args, interrupt),
+        Scenario::Identity => scenario::identity(args, interrupt),
     }
 }
 
@@ -260,7 +262,7 @@ impl Watch {
         self.states.values().all(|s| s.error.is_none() && s.ready && s.echoes > 0)
     }
 
-    fn give_up(&mut self, machines: &[Machine]) {
+    pub(crate) fn give_up(&mut self, machines: &[Machine]) {
         for machine in machines {
             let state = self.state(&machine.name).clone();
             if !state.is_settled() {

@@ -128,6 +128,14 @@ impl Server {
         format!("DRAGONFLY_DATA={data} DRAGONFLY_SERVER=http://127.0.0.1:{port} {program}")
     }
 
+    /// What it answers the administrator at this path, whatever the status.
+    pub(crate) fn get(&self, path: &str) -> Result<String> {
+        let token = std::fs::read_to_string(self.token_file())?;
+        let stream = self.door.connect(address())?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        http::get(stream, path, token.trim(), &[])?.body.text(64 << 20)
+    }
+
     /// Runs the command line against it.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.door.command(&self.program);

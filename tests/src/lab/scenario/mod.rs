@@ -3,10 +3,15 @@
 mod adopt;
 mod bad_image;
 mod faults;
+mod identity;
 mod inventory;
+mod secrets;
 mod smbios;
+mod traces;
 
 pub(super) use adopt::adopt;
 pub(super) use bad_image::bad_image;
 pub(super) use faults::faults;
+pub(super) use identity::identity;
 pub(super) use inventory::inventory;
+pub(super) use secrets::secrets;

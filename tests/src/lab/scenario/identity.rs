@@ -1,0 +1,155 @@
+//! `--scenario identity`: placeholder serial numbers, a network card that was replaced, an address that was
+//! cloned: through real firmware, no two machines become one.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::lab::args::{self, ImageChoice, TemplateChoice};
+use crate::lab::console::say;
+use crate::lab::disk;
+use crate::lab::events::Fact;
+use crate::lab::image;
+use crate::lab::interrupt::Interrupt;
+use crate::lab::machine::Machine;
+use crate::lab::world::{CLOUD_KERNEL, Wish, World};
+
+/// What boards leave the factory with when nobody wrote their own.
+const PLACEHOLDER: &str = "To Be Filled By O.E.M.";
+const SHARED_UUID: &str = "03000200-0400-0500-0006-000700080009";
+/// The card that replaces the first machine's.
+const NEW_CARD: &str = "52:54:00:77:01:01";
+
+pub(in crate::lab) fn identity(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
+    let image = image::find_or_build(ImageChoice::Small, TemplateChoice::Disk, interrupt)?;
+    let wish = Wish {
+        machines: 3,
+        dhcp: args.dhcp,
+        kernel: CLOUD_KERNEL,
+        image: &image,
+        keep: args.keep.as_deref(),
+        capture: args.keep.is_some(),
+    };
+    let world = World::build(&wish, interrupt)?;
+    let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;
+    let [first, second, third] = &mut machines[..] else { bail!("three machines") };
+    board(first, "SN-FIRST-01", None);
+    board(second, PLACEHOLDER, Some(SHARED_UUID));
+    board(third, PLACEHOLDER, Some(SHARED_UUID));
+    let end = Instant::now() + Duration::from_secs(args.timeout);
+    let site = Site { world: &world, interrupt, end };
+
+    for machine in [&mut *first, &mut *second, &mut *third] {
+        machine.start(&world.namespace, world.accel, &world.timeline)?;
+    }
+    site.wait("three machines register", || Ok(site.machines()?.len() == 3 && site.all_reported()?))?;
+    let known = site.machines()?;
+    say("placeholder serial numbers and a shared UUID: three machines are three objects");
+
+    // The first machine's card is replaced: its board says who it is.
+    let before = hellos(&world, &first.name);
+    first.stop();
+    let old_card = std::mem::replace(&mut first.hardware.mac, NEW_CARD.to_owned());
+    first.power_on(&world.namespace, world.accel, &world.timeline)?;
+    site.wait("the machine with another card says hello", || Ok(hellos(&world, &first.name) > before))?;
+    ensure!(site.machines()? == known, "another object was made: {:?}", site.machines()?);
+    let shown = world.server.machine(&first.name)?;
+    let cards = shown.pointer("/status/anchors/macs").cloned().unwrap_or_default();
+    ensure!(cards.to_string().contains(NEW_CARD), "its new card is not written down: {cards}");
+    say(format_args!("{}: another card in the same board is the same machine", first.name));
+    first.stop();
+
+    // A third board, which is nobody's so far, comes with the first machine's card.
+    third.stop();
+    board(third, "SN-FOREIGN-77", Some("5254cccc-7777-4000-8000-00000000cccc"));
+    third.hardware.mac = NEW_CARD.to_owned();
+    third.power_on(&world.namespace, world.accel, &world.timeline)?;
+    site.wait("the conflict is told", || Ok(told(&world, "identity.conflict", &first.name) > 0))?;
+    let shown = world.server.machine(&first.name)?;
+    let conflict = shown.pointer("/status/conditions").and_then(Value::as_array).is_some_and(|all| {
+        all.iter().any(|condition| condition["type"] == "IdentityConflict" && condition["status"] == "True")
+    });
+    ensure!(conflict, "the conflict is not shown: {}", shown["status"]["conditions"]);
+    ensure!(shown.pointer("/status/anchors/serial").is_some_and(|serial| serial == "SN-FIRST-01"), "merged: {shown:#}");
+    ensure!(site.machines()? == known, "another object was made: {:?}", site.machines()?);
+    // And whoever has that card from now on boots its own disk: nothing is written by it.
+    let why = world.server.cli(&["why", NEW_CARD])?;
+    ensure!(why.contains("conflict") && why.contains("hold"), "{why}");
+    ensure!(world.server.cli(&["get", "workflows", "-o", "name"])?.trim().is_empty(), "a workflow was made");
+    third.stop();
+    second.stop();
+    for machine in [&*first, &*second, &*third] {
+        let written = disk::first_written(machine.disk())?;
+        ensure!(written.is_none(), "{}: byte {written:?} of its disk was written", machine.name);
+    }
+    say(format_args!(
+        "{}: a cloned card ({old_card} was its first) is a conflict, merges nothing, writes nothing",
+        first.name
+    ));
+    Ok(())
+}
+
+/// What its firmware says of the board.
+fn board(machine: &mut Machine, serial: &str, uuid: Option<&str>) {
+    if let Some(uuid) = uuid {
+        uuid.clone_into(&mut machine.hardware.uuid);
+    }
+    machine.hardware.more =
+        vec!["-smbios".into(), format!("type=1,manufacturer=Lab Systems,product=Rack Unit,serial={serial}")];
+}
+
+struct Site<'a> {
+    world: &'a World,
+    interrupt: &'a Interrupt,
+    end: Instant,
+}
+
+impl Site<'_> {
+    fn list(&self) -> Result<Vec<Value>> {
+        let text = self.world.server.cli(&["get", "hardware", "-o", "json"])?;
+        let list: Value = serde_json::from_str(&text)?;
+        Ok(list.get("items").or(Some(&list)).and_then(Value::as_array).cloned().unwrap_or_default())
+    }
+
+    /// Name and UID of every machine that the server knows.
+    fn machines(&self) -> Result<BTreeSet<(String, String)>> {
+        let text = |object: &Value, at: &str| object.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(self.list()?.iter().map(|one| (text(one, "/metadata/name"), text(one, "/metadata/uid"))).collect())
+    }
+
+    /// A machine's anchors are written with its hello, which comes after its object.
+    fn all_reported(&self) -> Result<bool> {
+        Ok(self.list()?.iter().all(|one| one.pointer("/status/anchors").is_some_and(|anchors| !anchors.is_null())))
+    }
+
+    fn wait(&self, what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+        let mut trouble = None;
+        let there = self.interrupt.wait_until(self.end, || match done() {
+            Ok(done) => done,
+            Err(error) => {
+                trouble = Some(error);
+                true
+            }
+        });
+        self.interrupt.check()?;
+        if let Some(error) = trouble {
+            return Err(error).with_context(|| what.to_owned());
+        }
+        ensure!(there, "time is over before this: {what}");
+        Ok(())
+    }
+}
+
+fn told(world: &World, kind: &str, machine: &str) -> usize {
+    let is = |fact: &Fact| {
+        matches!(fact, Fact::Event(event) if event.kind == kind
+        && event.machine.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(machine)))
+    };
+    world.timeline.all().iter().filter(|entry| is(&entry.fact)).count()
+}
+
+fn hellos(world: &World, machine: &str) -> usize {
+    told(world, "machine.hello", machine) + told(world, "machine.registered", machine)
+}
