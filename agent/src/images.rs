@@ -101,6 +101,22 @@ fn bare(url: &Url) -> String {
     url.into()
 }
 
+/// Whether a connection failed because a certificate has ended or has not begun. An [`std::io::Error`] hides what
+/// it was made of from `source`.
+fn is_of_time(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::CertificateError as C;
+    let of_time = |error: &rustls::Error| {
+        let rustls::Error::InvalidCertificate(why) = error else { return false };
+        matches!(why, C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. })
+    };
+    let mut errors = std::iter::successors(Some(error), |error| (*error).source());
+    errors.any(|error| {
+        let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inside = inside.and_then(|inside| inside.downcast_ref::<rustls::Error>());
+        error.downcast_ref::<rustls::Error>().or(inside).is_some_and(of_time)
+    })
+}
+
 /// What identifies this very content: the entity tag, else the date.
 fn validator(headers: &HeaderMap) -> Option<String> {
     let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
@@ -125,7 +141,10 @@ impl ImageSource for HttpImages {
         let resolved = self.resolve(url)?;
         let url = &resolved;
         let shown = bare(url);
-        let io = |source: dragonfly_core::Source| ImageError::Io { url: shown.clone(), source };
+        let io = |source: dragonfly_core::Source| match is_of_time(&*source) {
+            true => ImageError::Untimely { url: shown.clone(), source },
+            false => ImageError::Io { url: shown.clone(), source },
+        };
         let mut request = self.client_for(url)?.get(url.clone()).header(ACCEPT_ENCODING, "identity");
         if offset > 0 {
             request = request.header(RANGE, format!("bytes={offset}-"));
@@ -175,6 +194,15 @@ mod tests {
         for bad in ["bytes */10", "5-9/10", "", "bytes 5-9"] {
             assert_eq!(content_range(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_valid_now_is_told_apart_however_deep_it_lies() {
+        use rustls::{CertificateError as C, Error as Tls};
+        use std::io::Error as Io;
+        let deep = |why: C| Io::other(Io::other(Tls::InvalidCertificate(why)));
+        assert!(is_of_time(&deep(C::Expired)) && is_of_time(&Tls::InvalidCertificate(C::NotValidYet)));
+        assert!(!is_of_time(&deep(C::UnknownIssuer)) && !is_of_time(&Io::other("refused")));
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub fn plan(actions: &Actions, steps: &[WorkStep]) -> Result<Vec<Planned>, Failu
         0 => Ok(planned),
         n => {
             let message = format!("nothing was done: {n} of the steps' parameters cannot be used by this agent");
-            Err(Failure { message, causes: problems })
+            Err(Failure { message, causes: problems, kind: None })
         }
     }
 }

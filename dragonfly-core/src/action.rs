@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use url::Url;
 
+use crate::wire::FailureKind;
 use crate::{Source, fields};
 
 /// What went wrong with a step, by what the caller can do about it.
@@ -51,6 +52,8 @@ pub enum ActionError {
     Failed {
         /// The thing that failed, its place, and what a person can do.
         what: String,
+        /// What it is, for programs.
+        kind: Option<FailureKind>,
         /// The cause.
         #[source]
         source: Option<Source>,
@@ -60,12 +63,29 @@ pub enum ActionError {
 impl ActionError {
     /// A failure with its cause.
     pub fn failed(what: impl Into<String>, source: impl Into<Source>) -> Self {
-        Self::Failed { what: what.into(), source: Some(source.into()) }
+        Self::Failed { what: what.into(), kind: None, source: Some(source.into()) }
     }
 
     /// A failure that is its own cause.
     pub fn because(what: impl Into<String>) -> Self {
-        Self::Failed { what: what.into(), source: None }
+        Self::Failed { what: what.into(), kind: None, source: None }
+    }
+
+    /// The same, of this kind.
+    #[must_use]
+    pub fn of_kind(self, of: FailureKind) -> Self {
+        match self {
+            Self::Failed { what, source, .. } => Self::Failed { what, kind: Some(of), source },
+            other => other,
+        }
+    }
+
+    /// What it is, if it was said; its causes may know more.
+    pub fn kind(&self) -> Option<FailureKind> {
+        match self {
+            Self::Failed { kind, .. } => *kind,
+            _ => None,
+        }
     }
 }
 
@@ -192,6 +212,15 @@ pub enum ImageError {
     NoRange {
         /// What was asked for, without its query.
         url: String,
+    },
+    /// Its server's certificate has ended or has not begun, by the clock here.
+    #[error("{url} could not be fetched: the server's certificate is not valid at this time")]
+    Untimely {
+        /// What was asked for, without its query.
+        url: String,
+        /// The cause.
+        #[source]
+        source: Source,
     },
     /// The connection broke or could not be made: try again.
     #[error("{url} could not be fetched")]

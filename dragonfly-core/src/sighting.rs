@@ -92,6 +92,13 @@ pub enum Refusal {
     Other,
 }
 
+impl Refusal {
+    /// Whether it is the boot token that is not good.
+    pub fn is_of_token(self) -> bool {
+        matches!(self, Self::StaleToken | Self::UsedToken | Self::ForeignToken)
+    }
+}
+
 /// How a transfer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -166,6 +173,17 @@ pub enum Seen {
         address: Option<Ipv4Addr>,
         /// We are a proxy there: addresses are to come from the other.
         expected: bool,
+    },
+    /// What another server offers it, as we asked that server in the client's name, or as we overheard.
+    DhcpOther {
+        /// The other server.
+        server: Ipv4Addr,
+        /// The address that it offers.
+        address: Option<Ipv4Addr>,
+        /// The boot file that it names.
+        file: Option<String>,
+        /// Where that file is.
+        from: Option<Ipv4Addr>,
     },
     /// It wants to boot and there is no program for it.
     NoLoader {
@@ -271,6 +289,7 @@ impl Seen {
             Self::DhcpRefused { .. } => "dhcp.nak",
             Self::DhcpSilence { .. } => "dhcp.silence",
             Self::DhcpForeign { .. } => "dhcp.foreign",
+            Self::DhcpOther { .. } => "dhcp.other",
             Self::NoLoader { .. } => "dhcp.noloader",
             Self::TftpBegan { .. } => "tftp.begin",
             Self::TftpEnded { ended, .. } => match ended {
@@ -314,7 +333,7 @@ impl Seen {
                 tidy(path);
                 tidy(why);
             }
-            Self::DhcpOffered { file, .. } | Self::DhcpConfirmed { file, .. } => {
+            Self::DhcpOffered { file, .. } | Self::DhcpConfirmed { file, .. } | Self::DhcpOther { file, .. } => {
                 if let Some(file) = file {
                     tidy(file);
                 }
@@ -378,6 +397,14 @@ impl fmt::Display for Seen {
                 let address = address.map_or_else(|| "an address".to_owned(), |address| address.to_string());
                 let note = if *expected { "as it should: we are a proxy here" } else { "not from us" };
                 write!(f, "{} takes {address} from the DHCP server {server} ({note})", asker.word())
+            }
+            Self::DhcpOther { server, address, file, from } => {
+                write!(f, "the DHCP server {server} offers it {}", given(*address, file.as_deref()))?;
+                match from {
+                    Some(from) if file.is_some() => write!(f, " from {from}"),
+                    _ if file.is_none() => f.write_str(" and no boot file"),
+                    _ => Ok(()),
+                }
             }
             Self::NoLoader { firmware, arch } => {
                 write!(f, "no boot loader for this firmware{}", platform(*firmware, *arch))

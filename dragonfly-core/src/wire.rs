@@ -241,18 +241,83 @@ pub struct Failure {
     /// The causes, the nearest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<String>,
+    /// What it is, for programs; absent where it has no name, and from agents that do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<FailureKind>,
+}
+
+/// What a failure is, whatever its words say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The image's digest is not the template's.
+    ImageDigest,
+    /// There is no such image at its URL.
+    ImageMissing,
+    /// The image's server refuses to give it.
+    ImageRefused,
+    /// The image is not one that can be used here: damaged, empty, replaced meanwhile, of another sector size.
+    ImageUnfit,
+    /// It is larger than the place that it is for.
+    TooLarge,
+    /// A file system has no room left.
+    NoSpace,
+    /// A certificate is not valid at this time.
+    CertificateTime,
+    /// What was to be fetched is out of reach.
+    Unreachable,
+    /// The agent has not been heard for too long.
+    AgentSilent,
+    /// The machine restarts in the middle of its attempts.
+    Restarts,
+    /// One that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl FailureKind {
+    /// What an error is, from its own type or from those behind it; the nearest that knows decides.
+    pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        std::iter::successors(Some(error), |error| (*error).source()).find_map(Self::of_one)
+    }
+
+    fn of_one(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        use crate::action::{ActionError, ImageError};
+        if let Some(error) = error.downcast_ref::<ActionError>() {
+            return error.kind();
+        }
+        if let Some(error) = error.downcast_ref::<ImageError>() {
+            return Some(match error {
+                ImageError::NotFound { .. } => Self::ImageMissing,
+                ImageError::Refused { .. } => Self::ImageRefused,
+                ImageError::Changed { .. } => Self::ImageUnfit,
+                ImageError::Untimely { .. } => Self::CertificateTime,
+                ImageError::NoRange { .. } | ImageError::Io { .. } => Self::Unreachable,
+            });
+        }
+        let io = error.downcast_ref::<std::io::Error>()?;
+        matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            .then_some(Self::NoSpace)
+    }
 }
 
 impl Failure {
     /// An error and its causes.
     pub fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(error.source(), |e| e.source()).map(ToString::to_string).collect();
-        Self { message: error.to_string(), causes }
+        Self { message: error.to_string(), causes, kind: FailureKind::of(error) }
     }
 
     /// A failure without a cause behind it.
     pub fn message(message: impl Into<String>) -> Self {
-        Self { message: message.into(), causes: Vec::new() }
+        Self { message: message.into(), causes: Vec::new(), kind: None }
+    }
+
+    /// The same, of this kind.
+    #[must_use]
+    pub fn of_kind(self, kind: FailureKind) -> Self {
+        Self { kind: Some(kind), ..self }
     }
 }
 

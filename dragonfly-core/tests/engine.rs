@@ -310,6 +310,7 @@ async fn secrets_do_not_come_back() {
     let failure = Failure {
         message: "chpasswd: \"correct-horse\" is too simple".into(),
         causes: vec!["sent correct-horse".into()],
+        kind: None,
     };
     let failed = ReportKind::Step { index: 0, event: StepEvent::Failed, progress: None, failure: Some(failure) };
     agent.say(&work, failed).await;

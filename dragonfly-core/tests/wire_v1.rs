@@ -19,7 +19,8 @@ use dragonfly_core::inventory::{
 };
 use dragonfly_core::resource::hardware::{Anchors, ExistingOs, Overwrite};
 use dragonfly_core::wire::{
-    Ask, Failure, Heard, Hello, Identity, Orders, Problem, Report, ReportKind, Versions, Welcome, Work, WorkStep,
+    Ask, Failure, FailureKind, Heard, Hello, Identity, Orders, Problem, Report, ReportKind, Versions, Welcome, Work,
+    WorkStep,
 };
 use dragonfly_core::workflow::StepEvent;
 use serde::Serialize;
@@ -311,6 +312,7 @@ fn report() {
     let digest = Failure {
         message: "the image is not the one that was asked for: its sha256 is 00ff".to_owned(),
         causes: vec!["digest mismatch".to_owned(), "sha256".to_owned()],
+        kind: None,
     };
     golden("report-began.json", &say(1, ReportKind::Began));
     golden("report-step-began.json", &say(1, step(0, StepEvent::Began, None, None)));
@@ -318,6 +320,8 @@ fn report() {
     golden("report-step-succeeded.json", &say(1, step(1, StepEvent::Succeeded, Some(items), None)));
     golden("report-step-skipped.json", &say(2, step(0, StepEvent::Skipped, None, None)));
     golden("report-step-failed.json", &say(1, step(2, StepEvent::Failed, None, Some(digest))));
+    let kind = Failure::message("the image is not the one that was asked for").of_kind(FailureKind::ImageDigest);
+    golden("report-step-failed-kind.json", &say(1, step(2, StepEvent::Failed, None, Some(kind))));
     let refused = ReportKind::Refused { failure: Failure::message("no disk is called sdz") };
     golden("report-refused.json", &say(1, refused));
     golden("report-hand-over.json", &say(1, ReportKind::HandOver));

@@ -1,6 +1,7 @@
 //! `partition`.
 
 use dragonfly_core::action::{Action, ActionContext, ActionError, Resume, Unit};
+use dragonfly_core::wire::FailureKind;
 use uuid::Uuid;
 
 use super::disk::OpenDisk;
@@ -50,7 +51,8 @@ fn wanted(
         layout(&params.partitions, first, end).map_err(|problems| {
             let (path, problem) =
                 problems.into_iter().next().unwrap_or_else(|| ("partitions".into(), "do not fit".into()));
-            ActionError::Invalid { action: plan::PARTITION, path, problem }
+            // Everything but the disk's size has been judged with the plan.
+            ActionError::because(format!("`{}`: {path}: {problem}", plan::PARTITION)).of_kind(FailureKind::TooLarge)
         })
     };
     let partitions = |placed: Vec<Placed>, fresh: &mut dyn FnMut() -> Uuid| -> Vec<Partition> {

@@ -23,6 +23,6 @@ pub use bootfile::boot_file;
 pub use client::{Client, Platform};
 pub use lease::{ClientKey, Lease, LeaseError, LeaseState, LeaseStore, MemoryLeases};
 pub use packet::{DecodeError, Packet};
-pub use reply::{Destination, Reply, destination, discover};
+pub use reply::{Destination, Reply, destination, discover, discover_as};
 pub use responder::{ConflictProbe, Received, Responder};
 pub use segment::{Mode, Segment};

@@ -25,6 +25,7 @@ pub mod option {
     pub const OVERLOAD: u8 = 52;
     pub const MESSAGE_TYPE: u8 = 53;
     pub const SERVER_ID: u8 = 54;
+    pub const PARAMETERS: u8 = 55;
     pub const MESSAGE: u8 = 56;
     pub const RENEWAL_TIME: u8 = 58;
     pub const REBINDING_TIME: u8 = 59;
@@ -35,6 +36,7 @@ pub mod option {
     pub const USER_CLASS: u8 = 77;
     pub const RELAY_AGENT: u8 = 82;
     pub const CLIENT_ARCH: u8 = 93;
+    pub const CLIENT_NDI: u8 = 94;
     pub const CLIENT_UUID: u8 = 97;
     pub const IPXE: u8 = 175;
 }
@@ -112,10 +114,14 @@ pub struct Packet {
     pub ciaddr: Ipv4Addr,
     /// The address that it is given.
     pub yiaddr: Ipv4Addr,
+    /// Where the boot file is, in a server's message.
+    pub siaddr: Ipv4Addr,
     /// The relay that passed it on.
     pub giaddr: Ipv4Addr,
     /// The whole field; the first `hlen` bytes count.
     pub chaddr: [u8; 16],
+    /// The field for the boot file's name, unless it holds options.
+    file: String,
     options: Vec<(u8, Vec<u8>)>,
 }
 
@@ -154,6 +160,7 @@ impl Packet {
         if overload & 2 != 0 {
             gather(&mut options, DhcpOptionIterator::new(sname));
         }
+        let file = if overload & 1 == 0 { text(file) } else { String::new() };
         let kind = match find(&options, option::MESSAGE_TYPE) {
             Some([code]) => Kind::from_code(*code).ok_or(DecodeError::NotDhcp)?,
             _ => return Err(DecodeError::NotDhcp),
@@ -169,8 +176,10 @@ impl Packet {
             flags: message.flags().into(),
             ciaddr: message.ciaddr(),
             yiaddr: message.yiaddr(),
+            siaddr: message.siaddr(),
             giaddr: message.giaddr(),
             chaddr,
+            file,
             options,
         })
     }
@@ -183,6 +192,12 @@ impl Packet {
     /// An option that holds one address.
     pub fn address(&self, code: u8) -> Option<Ipv4Addr> {
         self.option(code).and_then(|data| <[u8; 4]>::try_from(data).ok()).map(Ipv4Addr::from)
+    }
+
+    /// Which file to boot, in a server's message: from its option, else from the header's field.
+    pub fn boot_file(&self) -> Option<String> {
+        let named = self.option(option::BOOT_FILE).map(text).unwrap_or_else(|| self.file.clone());
+        (!named.is_empty()).then_some(named)
     }
 
     /// The client's Ethernet address, if it has one.
@@ -215,6 +230,12 @@ impl Packet {
         }
         None
     }
+}
+
+/// Text up to the first zero.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
 }
 
 fn find(options: &[(u8, Vec<u8>)], code: u8) -> Option<&[u8]> {

@@ -162,14 +162,36 @@ impl Reply {
 /// A client's DISCOVER from one of our cards, to find out who else answers. `since` makes its
 /// transaction differ from the last.
 pub fn discover(mac: Mac, since: Duration) -> Vec<u8> {
-    let none = Ipv4Addr::UNSPECIFIED;
     let [a, b, c, d, e, f] = mac.octets();
-    let xid = u32::from_be_bytes([c ^ a, d ^ b, e, f]).wrapping_add(since.subsec_nanos());
+    question(mac, u32::from_be_bytes([c ^ a, d ^ b, e, f]).wrapping_add(since.subsec_nanos()), &[])
+}
+
+/// The DISCOVER that this client would send, to find out what another server offers it.
+pub fn discover_as(packet: &Packet, mac: Mac) -> Vec<u8> {
+    let same = [
+        option::PARAMETERS,
+        option::VENDOR_CLASS,
+        option::CLIENT_ID,
+        option::USER_CLASS,
+        option::CLIENT_ARCH,
+        option::CLIENT_NDI,
+        option::CLIENT_UUID,
+        option::IPXE,
+    ];
+    let options: Vec<_> = same.iter().filter_map(|code| Some((*code, packet.option(*code)?))).collect();
+    // Another transaction than its own: what is answered is for us.
+    question(mac, !packet.xid, &options)
+}
+
+fn question(mac: Mac, xid: u32, options: &[(u8, &[u8])]) -> Vec<u8> {
+    let none = Ipv4Addr::UNSPECIFIED;
     let mut message = Message::new_with_id(xid, none, none, none, none, &mac.octets());
     // The answer must be heard although the interface has an address already.
     message.set_opcode(Opcode::BootRequest).set_htype(HType::Eth).set_flags(Flags::new(0x8000));
-    let kind = UnknownOption::new(OptionCode::from(option::MESSAGE_TYPE), vec![Kind::Discover.code()]);
-    message.opts_mut().insert(DhcpOption::Unknown(kind));
+    for (code, data) in [(option::MESSAGE_TYPE, [Kind::Discover.code()].as_slice())].iter().chain(options) {
+        let one = UnknownOption::new(OptionCode::from(*code), data.to_vec());
+        message.opts_mut().insert(DhcpOption::Unknown(one));
+    }
     let mut bytes = message.to_vec().unwrap_or_default();
     bytes.resize(bytes.len().max(MIN_SIZE), 0);
     bytes
@@ -218,6 +240,33 @@ mod tests {
         let packet = Packet::decode(&bytes(options)).unwrap();
         let out = reply.encode(&packet, Client::of(&packet), &segment(mode));
         (Packet::decode(&out).unwrap(), out)
+    }
+
+    #[test]
+    fn another_server_is_asked_as_the_client_would_ask() {
+        let uuid = [7u8; 17];
+        let said: &[(u8, &[u8])] =
+            &[(53, &[3]), (54, &[10, 0, 0, 66]), (50, &[10, 0, 0, 9]), (60, b"PXEClient"), (93, &[0, 7]), (97, &uuid)];
+        let client = Packet::decode(&bytes(said)).unwrap();
+        let asked = Packet::decode(&discover_as(&client, client.mac().unwrap())).unwrap();
+        assert!(asked.is_request && asked.kind == Kind::Discover && asked.wants_broadcast());
+        assert_eq!((asked.mac(), Client::of(&asked)), (client.mac(), Client::of(&client)));
+        assert_ne!(asked.xid, client.xid, "the machine takes the answer for nobody's");
+        for code in [option::SERVER_ID, option::REQUESTED_ADDRESS] {
+            assert_eq!(asked.option(code), None, "{code}: it is to be offered anew");
+        }
+        assert_eq!(asked.option(option::CLIENT_UUID), Some(uuid.as_slice()));
+    }
+
+    #[test]
+    fn a_server_names_the_boot_file_in_its_option_or_in_the_header() {
+        let (packet, mut out) = answer(&reply(Kind::Offer), &[(53, &[1]), (60, b"PXEClient")], Mode::Full);
+        assert_eq!((packet.boot_file().as_deref(), packet.siaddr.octets()), (Some("undionly.kpxe"), [10, 0, 0, 1]));
+        let at = out.windows(2).position(|pair| pair == [option::BOOT_FILE, 13]).unwrap();
+        out[at] = 224;
+        assert_eq!(Packet::decode(&out).unwrap().boot_file().as_deref(), Some("undionly.kpxe"));
+        out[108..236].fill(0);
+        assert_eq!(Packet::decode(&out).unwrap().boot_file(), None);
     }
 
     #[test]

@@ -334,6 +334,14 @@ impl Responder {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Another server's answer, to this client or to our question in its name. What concerns nobody who boots
+    /// is not taken down.
+    pub fn overheard(&self, packet: &Packet, server: Ipv4Addr) {
+        if packet.mac().is_some_and(|mac| self.is_booting(mac)) {
+            self.saw(packet, witness::other(packet, server));
+        }
+    }
+
     fn saw(&self, packet: &Packet, seen: Seen) {
         let from = (!packet.ciaddr.is_unspecified()).then_some(IpAddr::V4(packet.ciaddr));
         self.observer.saw(Sighting { mac: packet.mac(), from, seen });

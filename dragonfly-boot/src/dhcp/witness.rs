@@ -73,6 +73,12 @@ pub(super) fn asked(packet: &Packet, client: Client, segment: &Segment, verdict:
     all
 }
 
+/// What another server answers.
+pub(super) fn other(packet: &Packet, server: Ipv4Addr) -> Seen {
+    let given = |address: Ipv4Addr| (!address.is_unspecified()).then_some(address);
+    Seen::DhcpOther { server, address: given(packet.yiaddr), file: packet.boot_file(), from: given(packet.siaddr) }
+}
+
 /// What a client was answered.
 pub(super) fn answered(client: Client, kind: Kind, address: Ipv4Addr, file: Option<String>) -> Seen {
     let asker = asker(client);

@@ -2,15 +2,37 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::sockets::{Incoming, Interface, PacketSocket};
 use super::{Served, Shared, outlook};
 use crate::dhcp::auto::Step;
+
 use crate::dhcp::judge::Arrival;
 use crate::dhcp::packet::{Kind, MAX_SIZE, option};
-use crate::dhcp::{Destination, Packet, Received, Segment, discover};
+use crate::dhcp::{Client, Destination, Packet, Received, Segment, discover, discover_as};
+
+/// How many questions other servers are asked in a second: a rack that is switched on, but no flood.
+const QUESTIONS: u32 = 50;
+
+/// Counts questions, second by second.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Questions {
+    /// Whether one more may be asked now.
+    fn may(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
+            (self.since, self.count) = (Some(now), 0);
+        }
+        self.count += 1;
+        self.count <= QUESTIONS
+    }
+}
 
 /// Listens on one interface; without one, for relayed requests on all others.
 #[derive(Debug)]
@@ -20,7 +42,10 @@ pub(super) struct Listener {
     pub(super) served: Vec<Arc<Served>>,
     pub(super) dhcp: Arc<PacketSocket>,
     pub(super) boot_server: Option<Arc<PacketSocket>>,
+    /// Port 68, where other servers' answers are heard.
     pub(super) client: Option<Arc<PacketSocket>>,
+    /// Questions to other servers.
+    pub(super) asked: Mutex<Questions>,
 }
 
 impl Listener {
@@ -62,6 +87,7 @@ impl Listener {
             if !packet.is_relayed() {
                 self.note_foreign(packet.address(option::SERVER_ID).filter(|_| packet.kind == Kind::Request));
             }
+            self.ask_other(&packet, &segment).await;
             // A flood costs answers, not memory: what comes meanwhile stays in the socket, as far as it has room.
             let Ok(permit) = self.shared.messages.clone().acquire_owned().await else { continue };
             let (shared, socket) = (self.shared.clone(), socket.clone());
@@ -116,6 +142,26 @@ impl Listener {
         }
     }
 
+    /// Asks the server whose offer a machine takes what it offers, as that machine: only there it stands whether it
+    /// is to boot something else. Its answer comes back by broadcast, and says nothing to the machine.
+    async fn ask_other(&self, packet: &Packet, segment: &Segment) {
+        let other = packet.address(option::SERVER_ID).filter(|server| *server != segment.server);
+        let (Some(socket), Some(interface), Some(other)) = (&self.client, &self.interface, other) else { return };
+        let Some(mac) = packet.mac().filter(|_| packet.kind == Kind::Request && Client::of(packet).boots()) else {
+            return;
+        };
+        if packet.is_relayed() || !segment.mode.gives_addresses() || other.is_unspecified() {
+            return;
+        }
+        if !self.asked.lock().unwrap_or_else(PoisonError::into_inner).may(Instant::now()) {
+            return;
+        }
+        let to = SocketAddrV4::new(other, 67);
+        if let Err(error) = socket.send(&discover_as(packet, mac), segment.server, to, interface.index).await {
+            tracing::debug!(%other, %error, "the other DHCP server is not asked");
+        }
+    }
+
     /// Hears what other servers answer, to us and to others.
     async fn replies(&self) -> io::Result<()> {
         let Some(socket) = &self.client else { return std::future::pending().await };
@@ -126,7 +172,12 @@ impl Listener {
             // One that gives no address is a proxy like us.
             let gives = matches!(packet.kind, Kind::Offer | Kind::Ack) && !packet.yiaddr.is_unspecified();
             if !packet.is_request && gives {
-                self.note_foreign(packet.address(option::SERVER_ID).or(Some(*incoming.from.ip())));
+                let server = packet.address(option::SERVER_ID).unwrap_or(*incoming.from.ip());
+                self.note_foreign(Some(server));
+                let ours = self.interface.as_ref().is_some_and(|i| i.addresses.contains(&server));
+                if !ours && self.served.iter().any(|served| served.mode().gives_addresses()) {
+                    self.shared.responder.overheard(&packet, server);
+                }
             }
         }
     }
@@ -153,5 +204,19 @@ impl Listener {
             }
             tokio::time::sleep(wait).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_costs_a_bounded_number_of_questions() {
+        let mut questions = Questions::default();
+        let now = Instant::now();
+        let asked = (0..1000).filter(|_| questions.may(now)).count();
+        assert_eq!(asked, QUESTIONS as usize);
+        assert!(questions.may(now + Duration::from_secs(1)), "the next second");
     }
 }

@@ -322,12 +322,14 @@ impl Shared {
         let tftp = PacketSocket::on(interface, 69)?;
         let boot_server = interface.map(|i| PacketSocket::on(Some(i), 4011)).transpose()?;
         let autos = || served.iter().filter(|s| s.auto.is_some());
+        // Whoever gives addresses wants to know who else does.
+        let listens = served.iter().any(|s| s.auto.is_some() || s.mode().gives_addresses());
         let client = match interface {
-            Some(interface) if autos().next().is_some() => match PacketSocket::on(Some(interface), 68) {
+            Some(interface) if listens => match PacketSocket::on(Some(interface), 68) {
                 Ok(socket) => Some(socket),
                 Err(error) => {
                     let name = interface.name.as_str();
-                    tracing::warn!(interface = name, %error, "port 68 cannot be listened on: auto stays proxy");
+                    tracing::warn!(interface = name, %error, "port 68 cannot be listened on: other DHCP servers are not heard, and auto stays proxy");
                     for served in autos() {
                         served.with_auto(|auto, _| auto.deaf());
                     }
@@ -348,6 +350,7 @@ impl Shared {
             dhcp: Arc::new(dhcp),
             boot_server: boot_server.map(Arc::new),
             client: client.map(Arc::new),
+            asked: std::sync::Mutex::default(),
         };
         let (stop, this) = (stop.clone(), self.clone());
         self.tasks.spawn(async move {

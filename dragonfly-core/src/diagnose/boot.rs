@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::trip::Trip;
 use super::{Cause, Fault, Patient};
-use crate::boot::{Firmware, Refusal, Seen};
+use crate::boot::{Firmware, Seen};
 use crate::clock::Timestamp;
 use crate::inventory::{Inventory, Nic};
 use crate::lifecycle::Phase;
@@ -15,10 +15,17 @@ use crate::timeline::Entry;
 const TO_TFTP: u64 = 15;
 /// From the boot program's last block to iPXE's script: iPXE looks at every card and waits for links.
 const TO_SCRIPT: u64 = 45;
+/// From the script to the first file that it names.
+const TO_KERNEL: u64 = 30;
+/// An agent that finds no driver for its card says so on the console and restarts after a minute; a machine's own
+/// tests take their time after that.
+const TO_RETURN: u64 = 900;
 /// From kernel to hello: drivers, link (spanning tree takes 90 s), address.
 const TO_HELLO: u64 = 150;
 /// From an assignment to the first sign of the machine.
 const TO_FIRST_SIGN: u64 = 300;
+/// An agent that was heard so long ago at most is there still.
+const LIVE: Duration = Duration::from_secs(30);
 /// A transfer over HTTP that broke off within this many bytes never got past the first full packets.
 const FIRST_BYTES: u64 = 512 * 1024;
 /// The same for TFTP, in blocks.
@@ -29,30 +36,27 @@ pub(super) fn causes(trip: &Trip<'_>, patient: &Patient<'_>) -> Vec<Cause> {
     if trip.greeted.is_some() {
         return Vec::new();
     }
-    let rules: [fn(&Trip<'_>, &Patient<'_>) -> Option<Cause>; 8] =
-        [refused, broken_off, no_file, no_hello, no_script, foreign, no_loader, no_tftp];
+    let rules: [fn(&Trip<'_>, &Patient<'_>) -> Option<Cause>; 9] =
+        [refused, broken_off, no_file, no_hello, no_kernel, no_script, foreign, no_loader, no_tftp];
     rules.iter().find_map(|rule| rule(trip, patient)).into_iter().collect()
 }
 
-fn refused(trip: &Trip<'_>, _: &Patient<'_>) -> Option<Cause> {
+fn refused(trip: &Trip<'_>, patient: &Patient<'_>) -> Option<Cause> {
     let entry = trip.refused?;
-    let Some(Seen::AgentRefused { refusal, .. }) = entry.seen() else { return None };
-    if !matches!(refusal, Refusal::StaleToken | Refusal::UsedToken | Refusal::ForeignToken) {
+    // Beside a live agent it is a stranger who is refused.
+    if patient.agent_heard.is_some_and(|heard| heard.plus(LIVE) > entry.time) {
         return None;
     }
     let says = "its agent shows a boot token that is not good any more, so it is refused";
-    let next = "power-cycle the machine: each boot brings a new token. If it comes back, something between it and \
-                this server keeps old answers of /boot/MAC/identity (an HTTP cache), or gives it another address";
+    let next = "its agent fetches a new one by itself; where it cannot, power-cycle the machine. If it comes back, \
+                something between it and this server keeps old answers of /boot/MAC/identity (an HTTP cache), gives \
+                it another address, or speaks in its place";
     Some(Cause::new(Fault::StaleToken, says, next).seen(entry))
 }
 
 /// A transfer stopped in its middle.
 fn broken_off(trip: &Trip<'_>, _: &Patient<'_>) -> Option<Cause> {
-    let mtu = |entry: &Entry, words: String| {
-        let next = "compare the MTU of the machine's port, of this server's and of every switch, tunnel and VLAN between \
-                    them (ping -M do -s 1472); make them equal, or lower this server's";
-        Cause::new(Fault::Mtu, words, next).seen(entry)
-    };
+    let mtu = |entry: &Entry, words: String| Cause::new(Fault::Mtu, words, mend_mtu()).seen(entry);
     if let Some(entry) = trip.lost
         && let Some(Seen::TftpEnded { file, passed, block, .. }) = entry.seen()
     {
@@ -74,6 +78,11 @@ fn broken_off(trip: &Trip<'_>, _: &Patient<'_>) -> Option<Cause> {
         ),
         _ => None,
     }
+}
+
+fn mend_mtu() -> &'static str {
+    "compare the MTU of the machine's port, of this server's and of every switch, tunnel and VLAN between them \
+     (ping -M do -s 1472); make them equal, or lower this server's"
 }
 
 fn open_tftp() -> &'static str {
@@ -125,6 +134,18 @@ fn no_hello(trip: &Trip<'_>, patient: &Patient<'_>) -> Option<Cause> {
             "look at the cable, the transceiver and the switch port (speed, VLAN, spanning tree: set it to edge)";
         return Some(Cause::new(Fault::NoLink, says, next).seen(kernel));
     }
+    let back = trip.came_back(kernel);
+    if back.is_none_or(|back| back > Duration::from_secs(TO_RETURN))
+        && patient.inventory.and_then(without_driver).is_none()
+    {
+        let says = "its kernel started and asks for no address, and it does not restart: its card has no link any more, or \
+                    its kernel hangs";
+        let next = "look at the console: an agent that waits for a link says so there. Then at the cable, the transceiver \
+                    and the switch port (speed, VLAN, spanning tree: set it to edge); if the console shows no kernel at \
+                    all, try another firmware mode";
+        let cause = Cause::new(Fault::NoLink, says, next).seen(kernel);
+        return Some(cause.known("no DHCP message of an operating system came after that"));
+    }
     let says =
         "its kernel started and asks for no address: most likely it has no driver for the card that it booted from";
     let next = "read the machine's console: it names the card. Build the boot files with its driver (dragonfly mage build \
@@ -132,6 +153,12 @@ fn no_hello(trip: &Trip<'_>, patient: &Patient<'_>) -> Option<Cause> {
     let cause = Cause::new(Fault::MissingDriver, says, next)
         .seen(kernel)
         .known("no DHCP message of an operating system came after that");
+    let cause = match back {
+        Some(back) => {
+            cause.known(format!("it came back {} s later, as an agent without a driver does", back.as_secs()))
+        }
+        None => cause,
+    };
     Some(match patient.inventory.and_then(without_driver) {
         Some(card) => cause.known(format!("PCI network device {card} had no driver when its agent last looked")),
         None => cause,
@@ -146,6 +173,21 @@ fn is_boot(seen: &Inventory, nic: &Nic) -> bool {
 fn without_driver(seen: &Inventory) -> Option<String> {
     let cards = seen.pci.iter().filter(|device| device.class.trim_start_matches("0x").starts_with("02"));
     cards.filter(|device| device.driver.is_none()).map(|device| format!("{} ({})", device.id, device.address)).next()
+}
+
+/// The script was sent, and nothing that it names is asked for.
+fn no_kernel(trip: &Trip<'_>, _: &Patient<'_>) -> Option<Cause> {
+    let script = trip.script?;
+    let Some(Seen::Script { fate, .. }) = script.seen() else { return None };
+    let names_files = matches!(fate.as_str(), "discover" | "image");
+    let came = [trip.file, trip.refused_file, trip.identity].into_iter().flatten().any(|file| file.id > script.id);
+    if !names_files || came || !trip.waited(script, TO_KERNEL) {
+        return None;
+    }
+    let says =
+        "its boot script was sent and does nothing: its request came through, the answer, which is longer, did not";
+    let cause = Cause::new(Fault::Mtu, says, mend_mtu()).seen(script);
+    Some(cause.known("nothing that the script names was asked for after that"))
 }
 
 /// The boot program is there, and no script is asked for.
@@ -185,7 +227,19 @@ fn foreign(trip: &Trip<'_>, _: &Patient<'_>) -> Option<Cause> {
         "find {server} by its hardware address (ip neigh; the switches' tables) and turn its DHCP off on this network"
     );
     let beside = "; or, if addresses are to come from it, set this Network's dhcp to `proxy`";
-    Some(match trip.offered {
+    let other =
+        trip.other.filter(|other| matches!(other.seen(), Some(Seen::DhcpOther { server: it, .. }) if it == server));
+    if let Some(other) = other
+        && let Some(Seen::DhcpOther { file: Some(file), .. }) = other.seen()
+    {
+        let says = format!("{server} answers DHCP on a network where only this server is to, and has it boot {file}");
+        return Some(Cause::new(Fault::RogueDhcp, says, format!("{find}{beside}")).seen(entry).seen(other));
+    }
+    let told = |cause: Cause| match other {
+        Some(other) => cause.seen(other),
+        None => cause,
+    };
+    Some(told(match trip.offered {
         Some(offered) => {
             let says = format!("we offered, and it took the offer of {server}");
             Cause::new(Fault::ForeignOffer, says, format!("{find}{beside}")).seen(offered).seen(entry)
@@ -194,7 +248,7 @@ fn foreign(trip: &Trip<'_>, _: &Patient<'_>) -> Option<Cause> {
             let says = format!("{server} answers DHCP on a network where only this server is to");
             Cause::new(Fault::RogueDhcp, says, format!("{find}{beside}")).seen(entry)
         }
-    })
+    }))
 }
 
 fn no_loader(trip: &Trip<'_>, _: &Patient<'_>) -> Option<Cause> {

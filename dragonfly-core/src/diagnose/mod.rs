@@ -19,8 +19,8 @@ use crate::inventory::Inventory;
 use crate::lifecycle::Phase;
 use crate::resource::workflow::WorkflowStatus;
 use crate::timeline::{Entry, boots};
+pub use run::named as read_failure;
 use trip::Trip;
-pub use words::failure as read_failure;
 
 /// What is wrong, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,6 +83,29 @@ impl Fault {
         Self::MissingFile,
         Self::RestartLoop,
     ];
+
+    /// Its name for programs, as it is serialised.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::RogueDhcp => "rogue-dhcp",
+            Self::ForeignOffer => "foreign-offer",
+            Self::WrongArchitecture => "wrong-architecture",
+            Self::BlockedTftp => "blocked-tftp",
+            Self::BlockedHttp => "blocked-http",
+            Self::Mtu => "mtu",
+            Self::MissingDriver => "missing-driver",
+            Self::WrongClock => "wrong-clock",
+            Self::BadImage => "bad-image",
+            Self::FullDisk => "full-disk",
+            Self::DeadAgent => "dead-agent",
+            Self::StaleToken => "stale-token",
+            Self::NoLink => "no-link",
+            Self::UnsignedImage => "unsigned-image",
+            Self::ServerUnreachable => "server-unreachable",
+            Self::MissingFile => "missing-file",
+            Self::RestartLoop => "restart-loop",
+        }
+    }
 
     /// Its name for people.
     pub fn name(self) -> &'static str {
@@ -208,5 +231,7 @@ fn in_boots(all: &[&[Arc<Entry>]], patient: &Patient<'_>, now: Timestamp) -> Vec
     Vec::new()
 }
 
+#[cfg(test)]
+mod recorded;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use crate::boot::Seen;
 use crate::clock::Timestamp;
 use crate::lifecycle::Phase;
 use crate::timeline::{Entry, What};
+use crate::wire::{Failure, FailureKind};
 use crate::workflow::RunState;
 
 /// An agent that has been silent for so long while it works is dead or cut off, in seconds.
@@ -28,9 +29,9 @@ pub(super) fn causes(
 }
 
 fn restarts(patient: &Patient<'_>) -> Option<Cause> {
+    let run = patient.run.filter(|run| run.state == RunState::Held)?;
     // A run is held for other reasons too: a backup that was put back.
-    let run =
-        patient.run.filter(|run| run.state == RunState::Held && run.message.contains("restarted in the middle"))?;
+    run.failures.last().filter(|last| last.failure.kind == Some(FailureKind::Restarts))?;
     let says = "it restarts in the middle of its workflow again and again, so it is held and boots its own disk";
     let next = "find out why it restarts (power, memory, watchdog, BMC's event log, the console); then release and assign anew";
     Some(Cause::new(Fault::RestartLoop, says, next).known(run.message.clone()))
@@ -40,7 +41,7 @@ fn restarts(patient: &Patient<'_>) -> Option<Cause> {
 fn failed(timeline: &[Arc<Entry>], patient: &Patient<'_>) -> Option<Cause> {
     let run = patient.run.filter(|_| patient.phase != Some(Phase::Ready))?;
     let last = run.failures.last().filter(|_| run.state == RunState::Failed || run.state == RunState::Pending)?;
-    let fault = words::failure(&last.failure)?;
+    let fault = named(&last.failure)?;
     let step = last.step.as_deref().map(|step| format!(" in step `{step}`")).unwrap_or_default();
     let told =
         std::iter::once(&last.failure.message).chain(&last.failure.causes).map(String::as_str).collect::<Vec<_>>();
@@ -65,6 +66,21 @@ fn failed(timeline: &[Arc<Entry>], patient: &Patient<'_>) -> Option<Cause> {
         Some(entry) => cause.seen(entry),
         None => cause,
     })
+}
+
+/// Which fault a failure is, if it is one of those that have a name. What an agent that tells no kind says is read.
+pub fn named(failure: &Failure) -> Option<Fault> {
+    use FailureKind as K;
+    match failure.kind {
+        None => words::failure(failure),
+        Some(K::ImageDigest | K::ImageMissing | K::ImageRefused | K::ImageUnfit) => Some(Fault::BadImage),
+        Some(K::TooLarge | K::NoSpace) => Some(Fault::FullDisk),
+        Some(K::CertificateTime) => Some(Fault::WrongClock),
+        Some(K::Unreachable) => Some(Fault::ServerUnreachable),
+        Some(K::AgentSilent) => Some(Fault::DeadAgent),
+        Some(K::Restarts) => Some(Fault::RestartLoop),
+        Some(K::Other) => None,
+    }
 }
 
 /// The agent was at work and is not heard any more.

@@ -6,7 +6,7 @@ use crate::boot::{Arch, Asker, DhcpAsk, Ended, Firmware, Refusal, Seen};
 use crate::inventory::PciDevice;
 use crate::resource::workflow::AttemptFailure;
 use crate::timeline::What;
-use crate::wire::Failure;
+use crate::wire::{Failure, FailureKind};
 use crate::workflow::RunState;
 
 const NAME: &str = "snponly.efi";
@@ -109,7 +109,7 @@ fn patient() -> Patient<'static> {
 }
 
 fn failed(message: &str, cause: &str) -> WorkflowStatus {
-    let failure = Failure { message: message.into(), causes: vec![cause.into()] };
+    let failure = Failure { message: message.into(), causes: vec![cause.into()], kind: None };
     let failures = vec![AttemptFailure { attempt: 2, step: Some("image".into()), failure }];
     WorkflowStatus { state: RunState::Failed, failures, ..WorkflowStatus::default() }
 }
@@ -119,6 +119,11 @@ fn each_fault_of_a_boot_is_told_by_name() {
     use {Fault as F, Firmware as Fw};
     let new = Story::default;
     let unknown = || Seen::NoLoader { firmware: Some(Fw::Uefi), arch: None };
+    let script = || Seen::Script { fate: "discover".into(), reason: "new".into() };
+    let other = |file: Option<&str>| {
+        let (server, address) = ("10.0.0.66".parse().unwrap(), "10.0.0.77".parse().ok());
+        Seen::DhcpOther { server, address, file: file.map(Into::into), from: Some(server) }
+    };
     let stale = || Seen::AgentRefused { refusal: Refusal::StaleToken, why: "older than ten minutes".into() };
     let url = "http://10.0.0.1:3000/boot/files/ipxe.efi";
     let table = [
@@ -126,6 +131,22 @@ fn each_fault_of_a_boot_is_told_by_name() {
         (
             F::ForeignOffer,
             new().discovers(Fw::Bios).offered(Asker::Firmware, Some(NAME)).foreign(Asker::Firmware, false),
+        ),
+        (
+            F::RogueDhcp,
+            new()
+                .discovers(Fw::Bios)
+                .offered(Asker::Firmware, Some(NAME))
+                .foreign(Asker::Firmware, false)
+                .saw(other(Some("theirs.pxe"))),
+        ),
+        (
+            F::ForeignOffer,
+            new()
+                .discovers(Fw::Bios)
+                .offered(Asker::Firmware, Some(NAME))
+                .foreign(Asker::Firmware, false)
+                .saw(other(None)),
         ),
         (F::WrongArchitecture, new().discovers(Fw::Uefi).saw(unknown()).offered(Asker::Firmware, None)),
         (
@@ -149,13 +170,18 @@ fn each_fault_of_a_boot_is_told_by_name() {
         (F::BlockedHttp, new().address(Asker::Firmware, Fw::UefiHttp, Some(url))),
         (F::UnsignedImage, new().loaded(Fw::Uefi)),
         (F::UnsignedImage, new().address(Asker::Firmware, Fw::UefiHttp, Some(url)).http("ipxe.efi", 30_000_000)),
-        (F::MissingDriver, new().started()),
+        (F::Mtu, new().loaded(Fw::Bios).saw(script())),
+        // An agent without a driver restarts after a minute; one without a link stays.
+        (F::NoLink, new().started()),
+        (F::MissingDriver, new().started().discovers(Fw::Uefi)),
         (F::ServerUnreachable, new().started().address(Asker::System, Fw::Uefi, None)),
         (F::ServerUnreachable, new().started().foreign(Asker::System, true)),
         (F::StaleToken, new().started().address(Asker::System, Fw::Uefi, None).saw(stale())),
     ];
     for (number, (fault, story)) in table.into_iter().enumerate() {
-        let causes = story.causes(&patient(), 300);
+        // An answer comes at once where the firmware is back, and after its time where nothing comes.
+        let back = story.0.last().is_some_and(|last| last.kind() == "dhcp.discover");
+        let causes = story.causes(&patient(), if back { 1 } else { 300 });
         let told: Vec<_> = causes.iter().map(|cause| cause.fault).collect();
         assert_eq!(told, [fault], "row {number}: {causes:#?}");
         assert!(!causes[0].evidence.is_empty() && !causes[0].next.is_empty() && !causes[0].says.is_empty());
@@ -202,6 +228,40 @@ fn each_fault_of_a_run_is_told_by_name() {
 }
 
 #[test]
+fn a_failure_is_named_by_its_kind_whatever_it_says() {
+    use FailureKind as K;
+    let table = [
+        (K::ImageDigest, Some(Fault::BadImage)),
+        (K::ImageMissing, Some(Fault::BadImage)),
+        (K::ImageRefused, Some(Fault::BadImage)),
+        (K::ImageUnfit, Some(Fault::BadImage)),
+        (K::TooLarge, Some(Fault::FullDisk)),
+        (K::NoSpace, Some(Fault::FullDisk)),
+        (K::CertificateTime, Some(Fault::WrongClock)),
+        (K::Unreachable, Some(Fault::ServerUnreachable)),
+        (K::AgentSilent, Some(Fault::DeadAgent)),
+        (K::Restarts, Some(Fault::RestartLoop)),
+        (K::Other, None),
+    ];
+    for (kind, fault) in table {
+        let failure = Failure::message("no digest was refused for want of space").of_kind(kind);
+        assert_eq!(read_failure(&failure), fault, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_token_that_is_refused_beside_a_live_agent_is_a_strangers() {
+    let stale = Seen::AgentRefused { refusal: Refusal::UsedToken, why: "used".into() };
+    let story = Story::default().greeted().saw(stale);
+    let heard = |before: i64| {
+        let at = Timestamp::from_unix_seconds(START + story.0.len() as i64 - 1 - before);
+        Patient { agent_heard: Some(at), ..patient() }
+    };
+    assert!(story.causes(&heard(5), 1).is_empty());
+    assert_eq!(story.causes(&heard(40), 1)[0].fault, Fault::StaleToken);
+}
+
+#[test]
 fn an_agent_that_falls_silent_at_work_is_dead_until_its_machine_comes_back() {
     let story = Story::default().greeted().told("step.began");
     let heard = story.0.last().map(|entry| entry.time);
@@ -234,6 +294,7 @@ fn no_link_is_told_from_silence_from_the_log_and_from_what_was_seen_before() {
     };
     let seen = Inventory { pci: vec![device(Some("e1000e")), device(None)], ..Inventory::default() };
     let causes = Story::default().started().causes(&Patient { inventory: Some(&seen), ..patient() }, 300);
+    assert_eq!(causes[0].fault, Fault::MissingDriver, "it is known to have none");
     assert!(causes[0].evidence.iter().any(|e| e.words.contains("15b3:1017")), "{causes:#?}");
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Trip<'a> {
     pub(super) confirmed: Option<&'a Entry>,
     /// A client that boots takes an address from another server, and should not.
     pub(super) foreign: Option<&'a Entry>,
+    /// What another server offers, as far as that is known.
+    pub(super) other: Option<&'a Entry>,
     pub(super) no_loader: Option<&'a Entry>,
     /// A TFTP transfer of any kind began or ended.
     pub(super) tftp: Option<&'a Entry>,
@@ -32,6 +34,8 @@ pub(super) struct Trip<'a> {
     /// iPXE has asked by DHCP.
     pub(super) ipxe: Option<&'a Entry>,
     pub(super) script: Option<&'a Entry>,
+    /// A file over HTTP was asked for.
+    pub(super) file: Option<&'a Entry>,
     pub(super) identity: Option<&'a Entry>,
     /// Kernel or unified image arrived whole.
     pub(super) kernel: Option<&'a Entry>,
@@ -51,6 +55,7 @@ impl<'a> Trip<'a> {
             offered: None,
             confirmed: None,
             foreign: None,
+            other: None,
             no_loader: None,
             tftp: None,
             refused_file: None,
@@ -59,6 +64,7 @@ impl<'a> Trip<'a> {
             loader: None,
             ipxe: None,
             script: None,
+            file: None,
             identity: None,
             kernel: None,
             system: None,
@@ -102,6 +108,7 @@ impl<'a> Trip<'a> {
             Seen::DhcpForeign { asker, expected: true, .. } if *asker != Asker::System => {
                 self.confirmed = self.confirmed.or(self.offered);
             }
+            Seen::DhcpOther { .. } => self.other = here,
             Seen::NoLoader { .. } => self.no_loader = here,
             Seen::TftpBegan { .. } => (self.tftp, self.lost) = (here, None),
             Seen::TftpEnded { file, ended, .. } => {
@@ -115,13 +122,15 @@ impl<'a> Trip<'a> {
             }
             Seen::Script { .. } => self.script = here,
             Seen::Identity { .. } => self.identity = here,
-            Seen::FileBegan { .. } => self.cut = None,
+            // Firmware of a card that needs none is refused as well, and the boot goes on.
+            Seen::FileBegan { .. } => (self.file, self.cut, self.refused_file) = (here, None, None),
             Seen::FileEnded { file, bytes, passed, .. } => {
                 self.cut = None;
                 if passed >= bytes { self.arrived(file, here) } else { self.cut = here }
             }
             Seen::HttpRefused { .. } => self.refused_file = here,
-            Seen::AgentRefused { .. } => self.refused = here,
+            // Whoever was welcomed before in this boot was another, or has lost its session.
+            Seen::AgentRefused { refusal, .. } if refusal.is_of_token() => (self.refused, self.greeted) = (here, None),
             _ => {}
         }
     }
@@ -140,6 +149,11 @@ impl<'a> Trip<'a> {
     /// Whether nothing more is to be expected after this entry: so long ago, or another boot followed.
     pub(super) fn waited(&self, since: &Entry, patience: u64) -> bool {
         self.over || self.end.since(since.time) >= Duration::from_secs(patience)
+    }
+
+    /// When the machine came back, if it did: how long after this entry.
+    pub(super) fn came_back(&self, since: &Entry) -> Option<Duration> {
+        self.over.then(|| self.end.since(since.time))
     }
 
     /// Which file it was told to fetch.

@@ -1,5 +1,5 @@
-//! What the words of a failure mean. The agent of an older version says them too, so they are read, not
-//! only typed.
+//! What the words of a failure mean, where nothing else tells it: agents of 0.1 and what they left in the store
+//! have no [`FailureKind`](crate::wire::FailureKind).
 
 use super::Fault;
 use crate::wire::Failure;
@@ -49,7 +49,7 @@ const FAILURES: [(Fault, &[&str]); 5] = [
 ];
 
 /// Which fault a failure tells of, if it is one of those that have a name.
-pub fn failure(failure: &Failure) -> Option<Fault> {
+pub(super) fn failure(failure: &Failure) -> Option<Fault> {
     let all: Vec<String> =
         std::iter::once(&failure.message).chain(&failure.causes).map(|text| text.to_lowercase()).collect();
     let tells = |words: &[&str]| words.iter().any(|word| all.iter().any(|text| text.contains(word)));

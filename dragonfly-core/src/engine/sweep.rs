@@ -12,7 +12,7 @@ use super::{Engine, Result};
 use crate::deadline::{self, OVERDUE, Owner, Then, Waits};
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Workflow, WorkflowSpec, condition, set_condition};
-use crate::wire::Failure;
+use crate::wire::{Failure, FailureKind};
 use crate::workflow::RunState;
 
 /// How often the pass is made.
@@ -185,26 +185,29 @@ impl Engine {
         if authorisation.workflow != run.name() {
             return Ok(());
         }
-        let overdue = deadline::of_phase(machine.status.phase, false, false).map(|row| (row.cause, Again::Never));
+        let overdue = |kind| {
+            let row = deadline::of_phase(machine.status.phase, false, false)?;
+            Some((Failure { kind, ..Failure::message(row.cause) }, Again::Never))
+        };
         let failure = match (machine.status.phase, run.status.state) {
-            (Some(Phase::Assigned), RunState::Pending) if now >= authorisation.expires_at => overdue,
+            (Some(Phase::Assigned), RunState::Pending) if now >= authorisation.expires_at => overdue(None),
             (Some(Phase::Provisioning), RunState::Running | RunState::Pending) => {
                 let heard = self.inner.sessions.last(name).or(machine.status.last_seen).unwrap_or(now);
                 let deadline = run.spec.content.timeout_seconds.unwrap_or(4 * 3600);
                 let started = run.status.started_at.unwrap_or(now);
                 if now.since(heard) > self.inner.settings.agent_deadline {
-                    overdue
+                    overdue(Some(FailureKind::AgentSilent))
                 } else if now.since(started) > Duration::from_secs(deadline) {
-                    Some(("the run took longer than the template's timeoutSeconds", Again::Never))
+                    Some((Failure::message("the run took longer than the template's timeoutSeconds"), Again::Never))
                 } else {
                     None
                 }
             }
             _ => None,
         };
-        if let Some((why, again)) = failure {
+        if let Some((failure, again)) = failure {
             let step = run.status.steps.iter().position(|s| s.state == crate::workflow::StepState::Running);
-            self.fail_run(name, run.name(), step, Failure::message(why), again).await?;
+            self.fail_run(name, run.name(), step, failure, again).await?;
         }
         Ok(())
     }

@@ -8,8 +8,9 @@ use super::{Engine, EngineError, Result};
 use crate::action::{Permit, Problem};
 use crate::boot::Fate;
 use crate::lifecycle::{self, PhaseEvent};
+use crate::resource::workflow::AttemptFailure;
 use crate::resource::{Hardware, HardwareSpec, Kind, Workflow, WorkflowSpec};
-use crate::wire::{Ask, Failure, Orders, Work, WorkStep};
+use crate::wire::{Ask, Failure, FailureKind, Orders, Work, WorkStep};
 use crate::workflow::{self, RunEvent, RunState, StepState};
 
 /// The longest that an agent may be kept waiting for an answer.
@@ -134,9 +135,13 @@ impl Engine {
         Ok(())
     }
 
+    /// Holds a run whose machine is held because it restarts in the middle of it.
     pub(super) async fn hold_run(&self, run: &str, why: &str) -> Result<()> {
         self.change_status::<WorkflowSpec, _>(run, |w| {
             w.status.state = workflow::next(w.status.state, RunEvent::Held)?;
+            let step = w.status.steps.iter().find(|s| s.state == StepState::Running).map(|s| s.name.clone());
+            let failure = Failure::message(why).of_kind(FailureKind::Restarts);
+            w.status.failures.push(AttemptFailure { attempt: w.status.attempt, step, failure });
             why.clone_into(&mut w.status.message);
             Ok(())
         })
@@ -200,5 +205,6 @@ fn failure(problems: &[Problem]) -> Failure {
     Failure {
         message: "the template cannot be carried out on this machine; nothing was written".to_owned(),
         causes: problems.iter().map(|p| format!("{}: {}", p.path, p.problem)).collect(),
+        kind: None,
     }
 }

@@ -82,6 +82,7 @@ impl Mask {
         Failure {
             message: self.hide(&failure.message).into_owned(),
             causes: failure.causes.iter().map(|cause| self.hide(cause).into_owned()).collect(),
+            kind: failure.kind,
         }
     }
 }

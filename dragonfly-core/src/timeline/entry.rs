@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::Mac;
-use crate::boot::{Asker, DhcpAsk, Seen};
+use crate::boot::{Asker, DhcpAsk, Ended, Seen};
 use crate::clock::Timestamp;
 use crate::sighting::clip;
 
@@ -68,7 +68,7 @@ impl What {
         match self {
             Self::Seen(seen) => match seen {
                 Seen::DhcpAsked { network, .. } => network.len(),
-                Seen::DhcpOffered { file, .. } | Seen::DhcpConfirmed { file, .. } => {
+                Seen::DhcpOffered { file, .. } | Seen::DhcpConfirmed { file, .. } | Seen::DhcpOther { file, .. } => {
                     file.as_ref().map_or(0, String::len)
                 }
                 Seen::DhcpRefused { why } | Seen::DhcpSilence { why, .. } | Seen::AgentRefused { why, .. } => why.len(),
@@ -134,17 +134,51 @@ impl Entry {
         }
     }
 
-    /// Whether firmware begins to boot with it.
-    fn begins(&self) -> bool {
-        matches!(self.seen(), Some(Seen::DhcpAsked { message: DhcpAsk::Discover, asker: Asker::Firmware, .. }))
+    /// Who asks for an address with it, if it is the first word of one that boots.
+    fn opens(&self) -> Option<Asker> {
+        match self.seen() {
+            Some(Seen::DhcpAsked { message: DhcpAsk::Discover, asker, .. }) if *asker != Asker::System => Some(*asker),
+            _ => None,
+        }
+    }
+}
+
+/// How far a boot has come, as far as that tells whether the next DISCOVER belongs to it.
+#[derive(Debug, Default)]
+struct Stage {
+    /// Firmware has gone beyond questions and offers.
+    firmware: bool,
+    /// iPXE has an address, and no boot program has been loaded since: it asks but once, so that it starts anew
+    /// when it asks again. Cards with iPXE in their ROM never ask as firmware.
+    ipxe: bool,
+}
+
+impl Stage {
+    fn take(&mut self, entry: &Entry) {
+        let opening = match entry.seen() {
+            Some(Seen::DhcpAsked { asker, .. } | Seen::DhcpOffered { asker, .. }) => *asker == Asker::Firmware,
+            Some(Seen::DhcpSilence { .. } | Seen::NoLoader { .. } | Seen::DhcpOther { .. }) => true,
+            _ => false,
+        };
+        self.firmware |= !opening;
+        match entry.seen() {
+            Some(Seen::DhcpConfirmed { asker: Asker::Ipxe, .. } | Seen::DhcpForeign { asker: Asker::Ipxe, .. }) => {
+                self.ipxe = true;
+            }
+            Some(Seen::TftpEnded { ended: Ended::Whole, .. }) => self.ipxe = false,
+            Some(Seen::FileEnded { file, .. }) if file.ends_with(".efi") => self.ipxe = false,
+            Some(Seen::Script { .. } | Seen::Identity { .. } | Seen::DhcpAsked { asker: Asker::System, .. }) => {
+                self.ipxe = true;
+            }
+            _ => {}
+        }
     }
 
-    /// Whether firmware may still be at its first words with it.
-    fn is_opening(&self) -> bool {
-        match self.seen() {
-            Some(Seen::DhcpAsked { asker, .. } | Seen::DhcpOffered { asker, .. }) => *asker == Asker::Firmware,
-            Some(Seen::DhcpSilence { .. } | Seen::NoLoader { .. }) => true,
-            _ => false,
+    fn is_over_with(&self, asker: Asker) -> bool {
+        match asker {
+            Asker::Firmware => self.firmware,
+            Asker::Ipxe => self.ipxe,
+            Asker::System => false,
         }
     }
 }
@@ -153,15 +187,21 @@ impl Entry {
 pub fn boots(entries: &[Arc<Entry>]) -> Vec<&[Arc<Entry>]> {
     let mut out = Vec::new();
     let mut from = 0;
-    for (at, entry) in entries.iter().enumerate().skip(1) {
+    let mut stage = Stage::default();
+    let mut before: Option<&Entry> = None;
+    for (at, entry) in entries.iter().enumerate() {
         // Firmware repeats its question until it is answered: that is one boot. One that comes back after
         // more than questions and offers has begun anew.
-        let Some(before) = entries.get(at - 1) else { continue };
-        let paused = entry.time.since(before.time).as_secs() > PAUSE;
-        if entry.begins() && (paused || !before.is_opening()) {
+        let paused = before.is_some_and(|before| entry.time.since(before.time).as_secs() > PAUSE);
+        if at > from
+            && let Some(asker) = entry.opens()
+            && (paused || stage.is_over_with(asker))
+        {
             out.extend(entries.get(from..at));
-            from = at;
+            (from, stage) = (at, Stage::default());
         }
+        stage.take(entry);
+        before = Some(entry);
     }
     out.extend(entries.get(from..).filter(|rest| !rest.is_empty()));
     out
@@ -248,6 +288,36 @@ mod tests {
     fn asks(asker: Asker) -> What {
         let message = DhcpAsk::Discover;
         What::Seen(Seen::DhcpAsked { message, asker, firmware: None, arch: None, network: "lab".into() })
+    }
+
+    #[test]
+    fn a_card_with_ipxe_in_its_rom_begins_anew_when_ipxe_asks_again() {
+        let given = |asker| What::Seen(Seen::DhcpConfirmed { asker, address: None, file: None });
+        let script = || What::Seen(Seen::Script { fate: "discover".into(), reason: "new".into() });
+        let loaded = What::Seen(Seen::TftpEnded {
+            file: "undionly.kpxe".into(),
+            bytes: 1,
+            passed: 1,
+            block: 512,
+            milliseconds: 1,
+            ended: Ended::Whole,
+            why: String::new(),
+        });
+        let all = [
+            // One that knows no HTTP loads another.
+            entry(1, 0, asks(Asker::Ipxe)),
+            entry(2, 0, given(Asker::Ipxe)),
+            entry(3, 1, loaded),
+            entry(4, 2, asks(Asker::Ipxe)),
+            entry(5, 2, given(Asker::Ipxe)),
+            entry(6, 3, script()),
+            entry(7, 80, asks(Asker::Ipxe)),
+            entry(8, 80, asks(Asker::Ipxe)),
+            entry(9, 81, given(Asker::Ipxe)),
+            entry(10, 90, asks(Asker::Ipxe)),
+        ];
+        let sizes: Vec<_> = boots(&all).iter().map(|boot| boot.len()).collect();
+        assert_eq!(sizes, [6, 3, 1]);
     }
 
     #[test]

@@ -214,6 +214,7 @@ fn further(what: &What) -> bool {
             | Seen::DhcpRefused { .. }
             | Seen::DhcpSilence { .. }
             | Seen::DhcpForeign { .. }
+            | Seen::DhcpOther { .. }
             | Seen::NoLoader { .. },
         ) => false,
         What::Seen(_) | What::Told { .. } | What::Logged(_) => true,

@@ -1,10 +1,12 @@
 //! The words of `cargo lab`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::fault::Fault;
+use dragonfly_core::diagnose::Fault as Named;
 
 /// Blank virtual machines from power-on to Ready, through the real server.
 ///
@@ -26,6 +28,7 @@ Examples:
   cargo lab run --machines 3 --firmware mixed --template disk --report report.json --keep kept/
   cargo lab run --firmware uefi --dhcp proxy --template partitions
   cargo lab run --scenario bad-image
+  cargo lab run --scenario why --fault mtu --keep kept/
 
 Needs root, for a network namespace of its own. DRAGONFLY_LAB_ACCEL=kvm|tcg sets how QEMU runs
 machines; unset, KVM is tried by booting something on it. DRAGONFLY_LAB_BIN names a directory with
@@ -98,9 +101,10 @@ pub(crate) struct Run {
     pub(crate) timeout: u64,
     /// Break something when the first machine gets somewhere, and mend it: server@POINT (killed),
     /// machine@POINT (its power cut), link:SECONDS@POINT (its cable pulled). POINT is one of dhcp, script,
-    /// kernel, mage, registered, assigned, began, image, configure, handover, ready
-    #[arg(long, value_name = "WHAT@POINT", value_parser = clap::value_parser!(Fault))]
-    pub(crate) fault: Vec<Fault>,
+    /// kernel, mage, registered, assigned, began, image, configure, handover, ready. With --scenario why the
+    /// name of a fault: blocked-tftp, mtu, ...
+    #[arg(long, value_name = "WHAT@POINT|NAME", value_parser = clap::value_parser!(Wanted))]
+    pub(crate) fault: Vec<Wanted>,
     /// Kill the server while an image streams, and start it again: the same as --fault server@image
     #[arg(long)]
     pub(crate) kill_server_while_imaging: bool,
@@ -110,6 +114,50 @@ pub(crate) struct Run {
     /// Install missing packages without asking
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+/// What is to go wrong: something at a point of the way, or a fault that the server is to name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    At(Fault),
+    Named(Named),
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('@') {
+            return text.parse().map(Self::At);
+        }
+        let found = Named::ALL.into_iter().find(|fault| fault.code() == text);
+        found.map(Self::Named).ok_or_else(|| {
+            let names = Named::ALL.map(Named::code).join(", ");
+            format!("as in server@image, or with --scenario why one of {names}")
+        })
+    }
+}
+
+impl Run {
+    /// The faults at points of the way.
+    pub(crate) fn faults_at_points(&self) -> anyhow::Result<Vec<Fault>> {
+        let one = |wanted: &Wanted| match wanted {
+            Wanted::At(fault) => Ok(*fault),
+            Wanted::Named(name) => {
+                anyhow::bail!("--fault {}: belongs to --scenario why; here as in server@image", name.code())
+            }
+        };
+        self.fault.iter().map(one).collect()
+    }
+
+    /// The faults that the server is to name.
+    pub(crate) fn named_faults(&self) -> anyhow::Result<Vec<Named>> {
+        let one = |wanted: &Wanted| match wanted {
+            Wanted::Named(name) => Ok(*name),
+            Wanted::At(fault) => anyhow::bail!("--fault {fault}: --scenario why wants a name, as in blocked-tftp"),
+        };
+        self.fault.iter().map(one).collect()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -223,4 +271,6 @@ pub(crate) enum Scenario {
     Secrets,
     /// Placeholder serial numbers, a card that was replaced, a cloned address: no two machines become one
     Identity,
+    /// `dragonfly why` and the machine's page name each fault while it lasts; --machines: how many at a time
+    Why,
 }

@@ -64,6 +64,8 @@ impl Machine {
             serial_log: directory.join("serial.log"),
             monitor: directory.join("monitor"),
             vars: directory.join("vars.fd"),
+            card: "virtio-net-pci",
+            secure_boot: false,
             more: Vec::new(),
         };
         Ok(Self {
@@ -87,7 +89,8 @@ impl Machine {
     /// Switches it on.
     pub(crate) fn start(&mut self, namespace: &Namespace, accel: Accel, timeline: &Timeline) -> Result<()> {
         if self.hardware.firmware != Firmware::Bios && !self.hardware.vars.exists() {
-            std::fs::copy(qemu::VARS, &self.hardware.vars).context(qemu::VARS)?;
+            let vars = if self.hardware.secure_boot { qemu::SECURE_VARS } else { qemu::VARS };
+            std::fs::copy(vars, &self.hardware.vars).context(vars)?;
         }
         self.started = Some(Instant::now());
         self.power_on(namespace, accel, timeline)
@@ -117,12 +120,27 @@ impl Machine {
 
     /// Presses its reset button.
     pub(crate) fn reset(&self) -> Result<()> {
+        self.order(r#"{"execute":"system_reset"}"#)
+    }
+
+    /// Stops its processors where they are, or lets them go on.
+    pub(crate) fn pause(&self, paused: bool) -> Result<()> {
+        self.order(if paused { r#"{"execute":"stop"}"# } else { r#"{"execute":"cont"}"# })
+    }
+
+    /// Pulls its cable out of its card, which notices, or plugs it in.
+    pub(crate) fn cable(&self, plugged: bool) -> Result<()> {
+        self.order(&format!(r#"{{"execute":"set_link","arguments":{{"name":"card","up":{plugged}}}}}"#))
+    }
+
+    /// Gives QEMU an order over its monitor.
+    fn order(&self, order: &str) -> Result<()> {
         let stream = UnixStream::connect(&self.hardware.monitor).context("QEMU's monitor")?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         lines.next().context("no greeting")??;
-        for command in ["qmp_capabilities", "system_reset"] {
-            writeln!(&stream, "{{\"execute\":\"{command}\"}}")?;
+        for command in [r#"{"execute":"qmp_capabilities"}"#, order] {
+            writeln!(&stream, "{command}")?;
             loop {
                 let line = lines.next().context("no answer")??;
                 if line.contains("\"return\"") {

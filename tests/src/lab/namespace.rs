@@ -1,7 +1,7 @@
 //! A network of the lab's own: one namespace with a bridge and a tap for each machine.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -130,6 +130,12 @@ impl Door {
         let address = at.to_owned();
         self.enter(move || TcpListener::bind(address))?
             .with_context(|| format!("cannot listen on {at} in {}", self.name))
+    }
+
+    /// A UDP socket inside it.
+    pub(crate) fn udp(&self, at: &str) -> Result<UdpSocket> {
+        let address = at.to_owned();
+        self.enter(move || UdpSocket::bind(address))?.with_context(|| format!("cannot use {at} in {}", self.name))
     }
 
     /// Enters it with the calling thread, and with every thread and process that it starts from here on.

@@ -13,6 +13,9 @@ use super::process::Process;
 const CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// Firmware's variables, to be copied for each machine.
 pub(crate) const VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The same with Secure Boot and the keys that boards are delivered with.
+const SECURE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.ms.fd";
+pub(crate) const SECURE_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
 
 /// How QEMU runs a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,10 @@ pub(crate) struct Hardware {
     pub(crate) serial_log: PathBuf,
     pub(crate) monitor: PathBuf,
     pub(crate) vars: PathBuf,
+    /// The network card, as QEMU calls it.
+    pub(crate) card: &'static str,
+    /// UEFI that starts only what is signed.
+    pub(crate) secure_boot: bool,
     /// Further arguments, for what a scenario needs.
     pub(crate) more: Vec<String>,
 }
@@ -61,14 +68,16 @@ pub(crate) fn arguments(hardware: &Hardware, accel: Accel) -> Vec<String> {
         Accel::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
         Accel::Tcg => add(&["-accel", "tcg", "-cpu", "max"]),
     }
-    add(&["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none"]);
+    // Firmware with Secure Boot keeps its variables to itself, in system management mode.
+    let chipset = if hardware.secure_boot { "q35,smm=on" } else { "q35" };
+    add(&["-machine", chipset, "-nodefaults", "-no-user-config", "-display", "none"]);
     add(&["-m", &hardware.memory_mib.to_string(), "-uuid", &hardware.uuid]);
     add(&["-chardev", &format!("file,id=serial,path={}", hardware.serial_log.display()), "-serial", "chardev:serial"]);
     add(&["-qmp", &format!("unix:{},server=on,wait=off", hardware.monitor.display())]);
     add(&["-netdev", &format!("tap,id=net,ifname={},script=no,downscript=no", hardware.tap)]);
     // Without its ROM the card is driven by the firmware's own stack, as most cards in racks are.
     let rom = if hardware.firmware == Firmware::Bios { "" } else { ",romfile=" };
-    add(&["-device", &format!("virtio-net-pci,netdev=net,mac={},bootindex=1{rom}", hardware.mac)]);
+    add(&["-device", &format!("{},id=card,netdev=net,mac={},bootindex=1{rom}", hardware.card, hardware.mac)]);
     add(&["-device", "virtio-rng-pci"]);
     if hardware.disks.iter().any(|d| d.bus == Bus::Sata) {
         add(&["-device", "ich9-ahci,id=sata"]);
@@ -85,7 +94,11 @@ pub(crate) fn arguments(hardware: &Hardware, accel: Accel) -> Vec<String> {
         add(&["-device", &format!("{device},drive={id},serial={},bootindex={}", disk.serial, index + 2)]);
     }
     if hardware.firmware != Firmware::Bios {
-        add(&["-drive", &format!("if=pflash,format=raw,readonly=on,file={CODE}")]);
+        let code = if hardware.secure_boot { SECURE_CODE } else { CODE };
+        if hardware.secure_boot {
+            add(&["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+        }
+        add(&["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")]);
         add(&["-drive", &format!("if=pflash,format=raw,file={}", hardware.vars.display())]);
     }
     if hardware.firmware == Firmware::UefiHttp {
@@ -152,6 +165,8 @@ mod tests {
             serial_log: "/s.log".into(),
             monitor: "/m.sock".into(),
             vars: "/v.fd".into(),
+            card: "virtio-net-pci",
+            secure_boot: false,
             more: vec!["-smbios".into(), "type=1".into()],
         }
     }

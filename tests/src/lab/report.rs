@@ -52,3 +52,29 @@ pub(crate) struct CaseReport {
     /// The whole disk of the machine that it was meant for, compared with zeros afterwards.
     pub(crate) disk_all_zeros: bool,
 }
+
+/// What `dragonfly why` made of each injected fault.
+#[derive(Debug, Serialize)]
+pub(crate) struct WhyReport {
+    pub(crate) rows: Vec<WhyRow>,
+}
+
+/// One injected fault.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WhyRow {
+    pub(crate) fault: &'static str,
+    pub(crate) machine: String,
+    pub(crate) firmware: &'static str,
+    /// From the fault to its name.
+    pub(crate) seconds: f64,
+    pub(crate) says: String,
+    pub(crate) evidence: Vec<String>,
+    pub(crate) next: String,
+    /// What else it was taken for; must be empty.
+    pub(crate) others: Vec<String>,
+    pub(crate) others_said: Vec<Vec<String>>,
+    /// What became of the machine when the fault had been mended.
+    pub(crate) afterwards: &'static str,
+    pub(crate) error: Option<String>,
+}

@@ -37,6 +37,7 @@ pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         Scenario::BadImage => scenario::bad_image(args, interrupt),
         Scenario::Secrets => scenario::secrets(args, interrupt),
         Scenario::Identity => scenario::identity(args, interrupt),
+        Scenario::Why => scenario::why(args, interrupt),
     }
 }
 
@@ -66,7 +67,7 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         say(format_args!("{} ({}, {}) is on", machine.name, machine.mac, machine.hardware.firmware.word()));
     }
     let mut watch = Watch::new(&machines, true);
-    let mut wanted = args.fault.clone();
+    let mut wanted = args.faults_at_points()?;
     if args.kill_server_while_imaging {
         wanted.push(Fault { victim: Victim::Server, at: Point::Image });
     }
@@ -278,7 +279,7 @@ impl Watch {
     }
 }
 
-fn machine_of<'a>(event: &Event, machines: &'a [Machine]) -> Option<&'a Machine> {
+pub(crate) fn machine_of<'a>(event: &Event, machines: &'a [Machine]) -> Option<&'a Machine> {
     let mac = event.data.get("mac").and_then(serde_json::Value::as_str);
     machines.iter().find(|machine| {
         event.machine.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(&machine.name))

@@ -68,7 +68,7 @@ impl World {
         interrupt.check()?;
         let namespace = Namespace::create("")?;
         namespace.lay_bridge(wish.machines)?;
-        let peer = if wish.dhcp.has_peer() { Some(Peer::start(&namespace, &directory)?) } else { None };
+        let peer = if wish.dhcp.has_peer() { Some(Peer::start(&namespace, &directory, &[])?) } else { None };
         let capture = if wish.capture { Some(capture::start(&namespace, &directory)?) } else { None };
         let timeline = Timeline::default();
         echo::serve(namespace.door().listen(echo::AT)?, timeline.clone());

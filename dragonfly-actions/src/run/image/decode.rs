@@ -5,9 +5,9 @@ use std::io::{self, BufRead, Cursor, Read};
 use std::sync::mpsc::SyncSender;
 
 use dragonfly_core::action::{ActionContext, ActionError, Unit};
+use dragonfly_core::wire::FailureKind;
 use tokio::sync::mpsc;
 
-use super::super::fail::because;
 use super::Stopped;
 use super::decompress::{PREFIX, announced, sniff, unpack};
 use super::digest::{Digesting, Hasher};
@@ -61,11 +61,12 @@ impl Decoding {
         if !self.whole_disk || made_for == self.sector {
             return Ok(());
         }
-        because(format!(
+        Err(ActionError::because(format!(
             "the image is made for disks with sectors of {made_for} bytes, and {} has {}: it would not boot; \
              nothing was written. Use an image made for such disks, or partition this one and write the file systems",
             self.to, self.sector
         ))
+        .of_kind(FailureKind::ImageUnfit))
     }
 
     fn too_small(&self, image: &str) -> ActionError {
@@ -75,6 +76,7 @@ impl Decoding {
             human(self.room),
             self.room
         ))
+        .of_kind(FailureKind::TooLarge)
     }
 }
 
@@ -93,7 +95,8 @@ pub(crate) fn decode(
     let mut prefix = Vec::with_capacity(PREFIX);
     (&mut packed).take(PREFIX as u64).read_to_end(&mut prefix).map_err(told)?;
     if prefix.is_empty() {
-        return Err(ActionError::because("the image is empty; check the template's `url`").into());
+        let empty = ActionError::because("the image is empty; check the template's `url`");
+        return Err(empty.of_kind(FailureKind::ImageUnfit).into());
     }
     let kind = if decoding.compression == Compression::Auto { sniff(&prefix) } else { decoding.compression };
     if let Some(size) = announced(kind, &prefix, total)
@@ -129,7 +132,7 @@ pub(crate) fn decode(
     }
     if !source.fill_buf().map_err(told)?.is_empty() {
         let what = "something lies behind the image's end; the file at the URL is damaged or is not an image";
-        return Err(ActionError::because(what).into());
+        return Err(ActionError::because(what).of_kind(FailureKind::ImageUnfit).into());
     }
     drop(source);
     cx.progress(fetched.get(), total, Unit::Bytes);
@@ -155,6 +158,7 @@ fn judge(hasher: Hasher, wanted: &Digest, what: &str, field: &str) -> Result<(),
             "{what} is not the one that was asked for: its digest is {got}, the template's `{field}` says {wanted}; \
              nothing on the disk will boot. Correct whichever is wrong and retry"
         ))
+        .of_kind(FailureKind::ImageDigest)
     })
 }
 
@@ -169,5 +173,6 @@ fn told(error: io::Error) -> Stopped {
         }
         _ => ActionError::failed("the image cannot be unpacked: the file at the URL is damaged", error),
     }
+    .of_kind(FailureKind::ImageUnfit)
     .into()
 }

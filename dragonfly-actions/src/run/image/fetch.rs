@@ -249,6 +249,9 @@ fn advice(error: &ImageError) -> &'static str {
         ImageError::NotFound { .. } => "there is no such image; check the template's `url`",
         ImageError::Refused { .. } => "the server refuses to give the image; check who may read it",
         ImageError::Changed { .. } => "the image was replaced while it was fetched; retry when it is settled",
+        ImageError::Untimely { .. } => {
+            "the image cannot be fetched; set the clock of whichever is wrong, or renew the image server's certificate"
+        }
         _ => "the image cannot be fetched",
     }
 }

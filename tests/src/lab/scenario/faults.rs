@@ -22,7 +22,7 @@ pub(crate) fn faults(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         let link = [Point::Kernel, Point::Began, Point::Image].map(|at| Fault { victim: Victim::Link(PULLED), at });
         [of(Victim::Server).as_slice(), of(Victim::Machine).as_slice(), link.as_slice()].concat()
     } else {
-        args.fault.clone()
+        args.faults_at_points()?
     };
     let mut rows = Vec::new();
     let mut failed = 0;
@@ -30,7 +30,7 @@ pub(crate) fn faults(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         interrupt.check()?;
         say(format_args!("--- {fault}"));
         let began = Instant::now();
-        let one = args::Run { fault: vec![*fault], machines: 1, report: None, ..args.clone() };
+        let one = args::Run { fault: vec![args::Wanted::At(*fault)], machines: 1, report: None, ..args.clone() };
         let end = install(&one, interrupt);
         failed += usize::from(end.is_err());
         let words = end.err().map_or("Ready".to_owned(), |error| format!("{error:#}"));

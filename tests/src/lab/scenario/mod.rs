@@ -8,6 +8,7 @@ mod inventory;
 mod secrets;
 mod smbios;
 mod traces;
+mod why;
 
 pub(super) use adopt::adopt;
 pub(super) use bad_image::bad_image;
@@ -15,3 +16,4 @@ pub(super) use faults::faults;
 pub(super) use identity::identity;
 pub(super) use inventory::inventory;
 pub(super) use secrets::secrets;
+pub(super) use why::why;
