@@ -76,6 +76,7 @@ pub(super) fn hello(door: &Door, server: SocketAddr, mac: &str, directory: &Path
         .arg(url);
     let answer = output(&mut curl);
     std::fs::remove_file(&head)?;
+    std::fs::remove_file(&body)?;
     answer.context("the stranger's hello was refused").map(drop)
 }
 

@@ -263,10 +263,15 @@ impl Ward {
             let text = site.world.server.cli(&[verb, &self.machine.mac, "-o", "json"]).ok()?;
             serde_json::from_str::<Value>(&text).ok()
         };
+        let mut why = shown("why");
+        if let Some(why) = why.as_mut().and_then(Value::as_object_mut) {
+            // They are on the timeline.
+            why.remove("events");
+        }
         let kept = json!({
             "fault": self.row.fault,
             "at": SystemClock.now(),
-            "why": shown("why"),
+            "why": why,
             "timeline": shown("timeline"),
         });
         let file = site.world.directory.join(format!("{:02}-{}.json", self.machine.index + 1, self.row.fault));
