@@ -1,7 +1,7 @@
 //! The boot services with their sockets: the only module that has any.
 //!
 //! A [`BootServer`] follows the list of Networks: for each interface that one names it listens on
-//! ports 67 (DHCP), 4011 (PXE), 69 (TFTP), where `auto` is to find out who else answers also on 68,
+//! ports 67 (DHCP), 4011 (PXE), 69 (TFTP), and, where it gives addresses or `auto` is to find out who else does, 68,
 //! and sends router advertisements where addresses come from us. Besides, it hears relayed requests
 //! on any interface. An interface that is missing is looked for again every few seconds.
 

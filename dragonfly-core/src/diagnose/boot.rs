@@ -11,6 +11,8 @@ use crate::inventory::{Inventory, Nic};
 use crate::lifecycle::Phase;
 use crate::timeline::Entry;
 
+/// How long another DHCP server may take to tell what it offers, in seconds.
+const TO_ANSWER: u64 = 3;
 /// How long firmware may take from its address to its first TFTP packet, in seconds.
 const TO_TFTP: u64 = 15;
 /// From the boot program's last block to iPXE's script: iPXE looks at every card and waits for links.
@@ -234,6 +236,9 @@ fn foreign(trip: &Trip<'_>, _: &Patient<'_>) -> Option<Cause> {
     {
         let says = format!("{server} answers DHCP on a network where only this server is to, and has it boot {file}");
         return Some(Cause::new(Fault::RogueDhcp, says, format!("{find}{beside}")).seen(entry).seen(other));
+    }
+    if other.is_none() && !trip.waited(entry, TO_ANSWER) {
+        return None;
     }
     let told = |cause: Cause| match other {
         Some(other) => cause.seen(other),

@@ -7,7 +7,7 @@ use super::*;
 use crate::boot::Seen;
 use crate::timeline::What;
 
-const KEPT: [(&str, &str); 13] = [
+const KEPT: [(&str, &str); 14] = [
     ("blocked-http", include_str!("recorded/blocked-http.json")),
     ("blocked-tftp", include_str!("recorded/blocked-tftp.json")),
     ("dead-agent", include_str!("recorded/dead-agent.json")),
@@ -16,6 +16,7 @@ const KEPT: [(&str, &str); 13] = [
     ("mtu-kernel", include_str!("recorded/mtu-kernel.json")),
     ("mtu-script", include_str!("recorded/mtu-script.json")),
     ("no-link", include_str!("recorded/no-link.json")),
+    ("rogue-dhcp", include_str!("recorded/rogue-dhcp.json")),
     ("server-unreachable", include_str!("recorded/server-unreachable.json")),
     ("stale-token", include_str!("recorded/stale-token.json")),
     ("unsigned-image", include_str!("recorded/unsigned-image.json")),

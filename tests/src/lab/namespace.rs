@@ -85,13 +85,6 @@ impl Namespace {
         ip(&["-n", self.name(), "link", "set", tap, if up { "up" } else { "down" }]).map(drop)
     }
 
-    /// Makes the port that a machine is plugged into pass nothing longer than this. The bridge itself is told its
-    /// own length first: it would follow its narrowest port, and then nobody would send what is too long.
-    pub(crate) fn narrow(&self, tap: &str, bytes: u16) -> Result<()> {
-        ip(&["-n", self.name(), "link", "set", BRIDGE, "mtu", "1500"])?;
-        ip(&["-n", self.name(), "link", "set", tap, "mtu", &bytes.to_string()]).map(drop)
-    }
-
     /// A cable from this one to another; each end has a card and an address.
     #[cfg(feature = "bench")]
     pub(crate) fn join(

@@ -77,10 +77,6 @@ pub(super) fn strike(case: &Case, machine: &Machine, event: Option<&Event>, site
             stranger::hello(site.world.namespace.door(), server, mac, &site.world.directory)?;
             return Ok(None);
         }
-        Strike::Narrow(bytes) => {
-            site.world.namespace.narrow(&machine.hardware.tap, bytes)?;
-            return Ok(None);
-        }
         Strike::OtherDhcp => {
             let hex = mac.replace(':', "");
             words(&format!("OUTPUT -p udp --sport 67 -m string --algo bm --hex-string |{hex}| -j DROP"))
