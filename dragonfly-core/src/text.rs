@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn every_text_of_a_value_is_tidied() {
-        let failure = Failure { message: "a\nb".into(), causes: vec!["\u{e9}".repeat(100)] };
+        let failure = Failure { message: "a\nb".into(), causes: vec!["\u{e9}".repeat(100)], kind: None };
         for (clean, message) in [(harmless as Clean, "a\u{fffd}b"), (harmless_lines, "a\nb")] {
             let tidied = tidy(&failure, 5, clean);
             assert_eq!((tidied.message.as_str(), tidied.causes[0].as_str()), (message, "\u{e9}\u{e9}"));
