@@ -429,6 +429,32 @@ async fn a_session_survives_a_restart_of_the_server() {
 }
 
 #[tokio::test]
+async fn a_long_run_outlives_a_restart_of_the_server() {
+    let site = Site::new().await;
+    let agent = site.boot(1).await;
+    site.engine.assign(&agent.welcome.machine, assign(), "me").await.unwrap();
+    let work = agent.work().await;
+    agent.say(&work, ReportKind::Began).await;
+    agent.step(&work, 0, StepEvent::Began).await;
+    // An image that takes an hour: its agent is heard all the time, and nothing of that is written down.
+    for _ in 0..12 {
+        site.clock.advance(Duration::from_secs(300));
+        assert_eq!(agent.step(&work, 0, StepEvent::Progressed).await, Heard::GoOn);
+        site.engine.sweep().await.unwrap();
+    }
+    let (key, welcome) = (agent.key.clone(), agent.welcome.clone());
+    let site = site.restarted().await;
+    site.engine.sweep().await.unwrap();
+    assert_eq!(site.run(&work.workflow).status.state, RunState::Running);
+    let agent = Agent { site: &site, key, welcome };
+    assert_eq!(agent.step(&work, 0, StepEvent::Progressed).await, Heard::GoOn);
+    // One that is silent from then on is missed as ever.
+    site.clock.advance(Duration::from_secs(3600));
+    site.engine.sweep().await.unwrap();
+    assert_eq!(site.run(&work.workflow).status.state, RunState::Failed);
+}
+
+#[tokio::test]
 async fn a_failure_is_tried_again_but_not_the_same_one_twice() {
     let site = Site::new().await;
     let agent = site.boot(1).await;

@@ -146,6 +146,8 @@ struct Inner {
     store: Arc<dyn Store>,
     cache: Cache,
     clock: Arc<dyn Clock>,
+    /// When this engine began to hear agents.
+    started: Timestamp,
     events: Events,
     recorder: Recorder,
     key: SealingKey,
@@ -241,6 +243,7 @@ impl EngineBuilder {
             homing: token::Signer::new(&key, "dragonfly phone home v1"),
             store,
             cache,
+            started: clock.now(),
             clock,
             events: Events::default(),
             recorder: Recorder::default(),

@@ -192,7 +192,9 @@ impl Engine {
         let failure = match (machine.status.phase, run.status.state) {
             (Some(Phase::Assigned), RunState::Pending) if now >= authorisation.expires_at => overdue(None),
             (Some(Phase::Provisioning), RunState::Running | RunState::Pending) => {
+                // Before its start nobody could be heard here, and what is kept of an agent is older still.
                 let heard = self.inner.sessions.last(name).or(machine.status.last_seen).unwrap_or(now);
+                let heard = heard.max(self.inner.started);
                 let deadline = run.spec.content.timeout_seconds.unwrap_or(4 * 3600);
                 let started = run.status.started_at.unwrap_or(now);
                 if now.since(heard) > self.inner.settings.agent_deadline {
