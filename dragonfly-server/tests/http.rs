@@ -437,6 +437,8 @@ async fn why_names_the_fault_that_the_boot_services_saw() {
     saw(Seen::DhcpOffered { asker, address: "10.9.0.100".parse().ok(), file });
     let server = "10.9.0.66".parse().unwrap();
     saw(Seen::DhcpForeign { asker, server, address: "10.9.0.7".parse().ok(), expected: false });
+    // The other server was asked what it offers, and does not answer.
+    bench.clock.advance(std::time::Duration::from_secs(5));
     for word in [MAC, NAME] {
         let (_, why) = bench.admin(Method::GET, &format!("/dragonfly/v1/machines/{word}/why"), None).await;
         assert_eq!(why["causes"][0]["fault"], "foreign-offer", "{why:#}");

@@ -20,7 +20,7 @@ const ROWS: &[Row] = &[
         package: "dragonfly-core",
         features: &[],
         ours: &[],
-        never: &["axum", "dhcproto", "pyo3", "redb", "kube", "reqwest"],
+        never: &["axum", "dhcproto", "pyo3", "redb", "kube", "reqwest", "aes"],
     },
     Row { package: "dragonfly-core", features: &["--all-features"], ours: &[], never: &["axum", "dhcproto", "pyo3"] },
     Row { package: "dragonfly-boot", features: &[], ours: &["dragonfly-core"], never: &["axum", "redb", "kube"] },
@@ -51,6 +51,7 @@ const ROWS: &[Row] = &[
         ours: &["dragonfly-core", "dragonfly-actions", "dragonfly-p2p"],
         never: &["axum", "redb", "kube", "dhcproto", "pyo3", "aws-lc-rs"],
     },
+    Row { package: "power_driver", features: &[], ours: &["dragonfly-core"], never: &["axum", "redb", "kube", "aes"] },
 ];
 
 fn workspace() -> &'static Path {
