@@ -109,12 +109,13 @@ fn is_of_time(error: &(dyn std::error::Error + 'static)) -> bool {
         let rustls::Error::InvalidCertificate(why) = error else { return false };
         matches!(why, C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. })
     };
-    let mut errors = std::iter::successors(Some(error), |error| (*error).source());
-    errors.any(|error| {
-        let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let inside = inside.and_then(|inside| inside.downcast_ref::<rustls::Error>());
-        error.downcast_ref::<rustls::Error>().or(inside).is_some_and(of_time)
-    })
+    if error.downcast_ref::<rustls::Error>().is_some_and(of_time) {
+        return true;
+    }
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inside) => is_of_time(inside),
+        None => error.source().is_some_and(is_of_time),
+    }
 }
 
 /// What identifies this very content: the entity tag, else the date.
