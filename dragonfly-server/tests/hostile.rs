@@ -300,7 +300,8 @@ async fn what_strangers_write_is_text_wherever_it_is_shown() {
     }
     for line in text(&site, "/metrics").await.lines() {
         assert!(line.starts_with("# ") || line.starts_with("dragonfly_"), "{line}");
-        assert!(!line.contains("999"), "{line}");
+        // The value that a stranger's text would set; digits within a measured time are no such thing.
+        assert!(!line.ends_with(" 999"), "{line}");
     }
 }
 
