@@ -113,9 +113,8 @@ impl Dispatcher {
     /// Carries an operation out when it is its turn.
     pub async fn carry_out(&self, target: &Target, operation: Operation) -> Result<Outcome> {
         self.0.drivers.check(&target.address)?;
-        let key = lane_key(&target.address);
-        let lane = self.lane(&key);
-        let turn = lane.turn.lock().await;
+        let lane = self.enter(&target.address);
+        let _turn = lane.turn.lock().await;
         lane.allows(target, self.0.limits.refusals)?;
         // Only whose turn it is takes of what is for all: a queue before one controller keeps nobody else waiting.
         let Ok(_slot) = self.0.slots.acquire().await else {
@@ -123,8 +122,6 @@ impl Dispatcher {
         };
         let done = self.tries(target, operation).await;
         lane.remember(target, &done);
-        drop(turn);
-        self.keep(&key, lane);
         done
     }
 
@@ -158,10 +155,14 @@ impl Dispatcher {
 
     /// Forgets that a controller refused a password: somebody says that it is right now.
     pub fn forgive(&self, address: &Url) {
+        *self.enter(address).refused() = None;
+    }
+
+    /// The lane of a controller, for as long as somebody is in it.
+    fn enter(&self, address: &Url) -> Visit {
         let key = lane_key(address);
         let lane = self.lane(&key);
-        *lane.refused() = None;
-        self.keep(&key, lane);
+        Visit { dispatcher: self.clone(), key, lane }
     }
 
     fn lanes(&self) -> std::sync::MutexGuard<'_, HashMap<String, Lanes>> {
@@ -180,19 +181,38 @@ impl Dispatcher {
             lane
         })
     }
+}
 
+/// Somebody in a lane. It is left in every case, also by a caller who stops waiting.
+struct Visit {
+    dispatcher: Dispatcher,
+    key: String,
+    lane: Arc<Lane>,
+}
+
+impl std::ops::Deref for Visit {
+    type Target = Lane;
+
+    fn deref(&self) -> &Lane {
+        &self.lane
+    }
+}
+
+impl Drop for Visit {
     /// Keeps what must be remembered, and nothing else.
-    fn keep(&self, key: &str, lane: Arc<Lane>) {
-        let mut lanes = self.lanes();
-        let kept = match lane.has_refused() {
-            true => Lanes::Refused(lane.clone()),
-            false => Lanes::InUse(Arc::downgrade(&lane)),
-        };
-        lanes.insert(key.to_owned(), kept);
+    fn drop(&mut self) {
+        let mut lanes = self.dispatcher.lanes();
+        // Let go of under the lock, so that the last to leave knows that it is the last.
+        let (key, lane) = (std::mem::take(&mut self.key), std::mem::take(&mut self.lane));
+        if lane.has_refused() {
+            lanes.insert(key, Lanes::Refused(lane));
+            return;
+        }
+        let left = Arc::downgrade(&lane);
+        drop(lanes.insert(key.clone(), Lanes::InUse(left.clone())));
         drop(lane);
-        // Nobody waits in it.
-        if matches!(lanes.get(key), Some(Lanes::InUse(lane)) if lane.strong_count() == 0) {
-            lanes.remove(key);
+        if left.strong_count() == 0 {
+            lanes.remove(&key);
         }
     }
 }
@@ -375,6 +395,19 @@ mod tests {
         dispatcher.forgive(&target(0, "new").address);
         machines[0].becomes(Habit::Honest);
         assert_eq!(status("new").await.unwrap(), Outcome::State(PowerState::Off));
+        assert!(dispatcher.lanes().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_kept_for_who_stops_waiting() {
+        let (machines, dispatcher) = rack(vec![Habit::Deaf], Limits::default());
+        let to = target(0, "secret");
+        // One at work and one in the queue.
+        let both = async { tokio::join!(dispatcher.carry_out(&to, Operation::On), dispatcher.carry_out(&to, Operation::On)) };
+        assert!(timeout(Duration::from_secs(1), both).await.is_err());
+        assert!(dispatcher.lanes().is_empty());
+        machines[0].becomes(Habit::Honest);
+        assert_eq!(dispatcher.carry_out(&to, Operation::On).await.unwrap(), Outcome::Done);
         assert!(dispatcher.lanes().is_empty());
     }
 

@@ -70,8 +70,14 @@ impl Controller {
         Session::open(address, &self.login, &self.suites, self.patience).await
     }
 
-    /// One command, in the session that there is or in a new one.
+    /// One command, in the session that there is or in a new one. It may be carried out twice.
     pub(super) async fn request(&self, function: u8, command: u8, data: &[u8]) -> Result<Vec<u8>, Failed> {
+        self.send((function, command), data, true).await
+    }
+
+    /// One command. One that may not be carried out twice is not sent again when nobody answered: the controller may
+    /// have obeyed it, and only the answer be lost.
+    async fn send(&self, (function, command): (u8, u8), data: &[u8], repeatable: bool) -> Result<Vec<u8>, Failed> {
         let mut place = self.session.lock().await;
         for time in 1.. {
             let is_new = place.is_none();
@@ -81,7 +87,8 @@ impl Controller {
             };
             match session.request(function, command, data).await {
                 // It forgets sessions that were silent for a minute, and answers nothing in them.
-                Err(Failed::Power(PowerError::TimedOut { .. } | PowerError::Unreachable { .. })) if !is_new => {}
+                Err(Failed::Power(PowerError::TimedOut { .. } | PowerError::Unreachable { .. }))
+                    if !is_new && repeatable => {}
                 Err(Failed::Power(error)) => return Err(error.into()),
                 Err(Failed::Code(BUSY)) if time < BUSY_TRIES => {
                     *place = Some(session);
@@ -105,7 +112,8 @@ impl Controller {
     }
 
     async fn switch(&self, to: Switch) -> Result<(), Failed> {
-        self.request(CHASSIS, 0x02, &[to as u8]).await.map(drop)
+        let repeatable = matches!(to, Switch::On | Switch::Off);
+        self.send((CHASSIS, 0x02), &[to as u8], repeatable).await.map(drop)
     }
 
     /// Brings it into a state in which it may be already.

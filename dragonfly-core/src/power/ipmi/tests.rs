@@ -8,7 +8,9 @@ use tokio::net::UdpSocket;
 
 use super::peer::{Command, Peer, Personality};
 use super::*;
-use crate::power::{BootDevice, BootMode, BootOverride, Health, NextBoot, PowerSense, PowerState, Sensors};
+use crate::power::{
+    BootDevice, BootMode, BootOverride, Health, NextBoot, PowerCycle, PowerSense, PowerState, Reset, Sensors,
+};
 
 /// Short, for a controller on the same machine.
 const PATIENCE: Patience = Patience { first: Duration::from_millis(60), tries: 6 };
@@ -274,4 +276,18 @@ async fn it_keeps_the_promises_of_a_driver() {
     let broken =
         crate::testing::power::check(&controller(lying.address(), ""), Duration::from_secs(1)).await.unwrap_err();
     assert_eq!(broken.promise, "what was switched on is on");
+}
+
+#[tokio::test]
+async fn what_may_not_be_done_twice_is_not_asked_twice() {
+    let peer = peer(Personality { silent_switch: true, ..Personality::default() }).await;
+    peer.change(|_, chassis| chassis.is_on = true);
+    let control = controller(peer.address(), "");
+    // The session is old when the command is sent: silence could mean that the controller has forgotten it.
+    assert_eq!(control.state().await.unwrap(), PowerState::On);
+    for (done, command) in [(control.cycle().await, Command::Cycle), (control.reset().await, Command::Reset)] {
+        assert!(matches!(done, Err(PowerError::TimedOut { .. })), "{done:?}");
+        let done = peer.chassis().done;
+        assert_eq!(done.iter().filter(|one| **one == command).count(), 1, "{done:?}");
+    }
 }

@@ -42,6 +42,8 @@ pub struct Personality {
     pub lies: bool,
     /// It keeps the boot device and loses the bits beside it.
     pub forgets_flags: bool,
+    /// It switches its machine and never answers that it did.
+    pub silent_switch: bool,
     /// How many sessions it has room for.
     pub sessions: usize,
     /// Sensor records, each with its reading's answer.
@@ -63,6 +65,7 @@ impl Default for Personality {
             new_challenges: false,
             lies: false,
             forgets_flags: false,
+            silent_switch: false,
             sessions: 4,
             sensors: example_sensors(),
             events: storage::example_events(),
@@ -91,6 +94,8 @@ struct Link {
     keys: Option<Keys>,
     sequence: u32,
     privilege: u8,
+    /// The last request and its answer: asked again with the same number, it answers and does nothing (6.12.7).
+    last: Option<(Message, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -246,7 +251,7 @@ impl State {
                 if let (0, Some(suite)) = (status, suite) {
                     let begin = Begin { suite, privilege: Privilege::User, user: vec![], ours, challenge: [0; 16] };
                     let who = Who { begin, role: 0, theirs: self.next, challenge: random(), guid: [7; 16] };
-                    self.links.insert(self.next, Link { who, keys: None, sequence: 0, privilege: 2 });
+                    self.links.insert(self.next, Link { who, keys: None, sequence: 0, privilege: 2, last: None });
                 }
                 let answer = controller::open_response(tag, status, ours, self.next, suite);
                 Some(packet::plain(Payload::OpenResponse, &answer))
@@ -307,9 +312,20 @@ impl State {
         let (_, bytes) = packet::open(link.keys.as_ref()?, packet)?;
         let request = Message::parse(&bytes)?;
         let privilege = link.privilege;
-        let (data, closes) = self.carry_out(session, privilege, &request);
-        self.seen.commands.push((request.function, request.command));
+        let known = link.last.as_ref().filter(|(last, _)| *last == request).map(|(_, answer)| answer.clone());
+        let (data, closes) = match known {
+            Some(answer) => (answer, false),
+            None => {
+                self.seen.commands.push((request.function, request.command));
+                self.carry_out(session, privilege, &request)
+            }
+        };
+        let switches = (request.function, request.command) == (0, 0x02);
         let link = self.links.get_mut(&session)?;
+        link.last = Some((request.clone(), data.clone()));
+        if switches && self.is.silent_switch {
+            return None;
+        }
         link.sequence += 1;
         let (ours, sequence) = (link.who.begin.ours, link.sequence);
         let sealed = packet::seal(link.keys.as_ref()?, ours, sequence, random(), &reply(&request, data));
