@@ -2,6 +2,7 @@
 
 use crate::action::Problem;
 use crate::lifecycle::IllegalPhase;
+use crate::power::PowerError;
 use crate::resource::DecodeError;
 use crate::resource::manifest::ManifestError;
 use crate::secret::SealError;
@@ -71,6 +72,17 @@ pub enum EngineError {
         min: u32,
         /// The agent's newest.
         max: u32,
+    },
+    /// A machine's controller did not do what it was asked.
+    #[error("`{operation}` of {machine} was not done")]
+    Power {
+        /// Whose.
+        machine: String,
+        /// What was asked.
+        operation: &'static str,
+        /// Why not.
+        #[source]
+        source: PowerError,
     },
     /// A secret cannot be sealed or opened.
     #[error("a secret cannot be read or written")]

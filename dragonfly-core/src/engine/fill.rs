@@ -119,9 +119,11 @@ impl Engine {
 
     fn opened(&self, machine: &Hardware, from: &SecretKeyRef) -> Result<SecretString, String> {
         match machine.spec.trust {
+            // Whether its controller has cycled it is asked when they are about to go out.
             Trust::Network => {}
+            Trust::Bmc if machine.spec.bmc.is_some() => {}
             Trust::Bmc => {
-                return Err("spec.trust is `bmc`: secrets go out only after a power cycle through the BMC, which this version cannot do".to_owned());
+                return Err("spec.trust is `bmc`, and no controller is known: dragonfly bmc set".to_owned());
             }
             Trust::Tpm => return Err("spec.trust is `tpm`, which this version cannot verify".to_owned()),
         }

@@ -25,6 +25,7 @@ mod home;
 mod logs;
 mod network;
 mod operate;
+mod power;
 pub mod render;
 mod report;
 mod resources;
@@ -58,6 +59,8 @@ use crate::boot::Discovery;
 use crate::cache::{Cache, Cached};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{Events, NewEvent};
+use crate::power::{Dispatcher, Limits, PowerDrivers};
+use crate::resource::power::PowerPolicy;
 use crate::resource::{HardwareSpec, Network, NetworkSpec, Record, Resource};
 use crate::secret::SealingKey;
 use crate::store::Store;
@@ -69,6 +72,7 @@ use strangers::Strangers;
 pub use error::EngineError;
 pub use home::PHONE_HOME;
 pub use operate::{AssignRequest, ReimageRequest};
+pub use power::{BmcRequest, POWERED};
 pub use resources::{Applied, Change};
 #[cfg(feature = "testing")]
 pub use rules::Rule;
@@ -95,6 +99,10 @@ pub struct Settings {
     pub agent_deadline: Duration,
     /// An installed system that was told to phone home and did not within this time has not booted.
     pub boot_deadline: Duration,
+    /// What is done with a machine's power when something is assigned to it and nobody says otherwise.
+    pub power: PowerPolicy,
+    /// How often each controller is asked whether its machine is on; one that does not answer is asked ever less often.
+    pub power_period: Duration,
 }
 
 impl Default for Settings {
@@ -107,6 +115,8 @@ impl Default for Settings {
             authorisation_life: Duration::from_secs(24 * 3600),
             agent_deadline: Duration::from_secs(15 * 60),
             boot_deadline: Duration::from_secs(30 * 60),
+            power: PowerPolicy::Cycle,
+            power_period: Duration::from_secs(5 * 60),
         }
     }
 }
@@ -167,6 +177,8 @@ struct Inner {
     /// One writer per machine at a time, in this process.
     locks: Vec<tokio::sync::Mutex<()>>,
     networks: watch::Sender<Vec<Network>>,
+    power: Dispatcher,
+    boots: power::Boots,
     #[cfg(feature = "testing")]
     without: Option<Rule>,
 }
@@ -181,6 +193,7 @@ pub struct EngineBuilder {
     settings: Settings,
     images: Arc<dyn ImageLinks>,
     logs: Option<PathBuf>,
+    power: Dispatcher,
     restored: bool,
     #[cfg(feature = "testing")]
     without: Option<Rule>,
@@ -215,6 +228,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Who talks to machines' controllers; without, no machine has one.
+    #[must_use]
+    pub fn power(mut self, power: Dispatcher) -> Self {
+        self.power = power;
+        self
+    }
+
     /// The store is a backup that was put in its place: whatever it allows is void, and the machines
     /// that it was for are held until a person releases them.
     #[must_use]
@@ -229,7 +249,7 @@ impl EngineBuilder {
         let (without, forgets) = (self.without, self.without == Some(Rule::HoldRestored));
         #[cfg(not(feature = "testing"))]
         let forgets = false;
-        let Self { store, key, checker, clock, settings, images, logs, restored, .. } = self;
+        let Self { store, key, checker, clock, settings, images, logs, power, restored, .. } = self;
         let held = if restored && !forgets {
             restore::hold_restored(&store, clock.now()).await?
         } else {
@@ -258,6 +278,8 @@ impl EngineBuilder {
             strangers: Mutex::default(),
             locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),
             networks: watch::Sender::new(Vec::new()),
+            power,
+            boots: power::Boots::default(),
             #[cfg(feature = "testing")]
             without,
         };
@@ -284,6 +306,7 @@ impl Engine {
             settings: Settings::default(),
             images: Arc::new(OpenLinks),
             logs: None,
+            power: Dispatcher::new(PowerDrivers::new(), Limits::default()),
             restored: false,
             #[cfg(feature = "testing")]
             without: None,

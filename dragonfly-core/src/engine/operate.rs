@@ -12,6 +12,7 @@ use super::rules::Rule;
 use super::{Engine, EngineError, Result, values};
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::hardware::{Authorisation, Overwrite};
+use crate::resource::power::PowerPolicy;
 use crate::resource::template::ValueSource;
 use crate::resource::workflow::StepStatus;
 use crate::resource::{
@@ -32,6 +33,9 @@ pub struct AssignRequest {
     /// Which disks that carry data may be overwritten; none unless told.
     #[serde(default)]
     pub overwrite: Overwrite,
+    /// Whether its controller boots it for this; as the engine is set unless told.
+    #[serde(default)]
+    pub power: Option<PowerPolicy>,
 }
 
 /// Install anew, whatever is on the disks.
@@ -47,6 +51,9 @@ pub struct ReimageRequest {
     /// Which disks may be overwritten; all that the template names unless told.
     #[serde(default)]
     pub overwrite: Option<Overwrite>,
+    /// Whether its controller boots it for this; as the engine is set unless told.
+    #[serde(default)]
+    pub power: Option<PowerPolicy>,
 }
 
 impl Engine {
@@ -96,7 +103,7 @@ impl Engine {
             EngineError::Illegal { why: format!("nothing was installed on {name} from here; say which template") }
         })?;
         let overwrite = request.overwrite.unwrap_or(Overwrite::All);
-        Ok((name, AssignRequest { template, values: request.values, overwrite }))
+        Ok((name, AssignRequest { template, values: request.values, overwrite, power: request.power }))
     }
 
     /// The machine and the template, if the one may have the other now.
@@ -199,6 +206,7 @@ impl Engine {
                 expires_at,
                 granted_by: by.to_owned(),
                 overwrite: request.overwrite.clone(),
+                power: request.power.unwrap_or(self.inner.settings.power),
                 used_at: None,
             });
             Ok(())
@@ -206,6 +214,7 @@ impl Engine {
         .await?;
         let words = format!("{by} assigned {} to it", request.template);
         self.tell("workflow.assigned", name, Some(run.name()), words);
+        self.boot_soon(name);
         Ok(run)
     }
 
@@ -260,6 +269,7 @@ impl Engine {
             Some(run.name()),
             format!("{by} asked for attempt {}", run.status.attempt),
         );
+        self.boot_soon(&name);
         Ok(run)
     }
 

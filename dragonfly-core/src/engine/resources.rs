@@ -202,11 +202,23 @@ impl Engine {
                 Err(error) => vec![Problem { path: error.path.clone(), problem: error.to_string() }],
             },
             Kind::HARDWARE => match record.decode::<HardwareSpec>() {
-                Ok(machine) => self.cards_taken(&machine),
+                Ok(machine) => {
+                    let mut problems = self.cards_taken(&machine);
+                    problems.extend(self.controller_problem(&machine));
+                    problems
+                }
                 Err(error) => vec![Problem { path: error.path.clone(), problem: error.to_string() }],
             },
             _ => Vec::new(),
         }
+    }
+
+    /// What is wrong with the address of its controller. Who talks to no controllers does not judge it.
+    fn controller_problem(&self, machine: &crate::resource::Hardware) -> Option<Problem> {
+        let drivers = self.inner.power.drivers();
+        let bmc = machine.spec.bmc.as_ref().filter(|_| drivers.schemes().next().is_some())?;
+        let error = drivers.check(&bmc.address).err()?;
+        Some(Problem { path: "spec.bmc.address".to_owned(), problem: error.to_string() })
     }
 
     fn cards_taken(&self, machine: &crate::resource::Hardware) -> Vec<Problem> {
@@ -226,7 +238,7 @@ impl Engine {
         problems
     }
 
-    async fn apply_one(&self, record: Record, by: &str) -> Result<Applied> {
+    pub(super) async fn apply_one(&self, record: Record, by: &str) -> Result<Applied> {
         let key = Key::new(record.kind, record.metadata.name.clone());
         let _guard = self.lock(&key.name).await;
         let wanted_version = record.metadata.resource_version.clone();

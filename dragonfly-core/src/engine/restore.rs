@@ -106,6 +106,7 @@ mod tests {
             expires_at: now,
             granted_by: "t".into(),
             overwrite: Overwrite::All,
+            power: Default::default(),
             used_at: None,
         };
         use Phase as P;

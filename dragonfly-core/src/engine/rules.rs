@@ -116,6 +116,7 @@ mod broken {
                     expires_at: now.plus(self.inner.settings.authorisation_life),
                     granted_by: String::new(),
                     overwrite: Overwrite::All,
+                    power: Default::default(),
                     used_at: None,
                 });
                 Ok(())

@@ -59,6 +59,7 @@ mod tests {
             expires_at: Timestamp::UNIX_EPOCH,
             granted_by: "t".into(),
             overwrite: Overwrite::Blank,
+            power: Default::default(),
             used_at: None,
         };
         use {Phase as P, RunState as R, Settlement as S};

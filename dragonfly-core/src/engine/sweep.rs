@@ -41,6 +41,8 @@ impl Engine {
             () = cancel.cancelled() => {}
             () = follow => {}
             () = sweep => {}
+            () = self.boot_the_assigned() => {}
+            () = self.watch_power() => {}
         }
     }
 

@@ -8,6 +8,7 @@ use super::{Engine, EngineError, Result};
 use crate::action::{Permit, Problem};
 use crate::boot::Fate;
 use crate::lifecycle::{self, PhaseEvent};
+use crate::resource::hardware::Trust;
 use crate::resource::workflow::AttemptFailure;
 use crate::resource::{Hardware, HardwareSpec, Kind, Workflow, WorkflowSpec};
 use crate::wire::{Ask, Failure, FailureKind, Orders, Work, WorkStep};
@@ -15,6 +16,8 @@ use crate::workflow::{self, RunEvent, RunState, StepState};
 
 /// The longest that an agent may be kept waiting for an answer.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long after a power cycle an agent counts as started by it.
+const CYCLED_LATELY: Duration = Duration::from_secs(15 * 60);
 /// How long a step may take unless its template says.
 const STEP_SECONDS: u64 = 3600;
 
@@ -53,6 +56,7 @@ impl Engine {
                         self.refuse(machine.name(), &workflow, failure).await?;
                         Orders::Wait { reason: "its workflow cannot be carried out".to_owned() }
                     }
+                    Err(Unfit::Unproven(reason)) => Orders::Wait { reason },
                     Err(Unfit::NoProgress(reason)) => {
                         self.hold_for_want_of_progress(machine.name(), workflow.name(), &reason).await?;
                         Orders::BootLocal { reason }
@@ -88,6 +92,9 @@ impl Engine {
         let filled = self
             .filled(machine, &workflow.spec.content, &workflow.spec.values, claims.server.clone(), workflow.name())
             .map_err(|problems| failure(&problems))?;
+        if !filled.secrets.is_empty() && machine.spec.trust == Trust::Bmc {
+            was_cycled_for(machine, claims).map_err(Unfit::Unproven)?;
+        }
         let steps = filled
             .content
             .actions
@@ -193,11 +200,25 @@ enum Unfit {
     For(Failure),
     /// It was begun too often.
     NoProgress(String),
+    /// The machine has not proven yet what it must for the run's secrets.
+    Unproven(String),
 }
 
 impl From<Failure> for Unfit {
     fn from(failure: Failure) -> Self {
         Self::For(failure)
+    }
+}
+
+/// Whether an agent's session began soon after its machine's controller had cycled it (`spec.trust: bmc`): whoever
+/// only took its place on the network did not start then.
+fn was_cycled_for(machine: &Hardware, claims: &SessionClaims) -> std::result::Result<(), String> {
+    let cycled = machine.status.power.as_ref().and_then(|power| power.cycled_at);
+    match cycled.filter(|cycled| *cycled <= claims.opened_at) {
+        Some(cycled) if claims.opened_at.since(cycled) < CYCLED_LATELY => Ok(()),
+        _ => Err("its secrets go out to an agent that starts within 15 minutes after a power cycle by its controller \
+                  (spec.trust: bmc); that is awaited: dragonfly power cycle"
+            .to_owned()),
     }
 }
 

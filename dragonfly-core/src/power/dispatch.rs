@@ -15,6 +15,9 @@ use url::Url;
 use super::operation::{self, Operation, Outcome};
 use super::{Credential, PowerDrivers, PowerError, Result};
 
+/// The longest that a look may take.
+const GLANCE: Duration = Duration::from_secs(20);
+
 /// One machine's controller, and who logs in to it.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -112,23 +115,58 @@ impl Dispatcher {
 
     /// Carries an operation out when it is its turn.
     pub async fn carry_out(&self, target: &Target, operation: Operation) -> Result<Outcome> {
+        self.carry_out_while(target, operation, || true).await
+    }
+
+    /// As [`carry_out`](Self::carry_out), if it is still `wanted` when it is its turn, and before each further try:
+    /// a queue may be long, and the world goes on.
+    pub async fn carry_out_while(
+        &self,
+        target: &Target,
+        operation: Operation,
+        wanted: impl Fn() -> bool + Send,
+    ) -> Result<Outcome> {
+        self.in_turn(target, operation, self.0.limits, wanted).await
+    }
+
+    /// Sees whether a machine is on: one short try, for who looks again soon.
+    pub async fn glance(&self, target: &Target) -> Result<Outcome> {
+        let limits = Limits { tries: 1, call: self.0.limits.call.min(GLANCE), ..self.0.limits };
+        self.in_turn(target, Operation::Status, limits, || true).await
+    }
+
+    async fn in_turn(
+        &self,
+        target: &Target,
+        operation: Operation,
+        limits: Limits,
+        wanted: impl Fn() -> bool + Send,
+    ) -> Result<Outcome> {
         self.0.drivers.check(&target.address)?;
         let lane = self.enter(&target.address);
         let _turn = lane.turn.lock().await;
-        lane.allows(target, self.0.limits.refusals)?;
+        lane.allows(target, limits.refusals)?;
         // Only whose turn it is takes of what is for all: a queue before one controller keeps nobody else waiting.
         let Ok(_slot) = self.0.slots.acquire().await else {
             return Err(PowerError::Busy { reason: "the dispatcher is closed".to_owned() });
         };
-        let done = self.tries(target, operation).await;
+        let done = self.tries(target, operation, &limits, wanted).await;
         lane.remember(target, &done);
         done
     }
 
-    async fn tries(&self, target: &Target, operation: Operation) -> Result<Outcome> {
-        let limits = &self.0.limits;
+    async fn tries(
+        &self,
+        target: &Target,
+        operation: Operation,
+        limits: &Limits,
+        wanted: impl Fn() -> bool + Send,
+    ) -> Result<Outcome> {
         for time in 1.. {
-            let done = self.one(target, operation).await;
+            if !wanted() {
+                return Err(PowerError::Withdrawn);
+            }
+            let done = self.one(target, operation, limits).await;
             match &done {
                 Err(error) if time < limits.tries && may_repeat(error, operation) => {
                     sleep(spread(limits.pause * (1 << (time - 1).min(16)))).await;
@@ -139,8 +177,7 @@ impl Dispatcher {
         Err(PowerError::TimedOut { after: limits.longest() })
     }
 
-    async fn one(&self, target: &Target, operation: Operation) -> Result<Outcome> {
-        let limits = &self.0.limits;
+    async fn one(&self, target: &Target, operation: Operation, limits: &Limits) -> Result<Outcome> {
         let whole = async {
             let control = self.0.drivers.open(&target.address, target.credential.as_ref()).await?;
             let done = operation::carry_out(&*control, operation, limits.settle).await;
@@ -399,11 +436,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_not_wanted_any_more_is_not_done() {
+        let (machines, dispatcher) = rack(vec![Habit::Slow(Duration::from_secs(5))], Limits::default());
+        let (to, begin) = (target(0, "secret"), Instant::now());
+        let (first, second) = tokio::join!(
+            dispatcher.carry_out(&to, Operation::On),
+            dispatcher.carry_out_while(&to, Operation::Cycle, || begin.elapsed() < Duration::from_secs(1)),
+        );
+        assert_eq!(first.unwrap(), Outcome::Done);
+        assert!(matches!(second, Err(PowerError::Withdrawn)), "{second:?}");
+        assert_eq!(machines[0].calls(), 2, "switched on and seen, nothing else");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_glance_is_short() {
+        let (machines, dispatcher) = rack(vec![Habit::Deaf], Limits::default());
+        let begin = Instant::now();
+        let error = dispatcher.glance(&target(0, "secret")).await.unwrap_err();
+        assert!(matches!(error, PowerError::TimedOut { .. }), "{error}");
+        assert_eq!((machines[0].calls(), begin.elapsed()), (1, GLANCE));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nothing_is_kept_for_who_stops_waiting() {
         let (machines, dispatcher) = rack(vec![Habit::Deaf], Limits::default());
         let to = target(0, "secret");
         // One at work and one in the queue.
-        let both = async { tokio::join!(dispatcher.carry_out(&to, Operation::On), dispatcher.carry_out(&to, Operation::On)) };
+        let both =
+            async { tokio::join!(dispatcher.carry_out(&to, Operation::On), dispatcher.carry_out(&to, Operation::On)) };
         assert!(timeout(Duration::from_secs(1), both).await.is_err());
         assert!(dispatcher.lanes().is_empty());
         machines[0].becomes(Habit::Honest);

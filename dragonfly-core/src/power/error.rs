@@ -103,6 +103,9 @@ pub enum PowerError {
         /// How often.
         times: u32,
     },
+    /// While it waited for its turn, what it was for came to an end. Nothing was sent.
+    #[error("it is not wanted any more")]
+    Withdrawn,
     /// It said something that its protocol does not know.
     #[error("the controller's answer cannot be understood: {reason}")]
     Malformed {

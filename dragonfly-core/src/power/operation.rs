@@ -22,6 +22,8 @@ pub enum Operation {
     Reset,
     /// See whether it is on.
     Status,
+    /// Log in, and see what the controller can do and whether the machine is on.
+    Test,
     /// Set what it boots from; with `None`, as its firmware likes.
     SetNextBoot(Option<BootOverride>),
     /// See what it boots from.
@@ -48,12 +50,18 @@ impl Operation {
             Self::Cycle => "cycle",
             Self::Reset => "reset",
             Self::Status => "status",
+            Self::Test => "test",
             Self::SetNextBoot(_) | Self::NextBoot => "boot-device",
             Self::Identify(_) => "identify",
             Self::Sensors => "sensors",
             Self::Events(_) => "events",
             Self::NetworkBoot(_) => "network-boot",
         }
+    }
+
+    /// Whether it changes something, so that somebody will want to know who asked for it.
+    pub fn changes(self) -> bool {
+        !matches!(self, Self::Status | Self::Test | Self::NextBoot | Self::Sensors | Self::Events(_))
     }
 
     /// Whether doing it twice is the same as doing it once, so that it may be tried again after no answer.
@@ -66,10 +74,19 @@ impl Operation {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It was done, and seen where that is possible.
+    /// It was done; a change of power was seen.
     Done,
+    /// The controller was told. It cannot tell whether the machine did it.
+    Told,
     /// The machine is so.
     State(PowerState),
+    /// This is what the controller can do, and whether the machine is on, where it can tell.
+    Tested {
+        /// Words of what it can do.
+        can: Vec<&'static str>,
+        /// Whether the machine is on.
+        state: Option<PowerState>,
+    },
     /// It boots from this, says the controller.
     Boot(Option<BootOverride>),
     /// Its sensors.
@@ -88,18 +105,26 @@ pub(super) async fn carry_out(control: &dyn PowerControl, operation: Operation, 
     match operation {
         Operation::On => {
             control.on().await?;
-            see(control, PowerState::On, settle).await?;
+            return see(control, PowerState::On, settle).await;
         }
         Operation::Off => {
             able.off.ok_or_else(not_able)?.off().await?;
-            see(control, PowerState::Off, settle).await?;
+            return see(control, PowerState::Off, settle).await;
         }
         Operation::SoftOff => able.soft_off.ok_or_else(not_able)?.soft_off().await?,
         Operation::Cycle => {
             able.cycle.ok_or_else(not_able)?.cycle().await?;
-            see(control, PowerState::On, settle).await?;
+            return see(control, PowerState::On, settle).await;
         }
         Operation::Reset => able.reset.ok_or_else(not_able)?.reset().await?,
+        Operation::Test => {
+            // One that can do nothing but switch on is asked nothing: whether it would is not to be tried.
+            let state = match able.sense {
+                Some(sense) => Some(sense.state().await?),
+                None => None,
+            };
+            return Ok(Outcome::Tested { can: able.words(), state });
+        }
         Operation::Status => return Ok(Outcome::State(able.sense.ok_or_else(not_able)?.state().await?)),
         Operation::SetNextBoot(boot) => {
             let kept = able.next_boot.ok_or_else(not_able)?.set_next_boot(boot).await?;
@@ -109,12 +134,12 @@ pub(super) async fn carry_out(control: &dyn PowerControl, operation: Operation, 
         Operation::Identify(lit) => able.identify.ok_or_else(not_able)?.identify(lit).await?,
         Operation::Sensors => return Ok(Outcome::Sensors(able.sensors.ok_or_else(not_able)?.sensors().await?)),
         Operation::Events(most) => return Ok(Outcome::Events(able.events.ok_or_else(not_able)?.events(most).await?)),
-        Operation::NetworkBoot(mode) => network_boot(control, mode, settle).await?,
+        Operation::NetworkBoot(mode) => return network_boot(control, mode, settle).await,
     }
     Ok(Outcome::Done)
 }
 
-async fn network_boot(control: &dyn PowerControl, mode: Option<BootMode>, settle: Duration) -> Result<()> {
+async fn network_boot(control: &dyn PowerControl, mode: Option<BootMode>, settle: Duration) -> Result<Outcome> {
     let able = control.abilities();
     if let Some(next_boot) = able.next_boot {
         let wish = BootOverride { mode, ..BootOverride::once(BootDevice::Pxe) };
@@ -141,13 +166,13 @@ async fn network_boot(control: &dyn PowerControl, mode: Option<BootMode>, settle
 
 /// Looks until the machine is in this state: controllers say yes first and switch seconds later, or never. One that
 /// cannot look is believed.
-async fn see(control: &dyn PowerControl, wanted: PowerState, settle: Duration) -> Result<()> {
-    let Some(sense) = control.abilities().sense else { return Ok(()) };
+async fn see(control: &dyn PowerControl, wanted: PowerState, settle: Duration) -> Result<Outcome> {
+    let Some(sense) = control.abilities().sense else { return Ok(Outcome::Told) };
     let end = Instant::now() + settle;
     loop {
         let found = sense.state().await?;
         if found == wanted {
-            return Ok(());
+            return Ok(Outcome::Done);
         }
         if Instant::now() >= end {
             return Err(PowerError::NotDone { wanted, found, after: settle });

@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
 
+use super::power::{PowerPolicy, PowerStatus};
 use super::{Condition, Kind, Resource, Spec};
 use crate::Mac;
 use crate::clock::Timestamp;
 use crate::inventory::Inventory;
 use crate::lifecycle::Phase;
+use crate::power::BootMode;
 
 /// One physical or virtual machine.
 pub type Hardware = Resource<HardwareSpec>;
@@ -68,6 +70,10 @@ pub struct Bmc {
     /// A Secret with the keys `username` and `password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<NameRef>,
+    /// How the controller is told to have firmware boot: `uefi` or `legacy`. What the agent saw, without; of a machine
+    /// that no agent has seen, whatever its firmware is set to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_mode: Option<BootMode>,
 }
 
 /// Another object by name.
@@ -136,6 +142,9 @@ pub struct HardwareStatus {
     /// When anything was last heard from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
+    /// What its controller was told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power: Option<PowerStatus>,
 }
 
 /// Which boot of which agent speaks for a machine. Holds no secret.
@@ -201,6 +210,9 @@ pub struct Authorisation {
     /// Whether disks that carry data may be overwritten.
     #[serde(default)]
     pub overwrite: Overwrite,
+    /// Whether the machine is booted for it.
+    #[serde(default)]
+    pub power: PowerPolicy,
     /// Set when its workflow has begun. A finished or failed-for-good workflow ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_at: Option<Timestamp>,

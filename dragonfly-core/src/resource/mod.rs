@@ -13,6 +13,7 @@
 pub mod hardware;
 pub mod manifest;
 pub mod network;
+pub mod power;
 pub mod secret;
 pub mod template;
 pub mod workflow;

@@ -74,6 +74,16 @@ impl FakeMachine {
         self.state_mut().on
     }
 
+    /// Somebody presses its button: it has power now, or has none.
+    pub fn set_power(&self, on: bool) {
+        self.state_mut().on = on;
+    }
+
+    /// What it boots from, as its controller was told.
+    pub fn boot(&self) -> Option<BootOverride> {
+        self.state_mut().boot
+    }
+
     /// How often its controller was called.
     pub fn calls(&self) -> u32 {
         self.state_mut().calls
