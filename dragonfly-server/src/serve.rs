@@ -11,6 +11,9 @@ use dragonfly_boot::{BootConfig, BootFiles, BootServer};
 use dragonfly_core::action::TemplateChecker;
 use dragonfly_core::clock::{Clock, SystemClock};
 use dragonfly_core::engine::{Engine, Settings};
+use dragonfly_core::power::ipmi::Ipmi;
+use dragonfly_core::power::wol::WakeOnLan;
+use dragonfly_core::power::{Dispatcher, Limits as PowerLimits, PowerDrivers};
 use dragonfly_core::secret::SealingKey;
 use dragonfly_core::store::redb::RedbStore;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -103,6 +106,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
         .settings(settings)
         .images(Arc::clone(&images) as _)
         .logs(data.join("logs"))
+        .power(Dispatcher::new(drivers(), PowerLimits::default()))
         .restored(restored)
         .build()
         .await
@@ -216,6 +220,11 @@ impl Server {
         anyhow::ensure!(!broken, "a part of the server ended by itself; the log says which");
         Ok(())
     }
+}
+
+/// Every kind of controller that this server can talk to.
+pub fn drivers() -> PowerDrivers {
+    PowerDrivers::new().with(Ipmi::default()).with(WakeOnLan)
 }
 
 /// Who judges templates when they are applied.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use dragonfly_core::Mac;
 use dragonfly_core::action::{Progress, Unit};
 use dragonfly_core::clock::Timestamp;
-use dragonfly_core::engine::Engine;
+use dragonfly_core::engine::{Engine, POWERED};
 use dragonfly_core::lifecycle::Phase;
 use dragonfly_core::resource::{ConditionStatus, Hardware, Workflow, WorkflowSpec, condition};
 use dragonfly_core::workflow::{RunState, StepState};
@@ -43,6 +43,9 @@ pub struct Machine {
     pub hold: Option<String>,
     /// Found with an operating system that was there before us.
     pub adopted: bool,
+    /// Whether it has power: `on`, `off`, `unknown`; absent when nobody can tell.
+    #[serde(default)]
+    pub power: Option<String>,
 }
 
 /// How far a run has come.
@@ -97,6 +100,16 @@ fn line(hardware: &Hardware, workflow: Option<&Workflow>, live: Option<(u32, usi
         protected: spec.protected,
         hold: spec.hold.clone(),
         adopted,
+        power: condition(&status.conditions, POWERED).map(|c| power_word(c.status).to_owned()),
+    }
+}
+
+/// A machine's power in one word.
+pub fn power_word(status: ConditionStatus) -> &'static str {
+    match status {
+        ConditionStatus::True => "on",
+        ConditionStatus::False => "off",
+        ConditionStatus::Unknown => "unknown",
     }
 }
 

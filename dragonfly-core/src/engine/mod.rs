@@ -72,7 +72,7 @@ use strangers::Strangers;
 pub use error::EngineError;
 pub use home::PHONE_HOME;
 pub use operate::{AssignRequest, ReimageRequest};
-pub use power::{BmcRequest, POWERED};
+pub use power::{BmcRequest, BmcTested, POWERED};
 pub use resources::{Applied, Change};
 #[cfg(feature = "testing")]
 pub use rules::Rule;

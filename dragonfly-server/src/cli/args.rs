@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dragonfly_core::Mac;
+use dragonfly_core::resource::power::PowerPolicy;
 use url::Url;
 
+use super::power::{BmcCommand, PowerCommand};
 use crate::config::{self, Config, ConfigError, Options};
 
 /// Bare-metal provisioning: power on, discovered, assigned, installed, ready.
@@ -86,6 +88,45 @@ pub(super) enum Format {
     Name,
 }
 
+/// How a template is installed.
+#[derive(Debug, Args)]
+pub(super) struct Install {
+    /// A value for the template; several times for several
+    #[arg(long = "value", value_name = "KEY=VALUE")]
+    pub(super) values: Vec<String>,
+    /// A disk that may be overwritten although it carries data, or `all`; several times for several.
+    /// A reimage takes all that the template names, without
+    #[arg(long, value_name = "DISK")]
+    pub(super) overwrite: Vec<String>,
+    /// What is done with the machine's power, where its controller is known [default: cycle]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(super) power: Option<Power>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
+}
+
+/// What an assignment does with a machine's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Power {
+    /// Nothing: somebody else boots it
+    None,
+    /// One that is off is booted from the network; one that is on is left alone
+    On,
+    /// One that is off, or on and not waiting in the agent, is booted from the network
+    Cycle,
+}
+
+impl From<Power> for PowerPolicy {
+    fn from(power: Power) -> Self {
+        match power {
+            Power::None => Self::None,
+            Power::On => Self::On,
+            Power::Cycle => Self::Cycle,
+        }
+    }
+}
+
 /// Where `watch` ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Until {
@@ -152,15 +193,8 @@ pub(super) enum Command {
         /// The template
         #[arg(short, long, value_name = "NAME")]
         template: String,
-        /// A value for the template; several times for several
-        #[arg(long = "value", value_name = "KEY=VALUE")]
-        values: Vec<String>,
-        /// A disk that may be overwritten although it carries data, or `all`; several times for several
-        #[arg(long, value_name = "DISK")]
-        overwrite: Vec<String>,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
+        #[command(flatten)]
+        install: Install,
     },
     /// Install machines anew, whatever is on their disks
     #[command(after_help = "Examples:\n  dragonfly reimage CensusAbleQualityParent\n  \
@@ -172,15 +206,8 @@ pub(super) enum Command {
         /// The template; the one installed last, without
         #[arg(short, long, value_name = "NAME")]
         template: Option<String>,
-        /// A value for the template; several times for several
-        #[arg(long = "value", value_name = "KEY=VALUE")]
-        values: Vec<String>,
-        /// Only these disks may be overwritten; all that the template names, without
-        #[arg(long, value_name = "DISK")]
-        overwrite: Vec<String>,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
+        #[command(flatten)]
+        install: Install,
     },
     /// Give what failed another attempt, from the right place
     Retry {
@@ -221,6 +248,28 @@ pub(super) enum Command {
         /// Their names in any spelling, or MACs
         #[arg(required = true)]
         machines: Vec<String>,
+    },
+    /// Switch machines by their controllers, and choose what they boot from
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        after_help = "Examples:\n  \
+        dragonfly power status -l rack=a1\n  dragonfly power on CensusAbleQualityParent\n  \
+        dragonfly power boot-device db-1 --set pxe\n  dragonfly power cycle -l rack=a1 --yes\n\n\
+        Where a machine's controller is: dragonfly bmc set. With several machines, each failure is told, the others go on,\n\
+        and the exit code is 1."
+    )]
+    Power {
+        /// What is done
+        #[command(subcommand)]
+        command: PowerCommand,
+    },
+    /// Machines' controllers: where they are, whether they answer, what they measure
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Bmc {
+        /// What is done
+        #[command(subcommand)]
+        command: BmcCommand,
     },
     /// Follow what happens, live
     #[command(
@@ -347,10 +396,15 @@ mod tests {
     #[test]
     fn no_secret_is_taken_on_the_command_line() {
         let command = Cli::command();
-        let all = std::iter::once(&command).chain(command.get_subcommands());
-        for argument in all.flat_map(clap::Command::get_arguments) {
-            let id = argument.get_id().as_str();
-            assert!(!id.contains("token") && !id.contains("password"), "{id}");
+        let mut all = vec![&command];
+        while let Some(command) = all.pop() {
+            all.extend(command.get_subcommands());
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                // A file that holds one is another matter.
+                let is_secret = id.contains("token") || id.contains("password");
+                assert!(!is_secret || id.ends_with("_file"), "{} {id}", command.get_name());
+            }
         }
     }
 }

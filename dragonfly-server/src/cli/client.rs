@@ -22,6 +22,18 @@ pub(super) struct Target {
     pub(super) data: PathBuf,
 }
 
+/// How long a call may take that waits for hardware: longer than the server gives it.
+const SLOW: Duration = Duration::from_secs(600);
+
+/// A method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
@@ -83,6 +95,23 @@ impl Client {
         self.json(request.json(body)).await
     }
 
+    /// A call that may take minutes, as those that wait for hardware do.
+    pub(super) async fn slow(&self, call: Call, path: &[&str], body: Option<&Value>) -> anyhow::Result<Value> {
+        let method = match call {
+            Call::Get => Method::GET,
+            Call::Post => Method::POST,
+            Call::Put => Method::PUT,
+            Call::Delete => Method::DELETE,
+        };
+        let mut request = self.request(method, self.url(path)?)?;
+        if let Some(body) = body {
+            request = request.json(body);
+        } else if call == Call::Post {
+            request = request.json(&serde_json::json!({}));
+        }
+        self.json_within(request, SLOW).await
+    }
+
     pub(super) async fn post_text(&self, path: &[&str], body: String) -> anyhow::Result<Value> {
         let request = self.request(Method::POST, self.url(path)?)?;
         self.json(request.header("content-type", "application/yaml").body(body)).await
@@ -115,7 +144,11 @@ impl Client {
     }
 
     async fn json(&self, request: RequestBuilder) -> anyhow::Result<Value> {
-        let response = self.send(request.timeout(Duration::from_secs(60))).await?;
+        self.json_within(request, Duration::from_secs(60)).await
+    }
+
+    async fn json_within(&self, request: RequestBuilder, time: Duration) -> anyhow::Result<Value> {
+        let response = self.send(request.timeout(time)).await?;
         let body = response.bytes().await.context("the answer broke off")?;
         if body.is_empty() {
             return Ok(Value::Null);

@@ -5,6 +5,7 @@ mod backup;
 mod client;
 mod objects;
 mod output;
+mod power;
 mod rows;
 mod timeline;
 mod usage;
@@ -108,16 +109,18 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Log { machine } => verbs::log(&client, &out, &machine).await?,
         Command::Backup { file } => backup::backup(&client, &out, &file).await?,
         Command::Login => verbs::login(&client, &out).await?,
-        Command::Assign { machines, template, values, overwrite, yes } => {
-            verbs::assign(&client, &out, &machines, &template, &values, &overwrite, yes).await?;
+        Command::Assign { machines, template, install } => {
+            verbs::assign(&client, &out, &machines, &template, &install).await?;
         }
-        Command::Reimage { machines, template, values, overwrite, yes } => {
-            verbs::reimage(&client, &out, &machines, template.as_deref(), &values, &overwrite, yes).await?;
+        Command::Reimage { machines, template, install } => {
+            verbs::reimage(&client, &out, &machines, template.as_deref(), &install).await?;
         }
         Command::Retry { machines } => verbs::each(&client, &out, &machines, "retry", "gets another attempt").await?,
         Command::Abort { machines } => verbs::each(&client, &out, &machines, "abort", "is called off").await?,
         Command::Release { machines } => verbs::each(&client, &out, &machines, "release", "is released").await?,
         Command::Protect { machines, off } => verbs::protect(&client, &out, &machines, !off).await?,
+        Command::Power { command } => power::power(&client, &out, command).await?,
+        Command::Bmc { command } => power::bmc(&client, &out, command).await?,
         Command::Hold { machines, reason } => verbs::hold(&client, &out, &machines, reason.as_deref()).await?,
         // Answered above.
         Command::Name { .. }

@@ -183,7 +183,7 @@ async fn machines(
     let rows: Vec<Vec<String>> = lines.iter().map(|machine| machine_row(machine, wide, now)).collect();
     let mut head = vec!["NAME", "PHASE", "PROGRESS", "TEMPLATE", "ADDRESS", "SEEN"];
     if wide {
-        head.extend(["MAC", "MODEL", "MESSAGE"]);
+        head.extend(["POWER", "MAC", "MODEL", "MESSAGE"]);
     }
     Ok(out.table(&head, &rows)?)
 }
@@ -209,6 +209,7 @@ fn machine_row(machine: &Machine, wide: bool, now: Timestamp) -> Vec<String> {
         machine.last_seen.map_or_else(dash, |then| format!("{} ago", view::ago(now, then))),
     ];
     if wide {
+        row.push(machine.power.clone().unwrap_or_else(dash));
         row.push(machine.macs.first().map_or_else(dash, ToString::to_string));
         row.push(if machine.model.is_empty() { dash() } else { machine.model.clone() });
         row.push(machine.message.clone());

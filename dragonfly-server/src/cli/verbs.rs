@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use dragonfly_core::resource::hardware::Overwrite;
+use dragonfly_core::resource::power::PowerPolicy;
 use serde_json::{Value, json};
 
-use super::args::Format;
+use super::args::{Format, Install};
 use super::client::Client;
 use super::output::{self, Out};
 use crate::view;
@@ -23,7 +24,7 @@ async fn verb(client: &Client, machine: &str, verb: &str, body: &Value) -> anyho
 }
 
 /// An error that says which machine it is about, once.
-fn about(machine: &str, error: anyhow::Error) -> anyhow::Error {
+pub(super) fn about(machine: &str, error: anyhow::Error) -> anyhow::Error {
     let named = error.to_string().to_lowercase().contains(&machine.to_lowercase());
     if named { error } else { error.context(machine.to_owned()) }
 }
@@ -61,13 +62,12 @@ pub(super) async fn assign(
     out: &Out,
     machines: &[String],
     template: &str,
-    given: &[String],
-    disks: &[String],
-    yes: bool,
+    install: &Install,
 ) -> anyhow::Result<()> {
     all_known(client, machines).await?;
+    let disks = &install.overwrite;
     let overwrite = overwrite(disks).unwrap_or_default();
-    if overwrite != Overwrite::Blank && !yes {
+    if overwrite != Overwrite::Blank && !install.yes {
         let which = if overwrite == Overwrite::All {
             "every disk that the template names".to_owned()
         } else {
@@ -75,7 +75,9 @@ pub(super) async fn assign(
         };
         ask(&format!("Data on {which} of {} will be lost. Go on?", machines.join(", ")))?;
     }
-    let body = json!({ "template": template, "values": values(given)?, "overwrite": overwrite });
+    let power = install.power.map(PowerPolicy::from);
+    let body =
+        json!({ "template": template, "values": values(&install.values)?, "overwrite": overwrite, "power": power });
     for machine in machines {
         let workflow = verb(client, machine, "assign", &body).await?;
         told(out, &workflow)?;
@@ -88,13 +90,13 @@ pub(super) async fn reimage(
     out: &Out,
     machines: &[String],
     template: Option<&str>,
-    given: &[String],
-    disks: &[String],
-    yes: bool,
+    install: &Install,
 ) -> anyhow::Result<()> {
     all_known(client, machines).await?;
-    let body = json!({ "template": template, "values": values(given)?, "overwrite": overwrite(disks) });
-    if !yes {
+    let (overwrite, power) = (overwrite(&install.overwrite), install.power.map(PowerPolicy::from));
+    let body =
+        json!({ "template": template, "values": values(&install.values)?, "overwrite": overwrite, "power": power });
+    if !install.yes {
         // Refusals come before the question, and all of the question on one stream.
         for machine in machines {
             let path = [MACHINES[0], MACHINES[1], MACHINES[2], machine, "reimage", "check"];
@@ -111,7 +113,7 @@ pub(super) async fn reimage(
     Ok(())
 }
 
-fn ask(question: &str) -> anyhow::Result<()> {
+pub(super) fn ask(question: &str) -> anyhow::Result<()> {
     match output::confirm(question)? {
         Some(true) => Ok(()),
         Some(false) => bail!("nothing was done"),

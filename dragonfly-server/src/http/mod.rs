@@ -12,6 +12,7 @@ mod images;
 mod machines;
 mod objects;
 mod openapi;
+mod power;
 mod problem;
 mod route;
 mod search;
@@ -125,6 +126,7 @@ fn routes(app: &App) -> (Router<App>, Vec<Route>) {
         health::routes,
         agent::routes,
         machines::routes,
+        power::routes,
         objects::routes,
         events::routes,
         images::routes,

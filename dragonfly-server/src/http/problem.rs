@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dragonfly_core::action;
 use dragonfly_core::engine::EngineError;
+use dragonfly_core::power::PowerError;
 use dragonfly_core::store::StoreError;
 use serde::Serialize;
 
@@ -92,6 +93,7 @@ impl From<EngineError> for Problem {
             E::Illegal { .. } | E::Protected { .. } | E::WouldDestroy { .. } | E::Busy { .. } => StatusCode::CONFLICT,
             E::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
             E::Forbidden { .. } => StatusCode::FORBIDDEN,
+            E::Power { source, .. } => return Self::new(of_power(source), chain(&error)),
             E::Protocol { .. } => StatusCode::UPGRADE_REQUIRED,
             E::Store(store) => return of_store(store),
             _ => return Self::internal(&error),
@@ -101,6 +103,23 @@ impl From<EngineError> for Problem {
             problem.errors = errors;
         }
         problem
+    }
+}
+
+/// What went wrong between us and a controller, as a gateway says it.
+fn of_power(error: &PowerError) -> StatusCode {
+    match error {
+        PowerError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
+        PowerError::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        // Nothing was sent, and nothing will be until something here is changed.
+        PowerError::NoDriver { .. }
+        | PowerError::InvalidAddress { .. }
+        | PowerError::NoCredential
+        | PowerError::InvalidCredential { .. }
+        | PowerError::NotAble { .. }
+        | PowerError::LockedOut { .. }
+        | PowerError::Withdrawn => StatusCode::CONFLICT,
+        _ => StatusCode::BAD_GATEWAY,
     }
 }
 

@@ -1,11 +1,13 @@
 //! The verbs as forms of the machine's page.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use dragonfly_core::engine::{AssignRequest, ReimageRequest};
+use dragonfly_core::power::Operation;
 use dragonfly_core::resource::hardware::Overwrite;
 use dragonfly_core::resource::template::ValueSource;
 use url::form_urlencoded;
@@ -15,12 +17,18 @@ use crate::http::App;
 use crate::http::extract::Whole;
 use crate::http::guard::Caller;
 use crate::http::machines::NO_REASON;
+use crate::http::power::{Switch, carry_out};
 use crate::http::problem::Problem;
 use crate::http::route::{Access, Routes};
 
 pub(super) fn routes(routes: Routes) -> Routes {
     routes.post("/machines/{name}/{verb}", Access::Page, "A verb on a machine, from its page's form", act)
 }
+
+/// How long a page waits for an operation.
+const MOMENT: Duration = Duration::from_secs(3);
+/// How long a lamp is lit.
+const LAMP: Duration = Duration::from_secs(60);
 
 /// The fields of a form; a field may stand several times.
 struct Form(Vec<(String, String)>);
@@ -81,12 +89,13 @@ async fn perform(app: &App, name: &str, verb: &str, form: &Form, by: &str) -> Re
             if overwrite != Overwrite::Blank {
                 confirmed(form, name)?;
             }
-            engine.assign(name, AssignRequest { template, values: form.values()?, overwrite }, by).await?;
+            engine.assign(name, AssignRequest { template, values: form.values()?, overwrite, power: None }, by).await?;
         }
         "reimage" => {
             confirmed(form, name)?;
             let template = Some(form.one("template").to_owned()).filter(|t| !t.is_empty());
-            let request = ReimageRequest { template, values: form.values()?, overwrite: Some(Overwrite::All) };
+            let request =
+                ReimageRequest { template, values: form.values()?, overwrite: Some(Overwrite::All), power: None };
             engine.reimage(name, request, by).await?;
         }
         "retry" => drop(engine.retry(name, by).await?),
@@ -100,9 +109,28 @@ async fn perform(app: &App, name: &str, verb: &str, form: &Form, by: &str) -> Re
             engine.hold(name, reason, by).await?;
         }
         "release" => engine.release(name, by).await?,
+        "power" => {
+            let operation = match form.one("operation") {
+                "status" => Operation::Status,
+                word => serde_json::from_value::<Switch>(word.into())
+                    .map_err(|_| Problem::bad_request(format!("operation: `{word}` is none")))?
+                    .operation(),
+            };
+            soon(app, name, operation, by).await?;
+        }
+        "identify" => soon(app, name, Operation::Identify(Some(LAMP)), by).await?,
         _ => return Err(Problem::not_found(format!("`{verb}` is not something that can be done to a machine"))),
     }
     Ok(())
+}
+
+/// Begins an operation, and waits a moment for what is wrong with it at once. The page shows what comes of the rest.
+async fn soon(app: &App, name: &str, operation: Operation, by: &str) -> Result<(), Problem> {
+    let done = carry_out(app, name.to_owned(), operation, by.to_owned());
+    match tokio::time::timeout(MOMENT, done).await {
+        Ok(done) => done.map(drop),
+        Err(_) => Ok(()),
+    }
 }
 
 /// What destroys data is done only when the person typed the machine's name.

@@ -94,6 +94,8 @@ struct Verbs {
     can_release: bool,
     can_hold: bool,
     protected: bool,
+    /// It has a controller that can be told something.
+    has_controller: bool,
 }
 
 impl Verbs {
@@ -298,5 +300,6 @@ fn verbs(app: &App, machine: &Hardware) -> Verbs {
         can_release: phase == Some(Phase::Held) || machine.spec.hold.is_some(),
         can_hold: machine.spec.hold.is_none(),
         protected: machine.spec.protected,
+        has_controller: machine.spec.bmc.is_some(),
     }
 }

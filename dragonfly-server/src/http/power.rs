@@ -1,0 +1,262 @@
+//! Machines' power and their controllers.
+
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use dragonfly_core::engine::{BmcRequest, BmcTested};
+use dragonfly_core::power::{BootDevice, BootMode, BootOverride, LoggedEvent, Operation, Outcome, PowerState, Sensor};
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::extract::{Asked, Input};
+use super::guard::Caller;
+use super::problem::Problem;
+use super::route::{Access, Routes};
+
+/// The most entries of a controller's event log that are read at one time.
+const MOST_EVENTS: usize = 1000;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    use Access::Person;
+    routes
+        .get("/dragonfly/v1/machines/{name}/power", Person, "Ask its controller whether it is on", status)
+        .post(
+            "/dragonfly/v1/machines/{name}/power",
+            Person,
+            "Switch it: on, off, soft, cycle, reset, network-boot; answers when that is done",
+            switch,
+        )
+        .get(
+            "/dragonfly/v1/machines/{name}/boot-device",
+            Person,
+            "What it boots from, says its controller",
+            boot_device,
+        )
+        .put("/dragonfly/v1/machines/{name}/boot-device", Person, "Set what it boots from", set_boot_device)
+        .delete(
+            "/dragonfly/v1/machines/{name}/boot-device",
+            Person,
+            "Let its firmware boot as it likes",
+            clear_boot_device,
+        )
+        .post("/dragonfly/v1/machines/{name}/identify", Person, "Light its lamp for a while, or put it out", identify)
+        .put("/dragonfly/v1/machines/{name}/bmc", Person, "Say where its controller is and who logs in", set_bmc)
+        .delete("/dragonfly/v1/machines/{name}/bmc", Person, "It has no controller any more", remove_bmc)
+        .post("/dragonfly/v1/machines/{name}/bmc/test", Person, "Log in to its controller, see what it can do", test)
+        .get("/dragonfly/v1/machines/{name}/bmc/sensors", Person, "What its controller measures", sensors)
+        .get("/dragonfly/v1/machines/{name}/bmc/events", Person, "The end of its controller's event log", events)
+}
+
+/// What a person can have done, by its word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Switch {
+    On,
+    Off,
+    Soft,
+    Cycle,
+    Reset,
+    NetworkBoot,
+}
+
+impl Switch {
+    pub(super) fn operation(self) -> Operation {
+        match self {
+            Self::On => Operation::On,
+            Self::Off => Operation::Off,
+            Self::Soft => Operation::SoftOff,
+            Self::Cycle => Operation::Cycle,
+            Self::Reset => Operation::Reset,
+            Self::NetworkBoot => Operation::NetworkBoot(None),
+        }
+    }
+}
+
+/// Carries an operation out to its end, also when whoever asked has gone: half an operation helps nobody.
+pub(super) async fn carry_out(app: &App, name: String, operation: Operation, by: String) -> Result<Outcome, Problem> {
+    let engine = app.engine.clone();
+    let done = tokio::spawn(async move { engine.power(&name, operation, &by).await }).await;
+    Ok(done.map_err(|error| Problem::internal(&error))??)
+}
+
+fn unexpected() -> Problem {
+    Problem::new(StatusCode::BAD_GATEWAY, "its controller answered something else than it was asked")
+}
+
+#[derive(Debug, Serialize)]
+struct Power {
+    power: PowerState,
+}
+
+async fn status(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Power>, Problem> {
+    match carry_out(&app, name, Operation::Status, caller.by).await? {
+        Outcome::State(power) => Ok(Json(Power { power })),
+        _ => Err(unexpected()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    operation: Switch,
+}
+
+#[derive(Debug, Serialize)]
+struct Done {
+    operation: &'static str,
+    /// Whether that was seen. A controller that cannot tell was told, and nobody knows more.
+    seen: bool,
+}
+
+async fn switch(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Input(Wanted { operation }): Input<Wanted>,
+) -> Result<Json<Done>, Problem> {
+    let operation = operation.operation();
+    let outcome = carry_out(&app, name, operation, caller.by).await?;
+    Ok(Json(Done { operation: operation.word(), seen: outcome == Outcome::Done }))
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Boots {
+    /// What is set; absent when firmware boots as it likes.
+    boot: Option<BootOverride>,
+}
+
+fn boots(outcome: Outcome) -> Result<Json<Boots>, Problem> {
+    match outcome {
+        Outcome::Boot(boot) => Ok(Json(Boots { boot })),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn boot_device(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Boots>, Problem> {
+    boots(carry_out(&app, name, Operation::NextBoot, caller.by).await?)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct BootWanted {
+    device: BootDevice,
+    #[serde(default)]
+    persistent: bool,
+    #[serde(default)]
+    mode: Option<BootMode>,
+}
+
+async fn set_boot_device(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Input(BootWanted { device, persistent, mode }): Input<BootWanted>,
+) -> Result<Json<Boots>, Problem> {
+    let boot = BootOverride { device, persistent, mode };
+    boots(carry_out(&app, name, Operation::SetNextBoot(Some(boot)), caller.by).await?)
+}
+
+async fn clear_boot_device(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Boots>, Problem> {
+    boots(carry_out(&app, name, Operation::SetNextBoot(None), caller.by).await?)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lamp {
+    /// How long it is lit; 0 puts it out.
+    #[serde(default = "quarter")]
+    seconds: u8,
+}
+
+fn quarter() -> u8 {
+    15
+}
+
+async fn identify(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Input(Lamp { seconds }): Input<Lamp>,
+) -> Result<StatusCode, Problem> {
+    let lit = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+    carry_out(&app, name, Operation::Identify(lit), caller.by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn set_bmc(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Input(request): Input<BmcRequest>,
+) -> Result<StatusCode, Problem> {
+    app.engine.set_bmc(&name, request, &caller.by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove_bmc(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<StatusCode, Problem> {
+    app.engine.remove_bmc(&name, &caller.by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn test(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<BmcTested>, Problem> {
+    Ok(Json(app.engine.test_bmc(&name, &caller.by).await?))
+}
+
+#[derive(Debug, Serialize)]
+struct Items<T> {
+    items: Vec<T>,
+}
+
+async fn sensors(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Items<Sensor>>, Problem> {
+    match carry_out(&app, name, Operation::Sensors, caller.by).await? {
+        Outcome::Sensors(items) => Ok(Json(Items { items })),
+        _ => Err(unexpected()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Most {
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+async fn events(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Asked(Most { limit }): Asked<Most>,
+) -> Result<Json<Items<LoggedEvent>>, Problem> {
+    let most = limit.unwrap_or(50).clamp(1, MOST_EVENTS);
+    match carry_out(&app, name, Operation::Events(most), caller.by).await? {
+        Outcome::Events(items) => Ok(Json(Items { items })),
+        _ => Err(unexpected()),
+    }
+}
