@@ -78,7 +78,7 @@ pub(crate) struct Run {
     /// What the server's DHCP does; proxy and auto stand beside a dnsmasq that owns the addresses
     #[arg(long, value_enum, default_value_t = Dhcp::Full)]
     pub(crate) dhcp: Dhcp,
-    /// The machines' management controllers
+    /// Give the machines management controllers: each is off, and one assign is to be enough
     #[arg(long, value_enum, default_value_t = Bmc::None)]
     pub(crate) bmc: Bmc,
     /// What is installed: a whole-disk image, or partitions with a root file system and a boot loader

@@ -65,6 +65,7 @@ impl Machine {
             monitor: directory.join("monitor"),
             vars: directory.join("vars.fd"),
             card: "virtio-net-pci",
+            network_boot: true,
             secure_boot: false,
             more: Vec::new(),
         };
@@ -118,6 +119,37 @@ impl Machine {
         }
     }
 
+    /// Whether it has power.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// It is off and waits for its controller to switch it on.
+    pub(crate) fn wait_for_power(&mut self) {
+        self.unplugged = true;
+        self.hardware.network_boot = false;
+    }
+
+    /// Whatever it boots from now, from its next reset on it is its disk: an order of one boot was for this one.
+    pub(crate) fn boot_from_disk_again(&self) -> Result<()> {
+        if !self.hardware.network_boot {
+            return Ok(());
+        }
+        let end = Instant::now() + Duration::from_secs(10);
+        while !self.hardware.monitor.exists() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Firmware reads the order when it starts, from a file that QEMU writes at each reset.
+        self.order(
+            r#"{"execute":"qom-set","arguments":{"path":"/machine/peripheral/card","property":"bootindex","value":-1}}"#,
+        )
+    }
+
+    /// Presses its power button for a moment.
+    pub(crate) fn shut_down(&self) -> Result<()> {
+        self.order(r#"{"execute":"system_powerdown"}"#)
+    }
+
     /// Presses its reset button.
     pub(crate) fn reset(&self) -> Result<()> {
         self.order(r#"{"execute":"system_reset"}"#)
@@ -155,6 +187,8 @@ impl Machine {
     /// Its power fails, and it stays off until [`power_on`](Self::power_on).
     pub(crate) fn cut_power(&mut self) {
         self.unplugged = true;
+        // Else the next start finds the way to a machine that is gone.
+        let _ = std::fs::remove_file(&self.hardware.monitor);
         if let Some(mut running) = self.running.take() {
             running.follower.store(true, Ordering::SeqCst);
             running.qemu.kill();

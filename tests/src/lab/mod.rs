@@ -9,6 +9,7 @@ mod artifacts;
 mod bmc;
 mod capture;
 pub(crate) mod console;
+mod controllers;
 mod disk;
 mod echo;
 mod events;

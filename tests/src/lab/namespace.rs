@@ -139,7 +139,6 @@ impl Door {
     }
 
     /// Enters it with the calling thread, and with every thread and process that it starts from here on.
-    #[cfg(feature = "bench")]
     pub(crate) fn go_in(&self) -> Result<()> {
         let namespace = File::open(format!("/run/netns/{}", self.name))?;
         Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)

@@ -54,6 +54,8 @@ pub(crate) struct Hardware {
     pub(crate) vars: PathBuf,
     /// The network card, as QEMU calls it.
     pub(crate) card: &'static str,
+    /// It boots from the network before its disks; from its disks alone, without.
+    pub(crate) network_boot: bool,
     /// UEFI that starts only what is signed.
     pub(crate) secure_boot: bool,
     /// Further arguments, for what a scenario needs.
@@ -77,7 +79,12 @@ pub(crate) fn arguments(hardware: &Hardware, accel: Accel) -> Vec<String> {
     add(&["-netdev", &format!("tap,id=net,ifname={},script=no,downscript=no", hardware.tap)]);
     // Without its ROM the card is driven by the firmware's own stack, as most cards in racks are.
     let rom = if hardware.firmware == Firmware::Bios { "" } else { ",romfile=" };
-    add(&["-device", &format!("{},id=card,netdev=net,mac={},bootindex=1{rom}", hardware.card, hardware.mac)]);
+    let first = if hardware.network_boot { ",bootindex=1" } else { "" };
+    add(&["-device", &format!("{},id=card,netdev=net,mac={}{first}{rom}", hardware.card, hardware.mac)]);
+    if !hardware.network_boot {
+        // Else firmware tries what has no place in the order after all that has one.
+        add(&["-boot", "strict=on"]);
+    }
     add(&["-device", "virtio-rng-pci"]);
     if hardware.disks.iter().any(|d| d.bus == Bus::Sata) {
         add(&["-device", "ich9-ahci,id=sata"]);
@@ -166,6 +173,7 @@ mod tests {
             monitor: "/m.sock".into(),
             vars: "/v.fd".into(),
             card: "virtio-net-pci",
+            network_boot: true,
             secure_boot: false,
             more: vec!["-smbios".into(), "type=1".into()],
         }
@@ -183,6 +191,13 @@ mod tests {
             assert_eq!(line.contains("IPv4PXESupport,string=n"), firmware == Firmware::UefiHttp, "{line}");
             assert!(line.ends_with("-smbios type=1"), "{line}");
         }
+    }
+
+    #[test]
+    fn a_machine_that_is_to_boot_from_its_disk_does_not_try_the_network() {
+        let off = Hardware { network_boot: false, ..hardware(Firmware::Uefi, Bus::Virtio) };
+        let line = arguments(&off, Accel::Tcg).join(" ");
+        assert!(line.contains("mac=52:54:00:77:00:01,romfile=") && line.contains("-boot strict=on"), "{line}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use dragonfly_core::event::Event;
 
 use super::args::{self, Bmc, Scenario, TemplateChoice};
 use super::console::say;
+use super::controllers::Controllers;
 use super::events::{Entry, Fact};
 use super::fault::{Fault, Faults, Point, Victim};
 use super::image::{self, OsImage};
@@ -25,8 +26,8 @@ pub(crate) const TEMPLATE: &str = "lab";
 
 /// `cargo lab run`.
 pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
-    if args.bmc != Bmc::None {
-        bail!("--bmc: power drivers belong to a later release; the lab switches its machines on itself (--bmc none)");
+    if args.bmc != Bmc::None && args.scenario != Scenario::Install {
+        bail!("--bmc goes with --scenario install: the others switch their machines themselves");
     }
     host::prepare(args.yes)?;
     match args.scenario {
@@ -62,11 +63,18 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
     let mut world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;
     world.server.apply(&manifest::template(TEMPLATE, &steps(args.template, &image)))?;
+    let controllers = Controllers::start(args.bmc, &world, &machines)?;
+    let mut watch = Watch::new(&machines, controllers.is_none());
     for machine in &mut machines {
+        if controllers.is_some() {
+            // Off, and never seen: the one assignment is all that anybody does.
+            machine.wait_for_power();
+            watch.assign(machine, &world);
+            continue;
+        }
         machine.start(&world.namespace, world.accel, &world.timeline)?;
         say(format_args!("{} ({}, {}) is on", machine.name, machine.mac, machine.hardware.firmware.word()));
     }
-    let mut watch = Watch::new(&machines, true);
     let mut wanted = args.faults_at_points()?;
     if args.kill_server_while_imaging {
         wanted.push(Fault { victim: Victim::Server, at: Point::Image });
@@ -77,6 +85,9 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         && Instant::now() < end
         && !interrupt.is_set()
     {
+        if let Some(controllers) = &controllers {
+            controllers.step(&world, &mut machines)?;
+        }
         watch.step(&world, &mut machines)?;
         faults.step(&mut world, &mut machines, interrupt)?;
         std::thread::sleep(Duration::from_millis(30));
@@ -92,6 +103,9 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         watch.fail_all(&format!("{error:#}"));
     }
     check_outside(&world, &mut watch, &mut machines);
+    if let Some(controllers) = &controllers {
+        say(format_args!("operations of each controller: {:?}", controllers.done()));
+    }
     let report = report(&mut world, &watch, &machines)?;
     if let Some(path) = &args.report {
         std::fs::write(path, serde_json::to_vec_pretty(&report)?).with_context(|| path.display().to_string())?;
@@ -201,11 +215,7 @@ impl Watch {
             "machine.registered" | "machine.hello" if !state.registered => {
                 state.registered = true;
                 if assign {
-                    let value = format!("nonce={}", machine.nonce);
-                    let order = ["assign", &machine.name, "--template", TEMPLATE, "--value", &value, "--yes"];
-                    if let Err(error) = world.server.cli(&order) {
-                        self.fail(&machine.name, format!("{error:#}"));
-                    }
+                    self.assign(machine, world);
                 }
             }
             "workflow.began" => state.began += 1,
@@ -217,6 +227,15 @@ impl Watch {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Has the lab's template installed on a machine.
+    fn assign(&mut self, machine: &Machine, world: &World) {
+        let value = format!("nonce={}", machine.nonce);
+        let order = ["assign", &machine.name, "--template", TEMPLATE, "--value", &value, "--yes"];
+        if let Err(error) = world.server.cli(&order) {
+            self.fail(&machine.name, format!("{error:#}"));
+        }
     }
 
     fn tell(&mut self, entry: &Entry, machine: &Machine, event: &Event) {

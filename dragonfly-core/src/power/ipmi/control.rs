@@ -27,7 +27,7 @@ const BUSY_TRIES: u32 = 4;
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Bits of boot flags (table 28-14, parameter 5).
-const VALID: u8 = 0x80;
+pub(super) const VALID: u8 = 0x80;
 const PERSISTENT: u8 = 0x40;
 const EFI: u8 = 0x20;
 
@@ -182,7 +182,7 @@ fn encode(boot: Option<BootOverride>) -> [u8; 6] {
 }
 
 /// The wish that boot flags stand for; `None` for none, or for a device that we have no word for.
-fn decode(flags: u8, device: u8) -> Option<BootOverride> {
+pub(super) fn decode(flags: u8, device: u8) -> Option<BootOverride> {
     let device = match device >> 2 & 0x0f {
         1 => BootDevice::Pxe,
         2 | 3 | 0xb => BootDevice::Disk,

@@ -1,6 +1,8 @@
 //! The machine behind a simulated controller.
 
+use super::super::control::{VALID, decode};
 use super::super::packet::Message;
+use crate::power::BootOverride;
 
 /// What a controller was told to do to its machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +31,8 @@ impl Command {
     }
 }
 
-/// Whom a command is told.
-type Hook = std::sync::Arc<dyn Fn(Command) + Send + Sync>;
+/// Whom a command is told, with what the machine boots from if it boots now.
+type Hook = std::sync::Arc<dyn Fn(Command, Option<BootOverride>) + Send + Sync>;
 
 /// The machine.
 #[derive(Clone, Default)]
@@ -43,7 +45,7 @@ pub struct Chassis {
     pub identify: u8,
     /// What was done to it, in order.
     pub done: Vec<Command>,
-    /// Is told of each, after it was done.
+    /// Is told of each, after it was done; must not call the controller.
     pub hook: Option<Hook>,
     pub(super) lies: bool,
     pub(super) forgets_flags: bool,
@@ -98,8 +100,13 @@ impl Chassis {
         }
         self.is_on = !matches!(command, Command::Off | Command::Soft);
         self.done.push(command);
+        let boot = decode(self.boot[0], self.boot[1]).filter(|_| self.boot[0] & VALID != 0);
         if let Some(hook) = &self.hook {
-            hook(command);
+            // What holds for one boot is gone when it boots.
+            if self.is_on && boot.is_some_and(|boot| !boot.persistent) {
+                self.boot[0] &= !VALID;
+            }
+            hook(command, boot);
         }
         vec![0]
     }

@@ -1,0 +1,171 @@
+//! The machines' management controllers, which speak real protocols and are wired to QEMU.
+//!
+//! A machine with a controller is off until somebody switches it on there, and boots from its disk alone unless its
+//! controller says otherwise: whatever gets it onto the network was asked for.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use anyhow::{Context as _, Result, anyhow};
+use dragonfly_core::power::{BootDevice, BootOverride};
+use dragonfly_core::testing::power::ipmi;
+use tokio::runtime::Runtime;
+
+use super::args::Bmc;
+use super::console::say;
+use super::machine::Machine;
+use super::world::World;
+
+/// The first controller's port, on the lab's loopback.
+const PORT: u16 = 6230;
+/// Who logs in to them.
+const USERNAME: &str = "lab";
+
+/// What a controller had done to its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    On,
+    Off,
+    Cycle,
+    Reset,
+    Soft,
+}
+
+/// One machine's order, and what it boots from.
+type Ordered = (usize, Order, Option<BootOverride>);
+
+/// Every machine's controller. They go with this.
+#[derive(Debug)]
+pub(crate) struct Controllers {
+    orders: Receiver<Ordered>,
+    peers: Vec<Peer>,
+    // Last, so that those that run on it go first.
+    _runtime: Runtime,
+}
+
+#[derive(Debug)]
+enum Peer {
+    Ipmi(ipmi::Peer),
+}
+
+impl Controllers {
+    /// Starts one for each machine, and tells the server of each: the machine is known, and never was seen.
+    pub(crate) fn start(kind: Bmc, world: &World, machines: &[Machine]) -> Result<Option<Self>> {
+        if kind == Bmc::None {
+            return Ok(None);
+        }
+        // Whoever works for it does so inside the lab's network.
+        let door = world.namespace.door().clone();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .on_thread_start(move || {
+                if let Err(error) = door.go_in() {
+                    say(format_args!("the controllers are outside of the lab's network: {error:#}"));
+                }
+            })
+            .build()?;
+        let (tell, orders) = channel();
+        let mut password = [0; 8];
+        getrandom::fill(&mut password)?;
+        // IPMI has room for 20 bytes.
+        let password = hex::encode(password);
+        let file = world.directory.join("bmc-password");
+        std::fs::write(&file, &password)?;
+        let mut peers = Vec::new();
+        for machine in machines {
+            let (port, tell) = (PORT + u16::try_from(machine.index)?, tell.clone());
+            let at = (std::net::Ipv4Addr::LOCALHOST, port).into();
+            let (address, peer) = match kind {
+                Bmc::Ipmi => {
+                    let is = ipmi::Personality {
+                        username: USERNAME.to_owned(),
+                        password: password.clone(),
+                        ..ipmi::Personality::default()
+                    };
+                    let started = runtime.spawn(ipmi::Peer::start(at, is));
+                    let peer = runtime.block_on(started)?.context("a controller cannot listen")?;
+                    let hook = hook_ipmi(machine.index, tell);
+                    peer.change(|_, chassis| chassis.hook = Some(hook));
+                    (format!("ipmi://{at}"), Peer::Ipmi(peer))
+                }
+                Bmc::Redfish => return Err(anyhow!("--bmc redfish: the lab has no Redfish controllers yet")),
+                Bmc::None => continue,
+            };
+            peers.push(peer);
+            world.server.apply(&known(machine))?;
+            let file = file.display().to_string();
+            let words = ["bmc", "set", &machine.name, &address, "--username", USERNAME, "--password-file", &file];
+            say(format_args!("{}", world.server.cli(&words)?.trim_end().replace('\n', "; ")));
+        }
+        Ok(Some(Self { orders, peers, _runtime: runtime }))
+    }
+
+    /// Does to the machines what their controllers had done since.
+    pub(crate) fn step(&self, world: &World, machines: &mut [Machine]) -> Result<()> {
+        for (index, order, boot) in self.orders.try_iter() {
+            let machine = machines.get_mut(index).context("an order for a machine that is not there")?;
+            let from = boot.map_or_else(|| "its disk".to_owned(), |boot| boot.to_string());
+            say(format_args!("           {}: its controller says {order:?}; it boots from {from}", machine.name));
+            machine.hardware.network_boot = boot.is_some_and(|boot| boot.device == BootDevice::Pxe);
+            let runs = machine.is_running();
+            match order {
+                Order::On if runs => {}
+                Order::Off => machine.cut_power(),
+                Order::Soft => machine.shut_down()?,
+                // A reset is a new start here: firmware is to see the new boot order.
+                Order::On | Order::Cycle | Order::Reset => {
+                    machine.cut_power();
+                    if machine.started.is_none() {
+                        machine.start(&world.namespace, world.accel, &world.timeline)?;
+                    } else {
+                        machine.power_on(&world.namespace, world.accel, &world.timeline)?;
+                    }
+                    if !boot.is_some_and(|boot| boot.persistent) {
+                        machine.boot_from_disk_again()?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many operations each controller carried out, for the record.
+    pub(crate) fn done(&self) -> Vec<usize> {
+        let done = self.peers.iter().map(|peer| match peer {
+            Peer::Ipmi(peer) => peer.chassis().done.len(),
+        });
+        done.collect()
+    }
+}
+
+fn hook_ipmi(index: usize, tell: Sender<Ordered>) -> Arc<dyn Fn(ipmi::Command, Option<BootOverride>) + Send + Sync> {
+    Arc::new(move |command, boot| {
+        let order = match command {
+            ipmi::Command::On => Order::On,
+            ipmi::Command::Off => Order::Off,
+            ipmi::Command::Cycle => Order::Cycle,
+            ipmi::Command::Reset => Order::Reset,
+            ipmi::Command::Soft => Order::Soft,
+        };
+        // The lab is over when nobody listens.
+        let _ = tell.send((index, order, boot));
+    })
+}
+
+/// A machine that somebody has racked and written down.
+fn known(machine: &Machine) -> String {
+    format!(
+        "apiVersion: dragonfly.computer/v1
+kind: Hardware
+metadata:
+  name: {}
+spec:
+  displayName: {}
+  macs: [\"{}\"]
+",
+        machine.name.to_lowercase(),
+        machine.name,
+        machine.mac
+    )
+}
