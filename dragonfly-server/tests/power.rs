@@ -183,3 +183,46 @@ fn files(directory: PathBuf) -> Vec<PathBuf> {
     }
     found
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_expected_machines_is_imported_switched_on_and_waited_for() {
+    let (first, second) = (peer().await, peer().await);
+    let server = Server::start();
+    let secrets = format!(
+        "{{apiVersion: dragonfly.computer/v1, kind: Secret, metadata: {{name: good}}, spec: {{data: {{username: admin, password: {MARK}}}}}}}
+---
+{{apiVersion: dragonfly.computer/v1, kind: Secret, metadata: {{name: bad}}, spec: {{data: {{username: admin, password: no}}}}}}
+"
+    );
+    assert!(server.run(&["apply", "-f", "-"], &secrets).status.success());
+    let file = server.dir.path().join("rack.csv");
+    let name = file.to_str().unwrap();
+    std::fs::write(&file, "mac,bmc\n52:54:00:ab:cd:01,imi://10.0.0.6\n").unwrap();
+    let (_, said) = server.fails(&["import", "machines", name]);
+    assert!(said.contains("nothing was done") && said.contains("no power driver for `imi://`"), "{said}");
+    let rows = format!(
+        "mac,serial,bmc,secret,labels\n52:54:00:ab:cd:01,SN-1,ipmi://{},good,rack=a1\n,SN-2,ipmi://{},bad,rack=a1\n52:54:00:ab:cd:03,,,,\n",
+        first.address(),
+        second.address()
+    );
+    std::fs::write(&file, &rows).unwrap();
+    let said = server.ok(&["import", "machines", name, "--dry-run"]);
+    assert_eq!(said.matches("would be created").count(), 3, "{said}");
+    assert!(server.ok(&["get", "machines"]).contains("No machines yet"));
+
+    let (out, said) = server.fails(&["import", "machines", name, "--power-on", "--wait", "1"]);
+    assert!(out.contains("3 created, 0 known already") && out.contains("1 boot from the network"), "{out}");
+    assert!(said.contains("line 3, sn-sn-2: `network-boot` of sn-sn-2 was not done: the controller refused"), "{said}");
+    assert!(said.contains("1 could not be booted, 3 of 3 did not appear"), "{said}");
+    assert!(out.contains("sn-sn-2 (line 3: SN-2, ipmi://"), "{out}");
+    assert!(out.contains("did not appear: the controller refused the user or the password"), "{out}");
+    assert!(out.contains("(line 4: 52:54:00:ab:cd:03) did not appear: nothing was heard of it"), "{out}");
+    assert!(first.chassis().is_on && !second.chassis().is_on);
+    assert_eq!(first.chassis().boot[1], 1 << 2, "PXE");
+    assert!(server.ok(&["get", "machines", "-l", "rack=a1"]).lines().count() == 3);
+    // Again: they are known.
+    let said = server.ok(&["import", "machines", name]);
+    assert_eq!(said, "0 created, 3 known already\n");
+    let machine = server.ok(&["get", "machine", "52:54:00:ab:cd:01", "-o", "yaml"]);
+    assert!(machine.contains("serial: SN-1") && machine.contains("name: good"), "{machine}");
+}

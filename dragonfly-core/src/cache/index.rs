@@ -25,6 +25,8 @@ pub(super) struct Machines {
     pub(super) reservations: Index<IpAddr>,
     /// Of `status.anchors`: a serial number tells something within a product only.
     serials: Index<(String, Option<String>)>,
+    /// Of `spec.serial`.
+    expected: Index<String>,
     uuids: Index<Uuid>,
     /// What people search.
     pub(super) texts: Texts,
@@ -40,6 +42,9 @@ impl Machines {
         take_out(&mut self.display_names, &machine.spec.display_name.to_lowercase(), name);
         if let Some(reservation) = &machine.spec.dhcp {
             take_out(&mut self.reservations, &reservation.address, name);
+        }
+        if let Some(serial) = &machine.spec.serial {
+            take_out(&mut self.expected, serial, name);
         }
         let Some(anchors) = &machine.status.anchors else { return };
         if let Some(serial) = serial(anchors) {
@@ -62,6 +67,9 @@ impl Machines {
         if let Some(reservation) = &machine.spec.dhcp {
             put_in(&mut self.reservations, reservation.address, name);
         }
+        if let Some(serial) = &machine.spec.serial {
+            put_in(&mut self.expected, serial.clone(), name);
+        }
         let Some(anchors) = &machine.status.anchors else { return };
         if let Some(serial) = serial(anchors) {
             put_in(&mut self.serials, serial, name);
@@ -75,8 +83,9 @@ impl Machines {
     pub(super) fn alike(&self, anchors: &Anchors) -> BTreeSet<&str> {
         let by_mac = anchors.macs.iter().filter_map(|mac| self.macs.get(mac));
         let by_serial = serial(anchors).and_then(|serial| self.serials.get(&serial));
+        let by_expected = anchors.serial.as_ref().and_then(|serial| self.expected.get(serial));
         let by_uuid = anchors.smbios_uuid.and_then(|uuid| self.uuids.get(&uuid));
-        by_mac.chain(by_serial).chain(by_uuid).flatten().map(String::as_str).collect()
+        by_mac.chain(by_serial).chain(by_expected).chain(by_uuid).flatten().map(String::as_str).collect()
     }
 }
 

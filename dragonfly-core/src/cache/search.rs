@@ -96,6 +96,9 @@ fn text(machine: &Hardware) -> String {
     };
     let anchored = status.anchors.iter().flat_map(|anchors| anchors.macs.iter().filter(|mac| !spec.macs.contains(mac)));
     spec.macs.iter().chain(anchored).for_each(|mac| add(&mac.to_string()));
+    if let Some(serial) = &spec.serial {
+        add(serial);
+    }
     if let Some(address) = status.address {
         add(&address.to_string());
     }
@@ -105,7 +108,9 @@ fn text(machine: &Hardware) -> String {
     let system = status.inventory.as_ref().map(|inventory| &inventory.system);
     let serial = status.anchors.as_ref().and_then(|anchors| anchors.serial.as_deref());
     let told = system.and_then(|system| system.serial.as_deref());
-    serial.into_iter().chain(told.filter(|told| Some(*told) != serial)).for_each(&mut add);
+    let expected = spec.serial.as_deref();
+    let more = serial.into_iter().chain(told.filter(|told| Some(*told) != serial));
+    more.filter(|more| Some(*more) != expected).for_each(&mut add);
     if let Some(system) = system {
         // As it is shown: one after the other, so that both may be typed.
         let model = [system.vendor.as_deref(), system.product.as_deref()];

@@ -81,6 +81,8 @@ pub struct Known<'a> {
     pub name: &'a str,
     /// Addresses that a person or an earlier hello gave it.
     pub macs: Vec<Mac>,
+    /// The serial number that a person says it has.
+    pub expected: Option<&'a str>,
     /// What it said of itself last; `None` when its agent never reported.
     pub anchors: Option<&'a Anchors>,
 }
@@ -121,11 +123,23 @@ pub fn find(anchors: &Anchors, known: &[Known<'_>]) -> Match {
             by_board.insert(one);
         }
     }
+    if let Some(serial) = &anchors.serial {
+        let found: Vec<&str> = known.iter().filter(|k| k.expected == Some(serial)).map(|k| k.name).collect();
+        if let [one] = found[..] {
+            by_board.insert(one);
+        }
+    }
     let named: Vec<&str> = by_mac.union(&by_board).copied().collect();
     match named[..] {
         [] => Match::New,
         [name] => {
             let machine = known.iter().find(|k| k.name == name);
+            if let (Some(expected), Some(serial)) = (machine.and_then(|k| k.expected), &anchors.serial)
+                && expected != serial
+            {
+                let why = format!("its serial number is {serial}, and spec.serial says that it must be {expected}");
+                return Match::Conflict { machines: vec![name.to_owned()], why };
+            }
             let Some(old) = machine.and_then(|k| k.anchors) else { return Match::Known(name.to_owned()) };
             match contradiction(anchors, old, by_mac.contains(name)) {
                 None => Match::Known(name.to_owned()),
@@ -173,7 +187,7 @@ mod tests {
     }
 
     fn known<'a>(name: &'a str, anchors: &'a Anchors) -> Known<'a> {
-        Known { name, macs: anchors.macs.clone(), anchors: Some(anchors) }
+        Known { name, macs: anchors.macs.clone(), expected: None, anchors: Some(anchors) }
     }
 
     #[test]
@@ -231,7 +245,20 @@ mod tests {
 
     #[test]
     fn a_machine_written_down_before_it_was_seen_is_found_by_its_card() {
-        let planned = Known { name: "p", macs: vec![Mac::new([2, 0, 0, 0, 0, 7])], anchors: None };
-        assert_eq!(find(&anchors(&[7], 0x99, "SN-X"), &[planned]), Match::Known("p".into()));
+        let planned = Known { name: "p", macs: vec![Mac::new([2, 0, 0, 0, 0, 7])], expected: None, anchors: None };
+        assert_eq!(find(&anchors(&[7], 0x99, "SN-X"), std::slice::from_ref(&planned)), Match::Known("p".into()));
+        // Or by its serial number, where somebody has written that down.
+        let by_serial = Known { name: "s", macs: Vec::new(), expected: Some("SN-S"), anchors: None };
+        let both = Known { expected: Some("SN-X"), ..planned };
+        let fleet = [by_serial, both];
+        assert_eq!(find(&anchors(&[9], 0x99, "SN-S"), &fleet), Match::Known("s".into()));
+        assert_eq!(find(&anchors(&[7], 0x99, "SN-X"), &fleet), Match::Known("p".into()));
+        assert_eq!(find(&anchors(&[7], 0x99, "Default string"), &fleet), Match::Known("p".into()), "it has none");
+        let Match::Conflict { machines, why } = find(&anchors(&[7], 0x99, "SN-Y"), &fleet) else { panic!("merged") };
+        assert_eq!((machines, why.contains("SN-X")), (vec!["p".to_owned()], true));
+        assert!(
+            matches!(find(&anchors(&[7], 0x99, "SN-S"), &fleet), Match::Conflict { .. }),
+            "the one's card in the other"
+        );
     }
 }

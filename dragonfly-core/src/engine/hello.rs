@@ -184,7 +184,7 @@ impl Engine {
                 let said = m.status.anchors.as_ref();
                 let mut macs = m.spec.macs.clone();
                 macs.extend(said.into_iter().flat_map(|a| a.macs.iter().copied()));
-                Known { name: m.name(), macs, anchors: said }
+                Known { name: m.name(), macs, expected: m.spec.serial.as_deref(), anchors: said }
             })
             .collect();
         anchors::find(anchors, &known)

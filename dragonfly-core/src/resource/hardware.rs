@@ -27,6 +27,10 @@ pub struct HardwareSpec {
     /// Addresses of its network cards; the first is the one that booted first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub macs: Vec<Mac>,
+    /// The serial number (SMBIOS type 1) that it must have: it is known by it before it was seen, and an agent that
+    /// tells another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
     /// A fixed address and name, given by DHCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<Reservation>,

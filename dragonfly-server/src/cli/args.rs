@@ -249,6 +249,13 @@ pub(super) enum Command {
         #[arg(required = true)]
         machines: Vec<String>,
     },
+    /// Write down what is expected
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Import {
+        /// What
+        #[command(subcommand)]
+        what: ImportCommand,
+    },
     /// Switch machines by their controllers, and choose what they boot from
     #[command(
         subcommand_required = true,
@@ -354,6 +361,34 @@ pub(super) enum Command {
     /// Run the boot services alone at a remote site (not in this version)
     #[command(hide = true)]
     Boot,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImportCommand {
+    /// Machines from a CSV file, before any of them was seen; names those that do not appear
+    #[command(
+        after_help = "The first line names the columns, in any order: mac, serial (one of the two at least), name, bmc,\n\
+        secret (the name of a Secret with username and password), labels (KEY=VALUE, set apart by `;`).\n\n\
+        mac,serial,bmc,secret,labels\n\
+        52:54:00:ab:cd:01,SN-1042,ipmi://10.0.0.6,rack-a1,rack=a1\n\n\
+        Examples:\n  dragonfly import machines rack-a1.csv --dry-run\n  \
+        dragonfly import machines rack-a1.csv --power-on --wait 900\n\n\
+        All of the file is checked before anything is done. A machine that tells another serial number than the file is\n\
+        refused as a conflict. With --wait the exit code is 1 when one of them did not appear."
+    )]
+    Machines {
+        /// The file, `-` for standard input
+        file: PathBuf,
+        /// Boot those that have a controller from the network
+        #[arg(long)]
+        power_on: bool,
+        /// Wait so long for all of them to appear
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+        /// Only say what would be done
+        #[arg(long, conflicts_with_all = ["power_on", "wait"])]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -54,6 +54,11 @@ enum Token {
 #[error("{0}")]
 pub(super) struct NotThere(String);
 
+/// Whether an error says that there is no such thing on the server.
+pub(super) fn is_not_there(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<NotThere>().is_some()
+}
+
 impl Client {
     pub(super) fn new(target: Target) -> anyhow::Result<Self> {
         let server = target.server;

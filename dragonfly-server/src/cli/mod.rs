@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod client;
+mod import;
 mod objects;
 mod output;
 mod power;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 pub use args::Cli;
-use args::{Command, MageCommand};
+use args::{Command, ImportCommand, MageCommand};
 use client::{Client, Target};
 use output::Out;
 
@@ -119,6 +120,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Abort { machines } => verbs::each(&client, &out, &machines, "abort", "is called off").await?,
         Command::Release { machines } => verbs::each(&client, &out, &machines, "release", "is released").await?,
         Command::Protect { machines, off } => verbs::protect(&client, &out, &machines, !off).await?,
+        Command::Import { what: ImportCommand::Machines { file, power_on, wait, dry_run } } => {
+            import::machines(&client, &out, &file, import::Wish { power_on, wait, dry_run }).await?;
+        }
         Command::Power { command } => power::power(&client, &out, command).await?,
         Command::Bmc { command } => power::bmc(&client, &out, command).await?,
         Command::Hold { machines, reason } => verbs::hold(&client, &out, &machines, reason.as_deref()).await?,

@@ -27,6 +27,16 @@ pub(super) fn hardware(spec: &HardwareSpec) -> Problems {
                 .to_owned(),
         ));
     }
+    if spec
+        .serial
+        .as_ref()
+        .is_some_and(|serial| serial.trim().is_empty() || serial.trim() != serial || serial.len() > 128)
+    {
+        problems.push((
+            "serial".to_owned(),
+            "write 1 to 128 bytes, without blanks around them, or leave this out".to_owned(),
+        ));
+    }
     if spec.hold.as_ref().is_some_and(|why| why.trim().is_empty()) {
         problems.push(("hold".to_owned(), "say why it is held, or leave this out".to_owned()));
     }
