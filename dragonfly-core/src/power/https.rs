@@ -85,6 +85,9 @@ impl Request {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    /// The words of the status line, if they are not the ones that go without saying.
+    #[cfg_attr(not(feature = "proxmox"), allow(dead_code))]
+    pub(crate) reason: Option<String>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
@@ -103,6 +106,11 @@ impl Answer {
 impl Https {
     /// `base` is the controller's scheme, host and port: `https://10.0.0.6/`. A request may take so long.
     pub(crate) fn new(base: Url, trust: &Trust, roots: &Roots, request: Duration) -> Result<Self> {
+        Self::pooled(base, trust, roots, request, 1)
+    }
+
+    /// One that keeps so many connections open: more than one for those who bear parallel requests.
+    pub(crate) fn pooled(base: Url, trust: &Trust, roots: &Roots, request: Duration, kept: usize) -> Result<Self> {
         let unusable = |error: Box<dyn std::error::Error + Send + Sync>| PowerError::Unreachable { source: error };
         let tls = trust.client_config(roots).map_err(|error| unusable(error.into()))?;
         let client = reqwest::Client::builder()
@@ -110,7 +118,7 @@ impl Https {
             .user_agent(concat!("dragonfly/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT.min(request))
             .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(1)
+            .pool_max_idle_per_host(kept)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()
@@ -166,6 +174,8 @@ impl Https {
             sent = sent.header(CONTENT_TYPE, *kind).body(body.clone());
         }
         let mut answer = sent.send().await.map_err(|error| self.because(error))?;
+        let reason = answer.extensions().get::<hyper::ext::ReasonPhrase>();
+        let reason = reason.map(|reason| String::from_utf8_lossy(reason.as_bytes()).into_owned());
         let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
         let mut body = Vec::new();
         while let Some(part) = answer.chunk().await.map_err(|error| self.because(error))? {
@@ -175,7 +185,7 @@ impl Https {
             }
             body.extend_from_slice(&part);
         }
-        Ok(Answer { status, headers, body })
+        Ok(Answer { status, reason, headers, body })
     }
 
     fn because(&self, error: reqwest::Error) -> PowerError {

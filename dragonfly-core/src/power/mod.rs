@@ -16,6 +16,8 @@ pub(crate) mod https;
 #[cfg(feature = "ipmi")]
 pub mod ipmi;
 mod operation;
+#[cfg(feature = "proxmox")]
+pub mod proxmox;
 #[cfg(feature = "wol")]
 pub mod wol;
 

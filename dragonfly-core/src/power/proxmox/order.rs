@@ -1,0 +1,347 @@
+//! What a VM boots from: which settings to write for a wish, decided from its configuration alone.
+//!
+//! Proxmox knows a boot order that holds at every start (`boot: order=net0;scsi0`) and nothing for the next start
+//! only. So an override moves the devices of a kind to the front, and the order that was there before is written
+//! into the VM's description, into a line that its Markdown view does not show. Where the order is no longer the one
+//! that we wrote, somebody else has decided, and it is left alone.
+
+use super::config::{Kind, VmConfig};
+use crate::power::{BootDevice, BootMode, BootOverride, PowerError, Result};
+
+const BEGIN: &str = "<!-- dragonfly-boot ";
+const END: &str = " -->";
+/// The longest description (API: `description`, maxLength).
+const LONGEST: usize = 8192;
+
+/// Parameters of `PUT /nodes/{node}/qemu/{vmid}/config`.
+pub(super) type Settings = Vec<(&'static str, String)>;
+
+/// What the description remembers of an override.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Memory {
+    /// The order that we wrote.
+    set: Vec<String>,
+    /// `boot` and `bootdisk` as they were.
+    boot: Option<String>,
+    bootdisk: Option<String>,
+}
+
+impl Memory {
+    fn read(config: &VmConfig) -> Option<Self> {
+        let line = config.get("description")?.lines().find(|line| line.starts_with(BEGIN))?;
+        let fields = line.trim_end().strip_prefix(BEGIN)?.strip_suffix(END)?;
+        let field = |name: &str| {
+            let value = fields.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='))?;
+            // Nothing is written back that could not have stood there.
+            let known = value.chars().all(|c| c.is_ascii_alphanumeric() || "=;,".contains(c));
+            (known && !value.is_empty()).then(|| value.to_owned())
+        };
+        Some(Self { set: list(&field("set")?), boot: field("boot"), bootdisk: field("bootdisk") })
+    }
+
+    fn line(&self) -> String {
+        let before = [("boot", &self.boot), ("bootdisk", &self.bootdisk)];
+        let before = before.iter().filter_map(|(name, value)| Some(format!(" {name}={}", value.as_ref()?)));
+        format!("{BEGIN}set={}{}{END}", self.set.join(";"), before.collect::<String>())
+    }
+
+    /// Whether the order is still the one that we wrote: Proxmox itself takes out devices that are removed and adds
+    /// new CD drives at the end, and a person moves them.
+    fn holds(&self, now: &[String]) -> bool {
+        let common = |of: &[String], other: &[String]| -> Vec<String> {
+            of.iter().filter(|device| other.contains(device)).cloned().collect()
+        };
+        let ours = common(&self.set, now);
+        !ours.is_empty() && now.starts_with(&ours)
+    }
+}
+
+/// `scsi0;net0`, with every separator that Proxmox takes.
+fn list(text: &str) -> Vec<String> {
+    let parts = text.split([';', ',', ' ']).map(str::trim).filter(|part| !part.is_empty());
+    parts.map(ToOwned::to_owned).collect()
+}
+
+/// The devices in the order in which they are booted, by a `boot` and a `bootdisk` setting.
+fn order(config: &VmConfig, boot: Option<&str>, bootdisk: Option<&str>) -> Vec<String> {
+    let boot = boot.unwrap_or_default();
+    if let Some((_, order)) = boot.split_once("order=") {
+        // Commas separate properties here.
+        return list(order.split(',').next().unwrap_or_default());
+    }
+    let letters = boot.strip_prefix("legacy=").unwrap_or(boot);
+    let letters = if letters.is_empty() { "cdn" } else { letters };
+    let mut all = Vec::new();
+    for letter in letters.chars() {
+        match letter {
+            'c' => {
+                let disks = config.devices(Kind::Disk);
+                let named = bootdisk.filter(|disk| disks.iter().any(|there| there == disk));
+                all.extend(named.map(ToOwned::to_owned).or_else(|| disks.into_iter().next()));
+            }
+            'd' => all.extend(config.devices(Kind::Cdrom)),
+            'n' => all.extend(config.devices(Kind::Net)),
+            // Floppies are gone.
+            _ => {}
+        }
+    }
+    all
+}
+
+fn order_now(config: &VmConfig) -> Vec<String> {
+    order(config, config.get("boot"), config.get("bootdisk"))
+}
+
+/// What is set: our override, if it is still there.
+pub(super) fn in_force(config: &VmConfig) -> Option<BootOverride> {
+    let now = order_now(config);
+    Memory::read(config).filter(|memory| memory.holds(&now))?;
+    let device = match config.kind(now.first()?)? {
+        Kind::Net => BootDevice::Pxe,
+        Kind::Disk => BootDevice::Disk,
+        Kind::Cdrom => BootDevice::Cdrom,
+    };
+    Some(BootOverride { device, persistent: true, mode: Some(mode(config)) })
+}
+
+fn mode(config: &VmConfig) -> BootMode {
+    if config.is_uefi() { BootMode::Uefi } else { BootMode::Legacy }
+}
+
+/// What to write for a wish; `None` when all of it is there already.
+pub(super) fn plan(config: &VmConfig, wish: Option<BootOverride>) -> Result<Option<Settings>> {
+    match wish {
+        Some(wish) => set(config, wish),
+        None => Ok(take_back(config)),
+    }
+}
+
+fn set(config: &VmConfig, wish: BootOverride) -> Result<Option<Settings>> {
+    let refused = |reason: String| PowerError::Refused { what: format!("boot from {}", wish.device), reason };
+    let (kind, name) = match wish.device {
+        BootDevice::Pxe => (Kind::Net, "network card"),
+        BootDevice::Disk => (Kind::Disk, "disk"),
+        BootDevice::Cdrom => (Kind::Cdrom, "CD drive"),
+        BootDevice::Bios => {
+            return Err(refused("Proxmox cannot be asked for the firmware's setup pages".to_owned()));
+        }
+    };
+    if let Some(wanted) = wish.mode.filter(|wanted| *wanted != mode(config)) {
+        let (is, setting) = match wanted {
+            BootMode::Uefi => ("SeaBIOS, which boots legacy", "ovmf"),
+            BootMode::Legacy => ("OVMF, which boots UEFI", "seabios"),
+        };
+        return Err(refused(format!("the VM's firmware is {is}; set its `bios` to {setting}")));
+    }
+    let now = order_now(config);
+    let memory = Memory::read(config).filter(|memory| memory.holds(&now));
+    let (boot, bootdisk) = match &memory {
+        Some(memory) => (memory.boot.clone(), memory.bootdisk.clone()),
+        None => (config.get("boot").map(ToOwned::to_owned), config.get("bootdisk").map(ToOwned::to_owned)),
+    };
+    let before: Vec<String> = order(config, boot.as_deref(), bootdisk.as_deref());
+    let (mut first, rest): (Vec<_>, Vec<_>) =
+        before.into_iter().filter(|device| config.get(device).is_some()).partition(|d| config.kind(d) == Some(kind));
+    if first.is_empty() {
+        first = config.devices(kind);
+    }
+    if first.is_empty() {
+        return Err(refused(format!("the VM has no {name}")));
+    }
+    let set: Vec<String> = first.into_iter().chain(rest).collect();
+    if memory.is_some_and(|memory| memory.set == set) && now == set {
+        return Ok(None);
+    }
+    let order = format!("order={}", set.join(";"));
+    let description = described(config, Some(&Memory { set, boot, bootdisk }));
+    if description.chars().count() > LONGEST {
+        return Err(refused("the VM's description has no room for the boot order that there was".to_owned()));
+    }
+    let mut settings = vec![("boot", order), ("description", description)];
+    settings.extend(config.get("digest").map(|digest| ("digest", digest.to_owned())));
+    Ok(Some(settings))
+}
+
+/// Puts back what was there before us, without what has gone since and with what has come.
+fn take_back(config: &VmConfig) -> Option<Settings> {
+    let memory = Memory::read(config)?;
+    let now = order_now(config);
+    let (mut settings, mut delete) = (Settings::new(), Vec::new());
+    if memory.holds(&now) {
+        match &memory.boot {
+            Some(boot) if boot.contains("order=") => {
+                let mut before = order(config, Some(boot), None);
+                before.retain(|device| config.get(device).is_some());
+                let new = now.into_iter().filter(|device| !before.contains(device) && !memory.set.contains(device));
+                let all: Vec<_> = before.iter().cloned().chain(new).collect();
+                settings.push(("boot", format!("order={}", all.join(";"))));
+            }
+            Some(boot) => settings.push(("boot", boot.clone())),
+            None => delete.push("boot"),
+        }
+        settings.extend(memory.bootdisk.clone().map(|disk| ("bootdisk", disk)));
+    }
+    match described(config, None) {
+        text if text.trim().is_empty() => delete.push("description"),
+        text => settings.push(("description", text)),
+    }
+    if !delete.is_empty() {
+        settings.push(("delete", delete.join(",")));
+    }
+    settings.extend(config.get("digest").map(|digest| ("digest", digest.to_owned())));
+    Some(settings)
+}
+
+/// The description with this memory in place of one that is there.
+fn described(config: &VmConfig, memory: Option<&Memory>) -> String {
+    let old = config.get("description").unwrap_or_default();
+    let mut text: String = old.split_inclusive('\n').filter(|line| !line.starts_with(BEGIN)).collect();
+    if let Some(memory) = memory {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&memory.line());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::tests::config;
+    use super::*;
+
+    const PXE: BootOverride = BootOverride { device: BootDevice::Pxe, persistent: false, mode: None };
+    const DISK: BootOverride = BootOverride { device: BootDevice::Disk, ..PXE };
+    const CDROM: BootOverride = BootOverride { device: BootDevice::Cdrom, ..PXE };
+    const DEVICES: [(&str, &str); 4] = [
+        ("scsi0", "local-lvm:vm-1-disk-0"),
+        ("ide2", "none,media=cdrom"),
+        ("net0", "virtio=BC:24:11:00:00:01"),
+        ("net1", "virtio=BC:24:11:00:00:02"),
+    ];
+
+    fn with(more: &[(&str, &str)]) -> VmConfig {
+        config(&[&DEVICES[..], more].concat())
+    }
+
+    /// The configuration after these settings were written.
+    fn after(before: &VmConfig, settings: &Settings) -> VmConfig {
+        let mut lines = serde_json::Map::new();
+        for key in ["boot", "bootdisk", "description", "bios", "scsi0", "scsi1", "ide2", "ide3", "net0", "net1"] {
+            lines.extend(before.get(key).map(|value| (key.to_owned(), value.into())));
+        }
+        for (key, value) in settings {
+            match *key {
+                "delete" => value.split(',').for_each(|key| drop(lines.remove(key))),
+                "digest" => {}
+                // Proxmox keeps it as lines.
+                "description" => {
+                    lines.insert("description".to_owned(), format!("{}\n", value.trim_end()).into());
+                }
+                key => {
+                    lines.insert(key.to_owned(), value.clone().into());
+                }
+            }
+        }
+        if settings.iter().any(|(key, value)| *key == "boot" && value.starts_with("order=")) {
+            lines.remove("bootdisk");
+        }
+        VmConfig::read(&lines.into()).unwrap()
+    }
+
+    #[test]
+    fn what_is_set_is_taken_back() {
+        let table = [
+            // Before; the wish; the order then.
+            (vec![("boot", "order=scsi0;ide2;net0")], PXE, "order=net0;scsi0;ide2"),
+            (vec![("boot", "order=scsi0;ide2;net0")], CDROM, "order=ide2;scsi0;net0"),
+            (vec![("boot", "order=net0;scsi0")], PXE, "order=net0;scsi0"),
+            (vec![("boot", "order=net0;scsi0")], DISK, "order=scsi0;net0"),
+            // No card is in the order: all of them, by number.
+            (vec![("boot", "order=scsi0"), ("description", "Rack 3\n")], PXE, "order=net0;net1;scsi0"),
+            (vec![], PXE, "order=net0;net1;scsi0;ide2"),
+            (vec![("boot", "dc"), ("bootdisk", "scsi0"), ("description", "a\nb\n")], PXE, "order=net0;net1;ide2;scsi0"),
+            (vec![("boot", "legacy=ncd")], DISK, "order=scsi0;net0;net1;ide2"),
+            // It names what is not there any more.
+            (vec![("boot", "order=scsi7;scsi0;net0")], PXE, "order=net0;scsi0"),
+        ];
+        for (before, wish, order) in table {
+            let first = with(&before);
+            assert_eq!(in_force(&first), None, "{before:?}");
+            assert_eq!(plan(&first, None).unwrap(), None, "nothing to take back: {before:?}");
+            let settings = plan(&first, Some(wish)).unwrap().unwrap();
+            assert_eq!(settings[0], ("boot", order.to_owned()), "{before:?}");
+            let then = after(&first, &settings);
+            let set = BootOverride { persistent: true, mode: Some(BootMode::Legacy), ..wish };
+            assert_eq!(in_force(&then), Some(set), "{before:?}");
+            assert_eq!(plan(&then, Some(wish)).unwrap(), None, "it is there already: {before:?}");
+            // Another wish on top forgets nothing.
+            let other = after(&then, &plan(&then, Some(CDROM)).unwrap().unwrap_or_default());
+            for then in [then, other] {
+                let back = after(&then, &plan(&then, None).unwrap().unwrap());
+                let (mut wanted, mut is) = (first.clone(), back.clone());
+                if before.iter().any(|(_, value)| value.contains("scsi7")) {
+                    (wanted, is) = (with(&[("boot", "order=scsi0;net0")]), back);
+                }
+                assert_eq!(is, wanted, "{before:?}");
+                assert_eq!(plan(&is, None).unwrap(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn what_others_decided_is_left_alone() {
+        let first = with(&[("boot", "order=scsi0;net0"), ("description", "mine\n")]);
+        let set = after(&first, &plan(&first, Some(PXE)).unwrap().unwrap());
+        // Proxmox removed a device and added one: still ours; the new one is kept.
+        let grown =
+            after(&set, &vec![("boot", "order=net0;scsi0;ide3".to_owned()), ("ide3", "x,media=cdrom".to_owned())]);
+        assert_eq!(in_force(&grown).unwrap().device, BootDevice::Pxe);
+        let back = after(&grown, &plan(&grown, None).unwrap().unwrap());
+        assert_eq!(back.get("boot"), Some("order=scsi0;net0;ide3"));
+        // Somebody turned it round: their order stays, our line goes.
+        let theirs = after(&set, &vec![("boot", "order=scsi0;net0".to_owned())]);
+        assert_eq!(in_force(&theirs), None);
+        let settings = plan(&theirs, None).unwrap().unwrap();
+        assert_eq!(settings, [("description", "mine\n".to_owned())]);
+        // And an override from then on comes back to theirs.
+        let again = after(&theirs, &plan(&theirs, Some(PXE)).unwrap().unwrap());
+        assert_eq!(after(&again, &plan(&again, None).unwrap().unwrap()).get("boot"), Some("order=scsi0;net0"));
+    }
+
+    #[test]
+    fn a_line_that_was_tampered_with_writes_nothing_back() {
+        for line in [
+            "<!-- dragonfly-boot set=net0;scsi0 boot=order=scsi0&delete=scsi0 -->",
+            "<!-- dragonfly-boot -->",
+            "<!-- dragonfly-boot set= boot=cdn -->",
+            "<!-- dragonfly-boot set=net0;scsi0 boot=cdn",
+        ] {
+            let config = with(&[("boot", "order=net0;scsi0"), ("description", line)]);
+            let settings = plan(&config, None).unwrap().unwrap_or_default();
+            assert!(settings.iter().all(|(_, value)| !value.contains('&')), "{line}: {settings:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        let bios = BootOverride { device: BootDevice::Bios, ..PXE };
+        let uefi = BootOverride { mode: Some(BootMode::Uefi), ..PXE };
+        let legacy = BootOverride { mode: Some(BootMode::Legacy), ..PXE };
+        let long = "x".repeat(8150);
+        for (lines, wish, why) in [
+            (vec![("scsi0", "a:b")], PXE, "refused to boot from pxe: the VM has no network card"),
+            (vec![("net0", "virtio=BC:24:11:00:00:01")], DISK, "refused to boot from disk: the VM has no disk"),
+            (vec![("ide2", "a:vm-1-cloudinit,media=cdrom")], CDROM, "the VM has no CD drive"),
+            (DEVICES.to_vec(), bios, "cannot be asked for the firmware's setup pages"),
+            (DEVICES.to_vec(), uefi, "firmware is SeaBIOS, which boots legacy; set its `bios` to ovmf"),
+            ([&DEVICES[..], &[("bios", "ovmf")]].concat(), legacy, "set its `bios` to seabios"),
+            ([&DEVICES[..], &[("description", &long)]].concat(), PXE, "has no room"),
+        ] {
+            let error = plan(&config(&lines), Some(wish)).unwrap_err().to_string();
+            assert!(error.contains(why), "{lines:?}: {error}");
+        }
+        let settings = plan(&with(&[("bios", "ovmf"), ("digest", "0a1b")]), Some(uefi)).unwrap().unwrap();
+        assert_eq!(settings.last(), Some(&("digest", "0a1b".to_owned())), "others are not written over");
+    }
+}
