@@ -1,6 +1,7 @@
 //! The VMs of a cluster, as they are now.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -250,22 +251,39 @@ impl Cluster {
         let rights = rights.map_err(|failed| failed.because(what))?;
         let listing = list(&self.client).await.map_err(|failed| failed.because("list the VMs"))?;
         let gaps = gaps(&status, sees_all(&rights), &listing);
-        let cluster = &*status.cluster;
-        // The futures own what they read of, or they would not be `Send` for every lifetime.
-        let reads: Vec<_> = listing.vms.into_iter().map(|listed| self.look(listed, cluster)).collect();
+        let offline = status.nodes.iter().filter(|node| !node.online).map(|node| (node.name.clone(), "it is offline"));
+        let silent = Mutex::new(offline.map(|(node, why)| (node, why.to_owned())).collect());
+        let reads: Vec<_> = listing.vms.into_iter().map(|listed| self.look(listed, &status.cluster, &silent)).collect();
         let mut machines: Vec<Found> = stream::iter(reads).buffer_unordered(PARALLEL).collect().await;
         machines.sort_unstable_by_key(|found| found.vmid);
         Ok(Snapshot { cluster: status.cluster, nodes: status.nodes, machines, gaps })
     }
 
-    async fn look(&self, listed: Listed, cluster: &str) -> Found {
+    /// Reads the configuration of one VM. A node that did not answer once is not asked for the rest of its VMs: each
+    /// would wait for it as long.
+    async fn look(&self, listed: Listed, cluster: &str, silent: &Silent) -> Found {
+        let why = lock(silent).get(&listed.node).cloned();
+        if let Some(why) = why {
+            let source = format!("node {}: {why}", listed.node).into();
+            return found(listed, cluster, Err(PowerError::Unreachable { source }));
+        }
         let vmid = listed.vmid.to_string();
         let data = self.client.get(&["nodes", &listed.node, "qemu", &vmid, "config"], &[]).await;
         let config = data
             .map_err(|failed| failed.because("show its configuration"))
             .and_then(|data| VmConfig::read(&data).ok_or_else(|| malformed("a configuration that is no object")));
+        if let Err(error @ (PowerError::Unreachable { .. } | PowerError::TimedOut { .. })) = &config {
+            lock(silent).insert(listed.node.clone(), told(error));
+        }
         found(listed, cluster, config)
     }
+}
+
+/// Nodes that are not asked, and why.
+type Silent = Mutex<BTreeMap<String, String>>;
+
+fn lock(silent: &Silent) -> MutexGuard<'_, BTreeMap<String, String>> {
+    silent.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn found(listed: Listed, cluster: &str, config: Result<VmConfig>) -> Found {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use reqwest::Method;
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
 
 use super::answer::Failed;
 use super::client::Client;
@@ -22,6 +23,10 @@ use crate::power::{
 const TO_ITS_END: Patience = Patience { longest: Duration::from_secs(120), must_end: true };
 /// A shutdown is watched for an error: its task runs until the operating system has gone.
 const GLANCE: Patience = Patience { longest: Duration::from_millis(1500), must_end: false };
+/// How long the cluster's manager may take to stop a VM that it keeps running: it looks every ten seconds.
+const STOPPING: Duration = Duration::from_secs(60);
+/// How often that is looked for.
+const LOOK: Duration = Duration::from_millis(500);
 /// How often settings are written again that others wrote at the same time.
 const WRITES: u32 = 4;
 
@@ -230,6 +235,18 @@ impl PowerCycle for Vm {
     async fn cycle(&self) -> Result<()> {
         let what = "cycle the power";
         self.bring(what, PowerState::Off).await?;
+        // Of a VM that the cluster keeps running, "stopped" is a wish until the cluster has done it; what is still on
+        // would not be switched on.
+        let last = Instant::now() + STOPPING;
+        loop {
+            match self.power(what).await? {
+                PowerState::Off => break,
+                found if Instant::now() >= last => {
+                    return Err(PowerError::NotDone { wanted: PowerState::Off, found, after: STOPPING });
+                }
+                PowerState::On => sleep(LOOK).await,
+            }
+        }
         self.bring(what, PowerState::On).await
     }
 }

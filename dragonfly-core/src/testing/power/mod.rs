@@ -11,6 +11,12 @@ pub mod ipmi {
     pub use crate::power::ipmi::peer::{Chassis, Command, Peer, Personality, Seen, example_sensors};
 }
 
+#[cfg(feature = "proxmox")]
+pub mod proxmox {
+    //! A simulated Proxmox VE cluster.
+    pub use crate::power::proxmox::peer::{Account, Machine, Peer, Seen, World};
+}
+
 use std::time::Duration;
 
 pub use fake::{FakeDriver, FakeMachine, Habit};
