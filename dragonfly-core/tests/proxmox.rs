@@ -474,7 +474,7 @@ async fn whom_to_trust_is_in_the_address() {
     let none = Proxmox::default();
     vm(&none, "127.0.0.1", &format!("?tls=sha256:{fingerprint}")).on().await.unwrap();
     vm(&none, "127.0.0.1", "?tls=insecure").off().await.unwrap();
-    let roots = Proxmox::default().with_authorities(&pem).unwrap();
+    let roots = Proxmox::default().with_roots(&pem).unwrap();
     vm(&roots, "localhost", "").on().await.unwrap();
     let asked = peer.seen().requests.len();
     for (driver, host, tls) in [
@@ -487,7 +487,7 @@ async fn whom_to_trust_is_in_the_address() {
         assert!(error.to_string().contains(&fingerprint), "{error}");
     }
     assert_eq!(peer.seen().requests.len(), asked, "nobody untrusted was told the secret");
-    assert!(Proxmox::default().with_authorities("").is_err());
+    assert!(Proxmox::default().with_roots("").is_err());
 }
 
 /// The Python of an environment with `proxmoxer`, made below `target` when it is not there. Where tests must run

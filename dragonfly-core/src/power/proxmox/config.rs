@@ -40,6 +40,11 @@ impl VmConfig {
         self.0.get(key).map(String::as_str)
     }
 
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
+
     /// The MACs of `net0`, `net1` and so on, in this order, and what is wrong with those that have none.
     pub(super) fn macs(&self) -> (Vec<Mac>, Option<String>) {
         let (mut macs, mut wrong) = (Vec::new(), None);

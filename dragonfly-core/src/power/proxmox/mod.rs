@@ -103,7 +103,7 @@ pub struct Proxmox {
 
 impl Proxmox {
     /// Trusting also what the certificate authorities in a PEM file's text vouch for, as `/etc/pve/pve-root-ca.pem`.
-    pub fn with_authorities(self, pem: &str) -> Result<Self> {
+    pub fn with_roots(self, pem: &str) -> Result<Self> {
         Ok(Self { roots: self.roots.with_pem(pem)? })
     }
 

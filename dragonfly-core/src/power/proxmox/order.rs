@@ -56,10 +56,32 @@ impl Memory {
     }
 }
 
-/// `scsi0;net0`, with every separator that Proxmox takes.
+/// `scsi0;net0`, with every separator that Proxmox takes, each device once.
 fn list(text: &str) -> Vec<String> {
-    let parts = text.split([';', ',', ' ']).map(str::trim).filter(|part| !part.is_empty());
-    parts.map(ToOwned::to_owned).collect()
+    let mut list: Vec<String> = Vec::new();
+    for part in text.split([';', ',', ' ']).map(str::trim).filter(|part| !part.is_empty()) {
+        if !list.iter().any(|there| there == part) {
+            list.push(part.to_owned());
+        }
+    }
+    list
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric())
+}
+
+/// A `boot` setting in the one way in which it is remembered: `order=scsi0;net0` or `cdn`.
+fn plain(boot: &str) -> Option<String> {
+    if let Some((_, order)) = boot.split_once("order=") {
+        let order = list(order.split(',').next().unwrap_or_default());
+        return Some(format!("order={}", order.into_iter().filter(|name| is_name(name)).collect::<Vec<_>>().join(";")));
+    }
+    let (prefix, given) = boot.strip_prefix("legacy=").map_or(("", boot), |given| ("legacy=", given));
+    // In their order, each once.
+    let mut letters: Vec<char> = "acdn".chars().filter(|letter| given.contains(*letter)).collect();
+    letters.sort_by_key(|letter| given.find(*letter));
+    (!letters.is_empty()).then(|| format!("{prefix}{}", letters.iter().collect::<String>()))
 }
 
 /// The devices in the order in which they are booted, by a `boot` and a `bootdisk` setting.
@@ -69,10 +91,9 @@ fn order(config: &VmConfig, boot: Option<&str>, bootdisk: Option<&str>) -> Vec<S
         // Commas separate properties here.
         return list(order.split(',').next().unwrap_or_default());
     }
-    let letters = boot.strip_prefix("legacy=").unwrap_or(boot);
-    let letters = if letters.is_empty() { "cdn" } else { letters };
+    let letters = plain(boot).unwrap_or_else(|| "cdn".to_owned());
     let mut all = Vec::new();
-    for letter in letters.chars() {
+    for letter in letters.trim_start_matches("legacy=").chars() {
         match letter {
             'c' => {
                 let disks = config.devices(Kind::Disk);
@@ -137,7 +158,9 @@ fn set(config: &VmConfig, wish: BootOverride) -> Result<Option<Settings>> {
     let memory = Memory::read(config).filter(|memory| memory.holds(&now));
     let (boot, bootdisk) = match &memory {
         Some(memory) => (memory.boot.clone(), memory.bootdisk.clone()),
-        None => (config.get("boot").map(ToOwned::to_owned), config.get("bootdisk").map(ToOwned::to_owned)),
+        None => {
+            (config.get("boot").and_then(plain), config.get("bootdisk").filter(|disk| is_name(disk)).map(Into::into))
+        }
     };
     let before: Vec<String> = order(config, boot.as_deref(), bootdisk.as_deref());
     let (mut first, rest): (Vec<_>, Vec<_>) =
@@ -207,6 +230,8 @@ fn described(config: &VmConfig, memory: Option<&Memory>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::config::tests::config;
     use super::*;
 
@@ -227,9 +252,7 @@ mod tests {
     /// The configuration after these settings were written.
     fn after(before: &VmConfig, settings: &Settings) -> VmConfig {
         let mut lines = serde_json::Map::new();
-        for key in ["boot", "bootdisk", "description", "bios", "scsi0", "scsi1", "ide2", "ide3", "net0", "net1"] {
-            lines.extend(before.get(key).map(|value| (key.to_owned(), value.into())));
-        }
+        lines.extend(before.all().map(|(key, value)| (key.to_owned(), value.into())));
         for (key, value) in settings {
             match *key {
                 "delete" => value.split(',').for_each(|key| drop(lines.remove(key))),
@@ -307,6 +330,89 @@ mod tests {
         // And an override from then on comes back to theirs.
         let again = after(&theirs, &plan(&theirs, Some(PXE)).unwrap().unwrap());
         assert_eq!(after(&again, &plan(&again, None).unwrap().unwrap()).get("boot"), Some("order=scsi0;net0"));
+    }
+
+    /// Devices and settings of every kind, sense or not.
+    fn any_config() -> impl Strategy<Value = VmConfig> {
+        let device = prop::sample::subsequence(
+            vec!["scsi0", "scsi1", "virtio0", "ide2", "sata0", "net0", "net1", "net12", "hostpci0", "efidisk0"],
+            0..=10,
+        );
+        let word = prop::sample::select(vec![
+            "order=",
+            "legacy=",
+            "scsi0",
+            "net0",
+            "net1",
+            "ide2",
+            ";",
+            ",",
+            " ",
+            "c",
+            "d",
+            "n",
+            "x",
+            "\n",
+            "-->",
+            "<!-- dragonfly-boot set=net0;scsi0 -->\n",
+            "<!-- dragonfly-boot ",
+            "boot=order=scsi0;net0",
+            "bootdisk=scsi0",
+            "set=",
+            "\u{fffd}",
+            "Rack 3",
+        ]);
+        let text = prop::option::of(prop::collection::vec(word, 0..9).prop_map(|words| words.concat()));
+        (device, text.clone(), text.clone(), text, any::<[bool; 10]>()).prop_map(|(devices, boot, disk, words, cds)| {
+            let mut lines = serde_json::Map::new();
+            for (device, is_cd) in devices.into_iter().zip(cds) {
+                let value = if is_cd { "none,media=cdrom" } else { "local:vm-1-disk-0" };
+                lines.insert(device.to_owned(), value.into());
+            }
+            for (key, value) in [("boot", boot), ("bootdisk", disk), ("description", words)] {
+                lines.extend(value.map(|value| (key.to_owned(), value.into())));
+            }
+            VmConfig::read(&lines.into()).unwrap()
+        })
+    }
+
+    fn without_ours(config: &VmConfig) -> String {
+        let text = config.get("description").unwrap_or_default();
+        let lines: Vec<&str> = text.split('\n').filter(|line| !line.starts_with(BEGIN)).collect();
+        lines.join("\n").trim_end().to_owned()
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_there_only_what_is_ours_is_written(config in any_config(), kind in 0..3usize) {
+            let wish = [PXE, DISK, CDROM][kind];
+            for wish in [Some(wish), None] {
+                let Ok(Some(settings)) = plan(&config, wish) else { continue };
+                for (key, value) in &settings {
+                    prop_assert!(["boot", "bootdisk", "description", "delete", "digest"].contains(key), "{key}={value}");
+                    if *key == "delete" {
+                        prop_assert!(value.split(',').all(|key| ["boot", "description"].contains(&key)), "{value}");
+                    }
+                }
+                let then = after(&config, &settings);
+                prop_assert_eq!(without_ours(&then), without_ours(&config));
+                let Some(wish) = wish else {
+                    prop_assert_eq!(in_force(&then), None);
+                    continue;
+                };
+                prop_assert_eq!(in_force(&then).map(|set| set.device), Some(wish.device));
+                prop_assert!(order_now(&then).iter().all(|device| config.get(device).is_some()), "{:?}", settings);
+                prop_assert_eq!(plan(&then, Some(wish)).unwrap(), None);
+                // One of nobody's lines before, and all is as it was; but for devices that never were.
+                if Memory::read(&config).is_none() {
+                    let back = after(&then, &plan(&then, None).unwrap().unwrap());
+                    let there = |order: Vec<String>| -> Vec<String> {
+                        order.into_iter().filter(|device| config.get(device).is_some()).collect()
+                    };
+                    prop_assert_eq!(there(order_now(&back)), there(order_now(&config)));
+                }
+            }
+        }
     }
 
     #[test]

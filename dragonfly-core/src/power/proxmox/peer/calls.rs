@@ -1,6 +1,6 @@
 //! What each path answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -68,7 +68,7 @@ impl World {
         let has = |right: &&str| account.may(&path, right);
         let is_any = method.check[3] == "any";
         let missing = match is_any {
-            true if rights.iter().any(|right| has(right)) => None,
+            true if rights.iter().any(&has) => None,
             true => Some(rights.join("|")),
             false => rights.iter().find(|right| !has(right)).map(ToString::to_string),
         };
@@ -215,7 +215,7 @@ fn node(name: &str, online: bool) -> Value {
 
 fn permissions(account: &Account, given: &Parameters) -> Value {
     let at = given.get("path").map_or("/", String::as_str);
-    let rights: std::collections::BTreeSet<&String> = account.rights.iter().map(|(_, right)| right).collect();
+    let rights: BTreeSet<&String> = account.rights.iter().map(|(_, right)| right).collect();
     let granted = rights.into_iter().filter(|right| account.may(at, right));
     let granted: Map<String, Value> = granted.map(|right| (right.clone(), 1.into())).collect();
     json!({ at: granted })
@@ -245,7 +245,7 @@ fn config(vm: &Machine, is_current: bool) -> Value {
 }
 
 fn pending(vm: &Machine) -> Value {
-    let keys: std::collections::BTreeSet<&String> = vm.config.keys().chain(vm.pending.keys()).collect();
+    let keys: BTreeSet<&String> = vm.config.keys().chain(vm.pending.keys()).collect();
     let entry = |key: &String| {
         let mut entry = json!({ "key": key });
         if let Some(value) = vm.config.get(key) {

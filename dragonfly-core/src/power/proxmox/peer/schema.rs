@@ -50,9 +50,9 @@ struct Shape {
     #[serde(default)]
     requires: Option<String>,
     #[serde(default)]
-    properties: BTreeMap<String, Shape>,
+    properties: BTreeMap<String, Self>,
     #[serde(default)]
-    items: Option<Box<Shape>>,
+    items: Option<Box<Self>>,
 }
 
 /// Text by name.
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     fn method(verb: &str, path: &str) -> (Schema, Vec<String>) {
-        let path = path.split('/').skip(1).map(ToOwned::to_owned).collect();
+        let path: Vec<String> = path.split('/').skip(1).map(ToOwned::to_owned).collect();
         let schema = Schema::published().unwrap();
         assert!(schema.find(verb, &path).is_some(), "{verb} {path:?}");
         (schema, path)
