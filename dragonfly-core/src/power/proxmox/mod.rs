@@ -15,6 +15,7 @@ mod changes;
 mod client;
 mod config;
 mod discovery;
+mod listing;
 mod order;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod peer;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::answer::Failed;
 use super::client::Client;
 use super::config::VmConfig;
-use super::discovery::{self, Listed};
+use super::listing::{self, Listed};
 use super::order;
 use super::task::{Patience, Upid};
 use crate::power::{
@@ -65,7 +65,7 @@ impl Vm {
     }
 
     async fn listed(&self, what: &str) -> Result<Listed> {
-        let all = discovery::list(&self.client).await.map_err(|failed| failed.because(what))?;
+        let all = listing::list(&self.client).await.map_err(|failed| failed.because(what))?;
         let vmid = self.vmid;
         all.vms.into_iter().find(|listed| listed.vmid == vmid).ok_or_else(|| PowerError::Refused {
             what: what.to_owned(),
