@@ -9,6 +9,10 @@
 mod dispatch;
 mod drivers;
 mod error;
+#[cfg(any(feature = "proxmox", feature = "redfish"))]
+// Each driver uses its part of it.
+#[cfg_attr(not(all(feature = "proxmox", feature = "redfish")), allow(dead_code))]
+pub(crate) mod https;
 #[cfg(feature = "ipmi")]
 pub mod ipmi;
 mod operation;
