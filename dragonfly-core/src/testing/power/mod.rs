@@ -11,6 +11,12 @@ pub mod ipmi {
     pub use crate::power::ipmi::peer::{Chassis, Command, Peer, Personality, Seen, example_sensors};
 }
 
+#[cfg(feature = "redfish")]
+pub mod redfish {
+    //! A simulated Redfish service.
+    pub use crate::power::redfish::peer::{BootSet, Command, Machine, Peer, Personality, Seen, Tags};
+}
+
 use std::time::Duration;
 
 pub use fake::{FakeDriver, FakeMachine, Habit};
