@@ -82,10 +82,16 @@ pub(super) async fn discover(service: &Service, address: &Url, named: Option<&st
         let either = [Some(&system), manager.as_ref()];
         either.into_iter().flatten().filter_map(|of| of.link(&[property])).map(str::to_owned).collect()
     };
+    let boot = boot_path(&system, &path, quirks);
+    let future = match is_same(&boot, &path) {
+        true => None,
+        false => service.find(&boot, "tell the boot device").await?,
+    };
+    let of_boot = future.as_ref().unwrap_or(&system);
     Ok(Found {
-        boot: boot_path(&system, &path, quirks),
-        has_boot: system.has(&["Boot"]),
-        has_http_boot: plan::has_http_boot(&system),
+        has_boot: of_boot.has(&["Boot"]),
+        has_http_boot: plan::has_http_boot(of_boot),
+        boot,
         has_state: system.text(&["PowerState"]).is_some(),
         reset,
         lamp,

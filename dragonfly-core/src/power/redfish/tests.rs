@@ -335,7 +335,7 @@ async fn tls_by_a_pin() {
     assert!(matches!(wrong, PowerError::NotTrusted { .. }), "{wrong}");
     let control = open(&format!("?tls=sha256:{pin}")).await.unwrap();
     check(&control, SETTLE).await.unwrap();
-    assert_eq!(open("?tls=insecure").await.unwrap().state().await.unwrap(), PowerState::Off);
+    assert_eq!(open("?tls=insecure").await.unwrap().state().await.unwrap(), PowerState::On);
 }
 
 #[test]

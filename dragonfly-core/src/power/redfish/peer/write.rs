@@ -66,7 +66,7 @@ impl State {
         }
         let is_future = path.ends_with("/SD");
         // It says yes, and does nothing.
-        if self.is.lies || is_future != self.is.has_future_state {
+        if self.is.lies || (ask.body["Boot"].is_object() && is_future != self.is.has_future_state) {
             return Reply::status(200);
         }
         let Self { is, machines, .. } = self;
