@@ -53,7 +53,7 @@ fn honest() -> Vec<(&'static str, Personality)> {
         ("no tags", Personality { tags: Tags::None, ..plain() }),
         ("somebody else is faster", Personality { races: 1, ..plain() }),
         ("no sessions", Personality { has_sessions: false, ..plain() }),
-        ("tasks", Personality { has_tasks: true, ..plain() }),
+        ("tasks", Personality { has_tasks: true, has_own_name: true, ..plain() }),
         ("no boot mode", Personality { has_boot_mode: false, ..plain() }),
         ("once is for ever", Personality { forgets_once: true, ..plain() }),
         (

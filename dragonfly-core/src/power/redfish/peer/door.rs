@@ -60,7 +60,7 @@ impl State {
                 self.tasks.push(Task { looks: 0 });
                 let monitor = format!("/redfish/v1/TaskService/TaskMonitors/{}", self.tasks.len());
                 let effect = effect.filter(|_| self.is.task_fails.is_none());
-                (Reply::status(202).with("Location", monitor), effect)
+                (Reply::status(202).with("Location", self.location(&monitor)), effect)
             }
         }
     }
@@ -86,11 +86,14 @@ impl State {
         let path = format!("/redfish/v1/SessionService/Sessions/{}", self.next);
         self.tokens.insert(token.clone(), self.next);
         let body = json!({ "@odata.id": path, "Id": self.next.to_string(), "Name": "Session" });
-        // Its own name, which nobody else knows it by.
-        let location = format!("https://bmc.invalid{path}");
+        let location = self.location(&path);
         Reply { status: 201, body: Some(body), ..Reply::default() }
             .with("X-Auth-Token", token)
             .with("Location", location)
+    }
+
+    fn location(&self, path: &str) -> String {
+        if self.is.has_own_name { format!("https://bmc.invalid{path}") } else { path.to_owned() }
     }
 
     fn let_in(&mut self, ask: &Ask) -> Result<(), Reply> {

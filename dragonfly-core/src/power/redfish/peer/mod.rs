@@ -51,6 +51,8 @@ pub struct Personality {
     pub wants_new_password: bool,
     /// Whether sessions can be opened; without, every request has the password.
     pub has_sessions: bool,
+    /// It says where things are by a name of its own, which nobody else knows.
+    pub has_own_name: bool,
     /// How many sessions it has room for.
     pub sessions: usize,
     /// How many systems it controls.
@@ -113,6 +115,7 @@ impl Default for Personality {
             reads_only: false,
             wants_new_password: false,
             has_sessions: true,
+            has_own_name: false,
             sessions: 4,
             systems: 1,
             vendor: "Acme".to_owned(),
