@@ -85,7 +85,8 @@ impl Drop for Emulator {
 const FIRST: &str = "/redfish/v1/Systems/5bfe2b6a-0000-4000-8000-000000000001";
 
 impl Emulator {
-    fn start(python: &Path) -> Self {
+    /// `features` is `full`, `vmedia` or `minimum`.
+    fn start(python: &Path, features: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -107,7 +108,7 @@ impl Emulator {
             "SUSHY_EMULATOR_LISTEN_IP = '127.0.0.1'\nSUSHY_EMULATOR_LISTEN_PORT = {port}\n\
              SUSHY_EMULATOR_SSL_CERT = '{0}/cert.pem'\nSUSHY_EMULATOR_SSL_KEY = '{0}/key.pem'\n\
              SUSHY_EMULATOR_AUTH_FILE = '{0}/passwords'\nSUSHY_EMULATOR_STATE_DIR = '{0}/state'\n\
-             SUSHY_EMULATOR_FEATURE_SET = 'full'\nSUSHY_EMULATOR_FAKE_SYSTEMS = [{1}, {2}]\n",
+             SUSHY_EMULATOR_FEATURE_SET = '{features}'\nSUSHY_EMULATOR_FAKE_SYSTEMS = [{1}, {2}]\n",
             directory.path().display(),
             system(1),
             system(2)
@@ -131,6 +132,17 @@ impl Emulator {
 
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until it listens.
+    async fn ready(&self) -> Controller {
+        for _ in 0..200 {
+            match self.open(FIRST, &self.pin, "secret").await {
+                Err(PowerError::Unreachable { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
+                control => return control.unwrap_or_else(|error| panic!("{error:?}: {}", self.log())),
+            }
+        }
+        panic!("it does not listen: {}", self.log());
     }
 
     async fn open(&self, path: &str, pin: &str, password: &str) -> Result<Controller> {
@@ -157,17 +169,8 @@ async fn image() -> (String, tokio::task::JoinHandle<()>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn our_driver_controls_another_emulator() {
     let Some(python) = python() else { return };
-    let emulator = Emulator::start(python);
-    // It may not listen yet.
-    let mut control = emulator.open(FIRST, &emulator.pin, "secret").await;
-    for _ in 0..100 {
-        match &control {
-            Err(PowerError::Unreachable { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
-            _ => break,
-        }
-        control = emulator.open(FIRST, &emulator.pin, "secret").await;
-    }
-    let control = control.unwrap_or_else(|error| panic!("{error:?}: {}", emulator.log()));
+    let emulator = Emulator::start(python, "full");
+    let control = emulator.ready().await;
     let error = emulator.open("", &emulator.pin, "secret").await.unwrap_err().to_string();
     assert!(error.contains("has 2 systems; name one") && error.contains(FIRST), "{error}");
     let error = emulator.open(FIRST, &"0".repeat(64), "secret").await.unwrap_err();
@@ -213,6 +216,16 @@ async fn our_driver_controls_another_emulator() {
     let report = check(&control, Duration::from_secs(15)).await;
     let report = report.unwrap_or_else(|broken| panic!("{broken}: {}", emulator.log()));
     assert_eq!(report.absent, ["events"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emulator_that_says_little_is_controlled_as_well() {
+    let Some(python) = python() else { return };
+    let emulator = Emulator::start(python, "minimum");
+    let control = emulator.ready().await;
+    let report = check(&control, Duration::from_secs(15)).await;
+    let report = report.unwrap_or_else(|broken| panic!("{broken}: {}", emulator.log()));
+    assert_eq!(report.absent, ["identify", "sensors", "events", "media", "firmware"]);
 }
 
 const CLIENT: &str = "

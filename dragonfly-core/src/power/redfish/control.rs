@@ -264,9 +264,9 @@ impl Identify for Controller {
         let refused = |reason: &str| PowerError::Refused { what: what.to_owned(), reason: reason.to_owned() };
         let Some(Lamp { path, property }) = &self.found.lamp else { return Err(refused("it has none")) };
         let read = self.service.read(path, what).await?;
-        self.change(path, read, &plan::lamp(*property, lit.is_some()), what).await?;
+        self.change(path, read, &plan::lamp(*property, lit.is_some(), self.found.quirks), what).await?;
         let after: Resource = self.service.read(path, what).await?.resource;
-        match plan::lamp_said(*property, &after) == Some(lit.is_some()) {
+        match plan::lamp_said(*property, &after, self.found.quirks) == Some(lit.is_some()) {
             true => Ok(()),
             false => Err(refused("it said yes, and the lamp is as it was")),
         }

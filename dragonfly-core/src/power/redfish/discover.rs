@@ -64,13 +64,13 @@ pub(super) async fn discover(service: &Service, address: &Url, named: Option<&st
         Some(system) => system.clone(),
         None => service.read(&path, "tell what system it is").await?.resource,
     };
-    let manager = match system.links(&["Links", "ManagedBy"]).first() {
+    let manager = match related(service, &system, "ManagedBy", "Managers").await?.first() {
         Some(path) => service.find(path, "tell what it is").await?,
         None => None,
     };
     let quirks = Quirks::of(root, &system, manager.as_ref());
     let reset = reset_action(service, &system).await?;
-    let chassis: Vec<String> = system.links(&["Links", "Chassis"]).into_iter().map(str::to_owned).collect();
+    let chassis = related(service, &system, "Chassis", "Chassis").await?;
     let lamp = match lamp(&system, &path) {
         Some(lamp) => Some(lamp),
         None => match chassis.first() {
@@ -102,6 +102,23 @@ pub(super) async fn discover(service: &Service, address: &Url, named: Option<&st
         quirks,
         system: path,
     })
+}
+
+/// Where a system's link leads; one that leaves it out has the only one that the service has.
+async fn related(service: &Service, system: &Resource, link: &str, of_root: &str) -> Result<Vec<String>> {
+    let named = system.links(&["Links", link]);
+    if !named.is_empty() {
+        return Ok(named.into_iter().map(str::to_owned).collect());
+    }
+    let Some(all) = service.root().link(&[of_root]) else { return Ok(vec![]) };
+    let all = match service.pages(all, "tell what belongs together").await {
+        Err(PowerError::Refused { .. } | PowerError::Forbidden { .. }) => return Ok(vec![]),
+        all => all?,
+    };
+    match &all[..] {
+        [only] => Ok(only.path().map(str::to_owned).into_iter().collect()),
+        _ => Ok(vec![]),
+    }
 }
 
 /// The system that is meant.

@@ -63,7 +63,8 @@ impl Controller {
         }
         let log = logs.iter().filter(|log| log.link(&["Entries"]).is_some()).min_by_key(|log| rank(log));
         let Some(entries) = log.and_then(|log| log.link(&["Entries"])) else { return Ok(vec![]) };
-        let entries = in_order(self.service.references(entries, WHAT).await?);
+        // Entries come whole, unasked (DSP0266, 7.3.3), and a log is long: it is not asked for more at once.
+        let entries = in_order(self.service.pages(entries, WHAT).await?);
         let newest = entries.into_iter().rev().take(most);
         let mut events = vec![];
         for entry in newest {

@@ -160,10 +160,13 @@ pub(super) fn http_boot_said(system: &Resource) -> Option<String> {
 }
 
 /// The changes that light a lamp or put it out; the second where the first is refused.
-pub(super) fn lamp(property: LampProperty, is_lit: bool) -> Vec<Value> {
+pub(super) fn lamp(property: LampProperty, is_lit: bool, quirks: Quirks) -> Vec<Value> {
     match (property, is_lit) {
         (LampProperty::LocationIndicatorActive, is_lit) => vec![json!({ "LocationIndicatorActive": is_lit })],
-        (LampProperty::IndicatorLed, false) => vec![json!({ "IndicatorLED": "Off" })],
+        (LampProperty::IndicatorLed, false) => {
+            let rest = if quirks.lamp_rests_lit() { "Lit" } else { "Off" };
+            vec![json!({ "IndicatorLED": rest })]
+        }
         (LampProperty::IndicatorLed, true) => {
             vec![json!({ "IndicatorLED": "Blinking" }), json!({ "IndicatorLED": "Lit" })]
         }
@@ -171,10 +174,12 @@ pub(super) fn lamp(property: LampProperty, is_lit: bool) -> Vec<Value> {
 }
 
 /// Whether it is lit.
-pub(super) fn lamp_said(property: LampProperty, of: &Resource) -> Option<bool> {
+pub(super) fn lamp_said(property: LampProperty, of: &Resource, quirks: Quirks) -> Option<bool> {
     match property {
         LampProperty::LocationIndicatorActive => of.flag(&["LocationIndicatorActive"]),
-        LampProperty::IndicatorLed => of.text(&["IndicatorLED"]).map(|led| matches!(led, "Lit" | "Blinking")),
+        LampProperty::IndicatorLed => {
+            of.text(&["IndicatorLED"]).map(|led| led == "Blinking" || (led == "Lit" && !quirks.lamp_rests_lit()))
+        }
     }
 }
 
@@ -240,6 +245,19 @@ mod tests {
         assert_eq!(boot_said(&change), None);
         let left = json!({ "Boot": { "BootSourceOverrideTarget": "None", "HttpBootUri": "http://10.0.0.1/" } });
         assert_eq!(http_boot_said(&Resource(left)), None);
+    }
+
+    #[test]
+    fn a_lamp_is_said_as_it_was_told() {
+        let dell = Quirks::of(&Resource(json!({ "Vendor": "Dell" })), &Resource::default(), None);
+        for quirks in [Quirks::default(), dell] {
+            for property in [LampProperty::IndicatorLed, LampProperty::LocationIndicatorActive] {
+                for is_lit in [false, true] {
+                    let first = Resource(lamp(property, is_lit, quirks).remove(0));
+                    assert_eq!(lamp_said(property, &first, quirks), Some(is_lit), "{property:?} {quirks:?}");
+                }
+            }
+        }
     }
 
     #[test]

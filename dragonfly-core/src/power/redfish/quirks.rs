@@ -102,6 +102,11 @@ impl Quirks {
         (self.maker == Maker::Dell).then_some("HttpDev1TlsMode")
     }
 
+    /// Dell's lamp is `Lit` when nobody looks for it, and cannot be `Off`: it blinks when it is to be found.
+    pub(super) fn lamp_rests_lit(&self) -> bool {
+        self.maker == Maker::Dell
+    }
+
     /// The `If-Match` of a change. Several give weak tags and then compare them as strong ones, which a weak tag
     /// never equals (RFC 9110, 8.8.3.2): they get it without its mark, and when they refuse that too, none.
     pub(super) fn if_match(&self, tag: Option<&str>, is_second: bool) -> Option<String> {
@@ -158,6 +163,7 @@ mod tests {
         assert_eq!([dell, asrock, other].map(|q| q.needs_future_state()), [false, true, false]);
         assert_eq!([dell, hpe, other].map(|q| q.cd_slot()), [Some("1"), Some("2"), None]);
         assert_eq!([as1015, dell].map(|q| q.needs_eject_before_insert()), [true, false]);
+        assert_eq!([dell, hpe].map(|q| q.lamp_rests_lit()), [true, false]);
         assert_eq!([dell, hpe].map(|q| q.http_boot_needs_tls_attribute().is_some()), [true, false]);
     }
 

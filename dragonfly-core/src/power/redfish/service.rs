@@ -140,10 +140,13 @@ impl Service {
 
     fn session(&self, answer: Answer, password: &SecretString) -> Result<Login> {
         // What it says may repeat what it was told.
+        let mask = |reason: String| match password.reveal() {
+            "" => reason,
+            password => reason.replace(password, "[secret]"),
+        };
         let answer = said::judge(answer, "open a session").map_err(|error| match error {
-            PowerError::Refused { what, reason } => {
-                PowerError::Refused { what, reason: reason.replace(password.reveal(), "[secret]") }
-            }
+            PowerError::Refused { what, reason } => PowerError::Refused { what, reason: mask(reason) },
+            PowerError::Busy { reason } => PowerError::Busy { reason: mask(reason) },
             error => error,
         })?;
         let Some(token) = answer.header(TOKEN.as_str()) else {
@@ -256,7 +259,8 @@ impl Service {
         self.pages(path, what).await
     }
 
-    async fn pages(&self, path: &str, what: &str) -> Result<Vec<Resource>> {
+    /// The members of a collection, as it lists them unasked.
+    pub(super) async fn pages(&self, path: &str, what: &str) -> Result<Vec<Resource>> {
         let mut members = vec![];
         let mut next = Some(path.to_owned());
         for _ in 0..MOST_PAGES {

@@ -60,6 +60,7 @@ fn honest() -> Vec<(&'static str, Personality)> {
             "action info",
             Personality { has_action_info: true, allowed: words(&["ForceOn", "ForceOff", "ForceRestart"]), ..plain() },
         ),
+        ("no links", Personality { has_links: false, ..plain() }),
         ("expands", Personality { expands: true, ..plain() }),
         ("pages of one", Personality { page: 1, ..plain() }),
         ("thermal and power", Personality { has_sensors: false, ..plain() }),

@@ -51,6 +51,8 @@ pub struct Personality {
     pub wants_new_password: bool,
     /// Whether sessions can be opened; without, every request has the password.
     pub has_sessions: bool,
+    /// Its systems say what belongs to them.
+    pub has_links: bool,
     /// It says where things are by a name of its own, which nobody else knows.
     pub has_own_name: bool,
     /// How many sessions it has room for.
@@ -115,6 +117,7 @@ impl Default for Personality {
             reads_only: false,
             wants_new_password: false,
             has_sessions: true,
+            has_links: true,
             has_own_name: false,
             sessions: 4,
             systems: 1,

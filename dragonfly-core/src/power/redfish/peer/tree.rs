@@ -167,6 +167,9 @@ impl State {
         for name in ["Bios", "Processors", "Memory", "Storage", "EthernetInterfaces", "LogServices"] {
             system[name] = of(name);
         }
+        if !self.is.has_links {
+            system["Links"] = json!({});
+        }
         if self.is.has_future_state {
             // What is to be stands in its own resource.
             system["Boot"] = json!({ "BootSourceOverrideEnabled": "Disabled", "BootSourceOverrideTarget": "None" });
