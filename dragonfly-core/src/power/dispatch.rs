@@ -121,14 +121,14 @@ impl Dispatcher {
         let Ok(_slot) = self.0.slots.acquire().await else {
             return Err(PowerError::Busy { reason: "the dispatcher is closed".to_owned() });
         };
-        let done = self.tries(target, operation).await;
+        let done = self.tries(target, &operation).await;
         lane.remember(target, &done);
         drop(turn);
         self.keep(&key, lane);
         done
     }
 
-    async fn tries(&self, target: &Target, operation: Operation) -> Result<Outcome> {
+    async fn tries(&self, target: &Target, operation: &Operation) -> Result<Outcome> {
         let limits = &self.0.limits;
         for time in 1.. {
             let done = self.one(target, operation).await;
@@ -142,11 +142,11 @@ impl Dispatcher {
         Err(PowerError::TimedOut { after: limits.longest() })
     }
 
-    async fn one(&self, target: &Target, operation: Operation) -> Result<Outcome> {
+    async fn one(&self, target: &Target, operation: &Operation) -> Result<Outcome> {
         let limits = &self.0.limits;
         let whole = async {
             let control = self.0.drivers.open(&target.address, target.credential.as_ref()).await?;
-            let done = operation::carry_out(&*control, operation, limits.settle).await;
+            let done = operation::carry_out(&*control, operation.clone(), limits.settle).await;
             // What was done was done, whatever becomes of the session.
             if let Err(error) = control.close().await {
                 tracing::debug!(address = %target.address, %error, "the session was not closed in order");
@@ -204,7 +204,7 @@ fn lane_key(address: &Url) -> String {
 }
 
 /// Whether an operation may be tried again after this.
-fn may_repeat(error: &PowerError, operation: Operation) -> bool {
+fn may_repeat(error: &PowerError, operation: &Operation) -> bool {
     match error {
         // It was not carried out.
         PowerError::Busy { .. } | PowerError::Unreachable { .. } => true,

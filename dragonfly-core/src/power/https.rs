@@ -135,7 +135,12 @@ impl Https {
     async fn follow(&self, request: &Request) -> Result<Answer> {
         let mut at = self.resolve(&request.path)?;
         for _ in 0..=REDIRECTS {
-            let answer = self.one(request, at.clone()).await?;
+            let answer = match self.one(request, at.clone()).await {
+                // It closed a connection that we had kept, at the moment when we used it again.
+                Err(Failed::Broken(_)) if request.method == Method::GET => self.one(request, at.clone()).await,
+                answer => answer,
+            };
+            let answer = answer.map_err(Failed::because)?;
             let is_elsewhere = answer.status.is_redirection() && answer.status != StatusCode::NOT_MODIFIED;
             // Only what may be asked twice is asked elsewhere.
             let (true, &Method::GET, Some(to)) = (is_elsewhere, &request.method, answer.header(LOCATION.as_str()))
@@ -161,11 +166,12 @@ impl Https {
         Ok(to)
     }
 
-    async fn one(&self, request: &Request, at: Url) -> Result<Answer> {
+    async fn one(&self, request: &Request, at: Url) -> Result<Answer, Failed> {
         let mut sent = self.client.request(request.method.clone(), at).header(ACCEPT, "application/json");
         for (name, value) in &request.headers {
             let mut value = reqwest::header::HeaderValue::from_str(value.reveal()).map_err(|_| {
-                PowerError::InvalidCredential { reason: format!("what goes into the header {name} is no text") }
+                let reason = format!("what goes into the header {name} is no text");
+                Failed::Power(PowerError::InvalidCredential { reason })
             })?;
             value.set_sensitive(true);
             sent = sent.header(name, value);
@@ -181,27 +187,44 @@ impl Https {
         while let Some(part) = answer.chunk().await.map_err(|error| self.because(error))? {
             if body.len() + part.len() > LONGEST_ANSWER {
                 let reason = format!("the answer to `{}` is longer than {} MiB", request.path, LONGEST_ANSWER >> 20);
-                return Err(PowerError::Malformed { reason });
+                return Err(Failed::Power(PowerError::Malformed { reason }));
             }
             body.extend_from_slice(&part);
         }
         Ok(Answer { status, reason, headers, body })
     }
 
-    fn because(&self, error: reqwest::Error) -> PowerError {
+    fn because(&self, error: reqwest::Error) -> Failed {
         // An address may tell more than it should.
         let error = error.without_url();
         if let Some(distrust) = trust::find(&error) {
-            return PowerError::NotTrusted { reason: distrust.to_string() };
+            return Failed::Power(PowerError::NotTrusted { reason: distrust.to_string() });
         }
         if error.is_timeout() {
-            return PowerError::TimedOut { after: self.request };
+            return Failed::Power(PowerError::TimedOut { after: self.request });
         }
         if error.is_connect() {
-            return PowerError::Unreachable { source: error.into() };
+            return Failed::Power(PowerError::Unreachable { source: error.into() });
         }
-        // It may have been carried out: this is not the error of one that was never reached.
-        PowerError::Malformed { reason: format!("it broke off: {}", words(&error)) }
+        Failed::Broken(words(&error))
+    }
+}
+
+/// A request went wrong.
+#[derive(Debug)]
+enum Failed {
+    /// In the middle, and nobody knows how far it had come.
+    Broken(String),
+    Power(PowerError),
+}
+
+impl Failed {
+    fn because(self) -> PowerError {
+        match self {
+            // It may have been carried out: this is not the error of one that was never reached.
+            Self::Broken(why) => PowerError::Malformed { reason: format!("it broke off: {why}") },
+            Self::Power(error) => error,
+        }
     }
 }
 

@@ -45,16 +45,17 @@ async fn server(name: &str, shown: Option<CertificateDer<'static>>, is_tls: bool
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let task = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        for number in 0u32.. {
+            let Ok((stream, _)) = listener.accept().await else { return };
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 match is_tls {
                     true => {
                         if let Ok(stream) = acceptor.accept(stream).await {
-                            serve(stream).await;
+                            serve(stream, number).await;
                         }
                     }
-                    false => serve(stream).await,
+                    false => serve(stream, number).await,
                 }
             });
         }
@@ -62,7 +63,8 @@ async fn server(name: &str, shown: Option<CertificateDer<'static>>, is_tls: bool
     Server { port, pem: own.pem(), fingerprint, task }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin) {
+/// `number` is the connection's.
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, number: u32) {
     let mut stream = BufReader::new(stream);
     let mut first = String::new();
     let mut line = String::new();
@@ -78,6 +80,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin) {
         "/circle" => ("302 Found\r\nLocation: /circle", ""),
         "/long" => ("200 OK", &*long),
         "/broken" => return,
+        "/flaky" if number.is_multiple_of(2) => return,
         "/silent" => std::future::pending().await,
         _ => ("200 OK", path),
     };
@@ -175,6 +178,16 @@ async fn what_is_asked_stays_with_whom_it_was_asked_of() {
     drop(server);
     tokio::task::yield_now().await;
     assert!(matches!(get(&gone, "/a").await.unwrap_err(), PowerError::Unreachable { .. }));
+}
+
+#[tokio::test]
+async fn what_breaks_off_is_asked_again_only_if_it_may_be() {
+    let server = server("x", None, false).await;
+    let client = client(&server, "127.0.0.1", Trust::Off, &Roots::default());
+    // The first connection breaks off, the second does not, the third does.
+    assert_eq!(get(&client, "/flaky").await.unwrap(), "/flaky");
+    let error = client.send(&Request::new(Method::POST, "/flaky")).await.unwrap_err();
+    assert!(matches!(&error, PowerError::Malformed { reason } if reason.contains("it broke off")), "{error}");
 }
 
 #[test]
