@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
@@ -113,28 +112,33 @@ impl Cluster {
         let offline = status.nodes.iter().filter(|node| !node.online).map(|node| (node.name.clone(), "it is offline"));
         let silent = Mutex::new(offline.map(|(node, why)| (node, why.to_owned())).collect());
         let reads: Vec<_> = listing.vms.into_iter().map(|listed| self.look(listed, &status.cluster, &silent)).collect();
-        let mut machines: Vec<Found> = stream::iter(reads).buffer_unordered(PARALLEL).collect().await;
+        let mut machines: Vec<Found> = stream::iter(reads).buffer_unordered(PARALLEL).try_collect().await?;
         machines.sort_unstable_by_key(|found| found.vmid);
         Ok(Snapshot { cluster: status.cluster, nodes: status.nodes, machines, gaps })
     }
 
     /// Reads the configuration of one VM. A node that did not answer once is not asked for the rest of its VMs: each
     /// would wait for it as long.
-    async fn look(&self, listed: Listed, cluster: &str, silent: &Silent) -> Found {
+    async fn look(&self, listed: Listed, cluster: &str, silent: &Silent) -> Result<Found> {
         let why = lock(silent).get(&listed.node).cloned();
         if let Some(why) = why {
             let source = format!("node {}: {why}", listed.node).into();
-            return found(listed, cluster, Err(PowerError::Unreachable { source }));
+            return Ok(found(listed, cluster, Err(PowerError::Unreachable { source })));
         }
         let vmid = listed.vmid.to_string();
         let data = self.client.get(&["nodes", &listed.node, "qemu", &vmid, "config"], &[]).await;
         let config = data
             .map_err(|failed| failed.because("show its configuration"))
             .and_then(|data| VmConfig::read(&data).ok_or_else(|| malformed("a configuration that is no object")));
-        if let Err(error @ (PowerError::Unreachable { .. } | PowerError::TimedOut { .. })) = &config {
-            lock(silent).insert(listed.node.clone(), told(error));
+        match &config {
+            // A password that is refused is not tried for each VM.
+            Err(PowerError::Unauthorised) => return Err(PowerError::Unauthorised),
+            Err(error @ (PowerError::Unreachable { .. } | PowerError::TimedOut { .. })) => {
+                lock(silent).insert(listed.node.clone(), told(error));
+            }
+            _ => {}
         }
-        found(listed, cluster, config)
+        Ok(found(listed, cluster, config))
     }
 }
 

@@ -18,6 +18,8 @@ use crate::text::harmless;
 const MOST_VMS: usize = 20_000;
 /// More nodes than one cluster has.
 const MOST_NODES: usize = 256;
+/// The longest list of tags that is read.
+const LONGEST_TAGS: usize = 8192;
 /// The longest name that is kept.
 const LONGEST: usize = 128;
 
@@ -57,8 +59,12 @@ fn number(value: Option<&Value>) -> Option<u64> {
 }
 
 fn short(value: Option<&Value>) -> String {
+    text(value, LONGEST)
+}
+
+fn text(value: Option<&Value>, most: usize) -> String {
     let mut text = harmless(value.and_then(Value::as_str).unwrap_or_default()).into_owned();
-    clip(&mut text, LONGEST);
+    clip(&mut text, most);
     text
 }
 
@@ -102,7 +108,7 @@ fn listed(vmid: u32, entry: &Value) -> Option<Listed> {
             // `unknown`: its node has not said anything for a while.
             _ => None,
         },
-        tags: tags(&short(entry.get("tags"))),
+        tags: tags(&text(entry.get("tags"), LONGEST_TAGS)),
         template: number(entry.get("template")) == Some(1),
     })
 }
