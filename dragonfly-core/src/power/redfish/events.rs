@@ -81,6 +81,12 @@ impl Controller {
     }
 }
 
+/// Everything here, of one resource.
+#[cfg(test)]
+pub(super) fn read_anything(of: &Resource) {
+    let _ = (event(of), rank(of), in_order(vec![of.clone(), of.clone()]));
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -33,7 +33,8 @@ fn cpu(of: &Resource, processors: &[Resource]) -> Cpu {
     let sum = |name| {
         let counts: Vec<u64> = cpus.iter().filter_map(|cpu| cpu.count(&[name])).collect();
         // Some of them would be too few.
-        (!counts.is_empty() && counts.len() == cpus.len()).then(|| counts.iter().sum())
+        (!counts.is_empty() && counts.len() == cpus.len())
+            .then(|| counts.iter().fold(0u64, |sum, count| sum.saturating_add(*count)))
     };
     let summary = |name| of.count(&["ProcessorSummary", name]);
     let sockets = u64::try_from(cpus.len()).ok().filter(|count| *count > 0);
@@ -159,6 +160,13 @@ impl Controller {
     }
 }
 
+/// Everything here, of one resource.
+#[cfg(test)]
+pub(super) fn read_anything(of: &Resource) {
+    let parts = [of.clone(), of.clone()];
+    let _ = (system(of), cpu(of, &parts), memory(of, &parts), disk(of), nic(of), version(of));
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -178,6 +186,8 @@ mod tests {
         assert_eq!((seen.sockets, seen.cores, seen.threads), (Some(2), Some(16), None));
         assert_eq!((seen.model.as_deref(), seen.arch.as_deref()), (Some("Xeon"), Some("x86_64")));
         assert_eq!(cpu(&of, &[one(Some(8)), one(None)]).cores, Some(36));
+        let absurd = Resource(json!({ "TotalCores": u64::MAX }));
+        assert_eq!(cpu(&of, &[absurd.clone(), absurd]).cores, None);
         assert_eq!(cpu(&of, &[]).model.as_deref(), Some("Summary"));
     }
 

@@ -12,6 +12,8 @@
 mod control;
 mod discover;
 mod events;
+#[cfg(test)]
+mod hostile;
 mod inventory;
 mod media;
 #[cfg(any(test, feature = "testing"))]

@@ -109,6 +109,12 @@ impl Controller {
     }
 }
 
+/// Everything here, of one resource.
+#[cfg(test)]
+pub(super) fn read_anything(of: &Resource) {
+    let _ = (sensor(of), thermal(of), power(of));
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
