@@ -150,7 +150,7 @@ impl Dispatcher {
         let Ok(_slot) = self.0.slots.acquire().await else {
             return Err(PowerError::Busy { reason: "the dispatcher is closed".to_owned() });
         };
-        let done = self.tries(target, operation, &limits, wanted).await;
+        let done = self.tries(target, &operation, &limits, wanted).await;
         lane.remember(target, &done);
         done
     }
@@ -158,7 +158,7 @@ impl Dispatcher {
     async fn tries(
         &self,
         target: &Target,
-        operation: Operation,
+        operation: &Operation,
         limits: &Limits,
         wanted: impl Fn() -> bool + Send,
     ) -> Result<Outcome> {
@@ -177,10 +177,10 @@ impl Dispatcher {
         Err(PowerError::TimedOut { after: limits.longest() })
     }
 
-    async fn one(&self, target: &Target, operation: Operation, limits: &Limits) -> Result<Outcome> {
+    async fn one(&self, target: &Target, operation: &Operation, limits: &Limits) -> Result<Outcome> {
         let whole = async {
             let control = self.0.drivers.open(&target.address, target.credential.as_ref()).await?;
-            let done = operation::carry_out(&*control, operation, limits.settle).await;
+            let done = operation::carry_out(&*control, operation.clone(), limits.settle).await;
             // What was done was done, whatever becomes of the session.
             if let Err(error) = control.close().await {
                 tracing::debug!(address = %target.address, %error, "the session was not closed in order");
@@ -261,7 +261,7 @@ fn lane_key(address: &Url) -> String {
 }
 
 /// Whether an operation may be tried again after this.
-fn may_repeat(error: &PowerError, operation: Operation) -> bool {
+fn may_repeat(error: &PowerError, operation: &Operation) -> bool {
     match error {
         // It was not carried out.
         PowerError::Busy { .. } | PowerError::Unreachable { .. } => true,

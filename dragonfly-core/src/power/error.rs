@@ -34,9 +34,18 @@ pub enum PowerError {
         /// What is wrong with it; never the password.
         reason: String,
     },
+    /// The certificate authorities that should vouch for controllers cannot be used.
+    #[error("the certificate authorities for controllers cannot be read: {reason}")]
+    InvalidRoots {
+        /// What is wrong with them, and with which.
+        reason: String,
+    },
     /// The controller refused the user or the password. Trying again may lock the account.
     #[error("the controller refused the user or the password")]
     Unauthorised,
+    /// The controller let the account in to change its password, and to nothing else.
+    #[error("the controller wants this account's password to be changed before it does anything")]
+    PasswordChangeRequired,
     /// The account may not do this.
     #[error("the account may not {what} on this controller; it needs more rights")]
     Forbidden {

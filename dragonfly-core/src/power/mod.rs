@@ -9,9 +9,19 @@
 mod dispatch;
 mod drivers;
 mod error;
+#[cfg(any(feature = "proxmox", feature = "redfish"))]
+// Each driver uses its part of it.
+#[cfg_attr(not(all(feature = "proxmox", feature = "redfish")), allow(dead_code))]
+pub(crate) mod https;
 #[cfg(feature = "ipmi")]
 pub mod ipmi;
+mod media;
 mod operation;
+mod parts;
+#[cfg(feature = "proxmox")]
+pub mod proxmox;
+#[cfg(feature = "redfish")]
+pub mod redfish;
 #[cfg(feature = "wol")]
 pub mod wol;
 
@@ -26,7 +36,9 @@ use url::Url;
 pub use dispatch::{Dispatcher, Limits, Target};
 pub use drivers::PowerDrivers;
 pub use error::PowerError;
+pub use media::{HttpBoot, VirtualMedia};
 pub use operation::{Operation, Outcome};
+pub use parts::{Firmware, FirmwareVersion, Inventory};
 
 use crate::clock::Timestamp;
 use crate::secret::SecretString;
@@ -301,6 +313,14 @@ pub struct Abilities<'a> {
     pub sensors: Option<&'a dyn Sensors>,
     /// Event log.
     pub events: Option<&'a dyn EventLog>,
+    /// HTTP boot.
+    pub http_boot: Option<&'a dyn HttpBoot>,
+    /// Virtual media.
+    pub media: Option<&'a dyn VirtualMedia>,
+    /// Hardware.
+    pub inventory: Option<&'a dyn Inventory>,
+    /// Firmware versions.
+    pub firmware: Option<&'a dyn Firmware>,
 }
 
 impl<'a> Abilities<'a> {
@@ -363,6 +383,30 @@ impl<'a> Abilities<'a> {
         Self { events: Some(events), ..self }
     }
 
+    /// With [`HttpBoot`].
+    #[must_use]
+    pub fn with_http_boot(self, http_boot: &'a dyn HttpBoot) -> Self {
+        Self { http_boot: Some(http_boot), ..self }
+    }
+
+    /// With [`VirtualMedia`].
+    #[must_use]
+    pub fn with_media(self, media: &'a dyn VirtualMedia) -> Self {
+        Self { media: Some(media), ..self }
+    }
+
+    /// With [`Inventory`].
+    #[must_use]
+    pub fn with_inventory(self, inventory: &'a dyn Inventory) -> Self {
+        Self { inventory: Some(inventory), ..self }
+    }
+
+    /// With [`Firmware`].
+    #[must_use]
+    pub fn with_firmware(self, firmware: &'a dyn Firmware) -> Self {
+        Self { firmware: Some(firmware), ..self }
+    }
+
     /// The words for what is there, for people: `on, off, cycle, status`.
     pub fn words(&self) -> Vec<&'static str> {
         let all = [
@@ -376,6 +420,10 @@ impl<'a> Abilities<'a> {
             ("identify", self.identify.is_some()),
             ("sensors", self.sensors.is_some()),
             ("events", self.events.is_some()),
+            ("http-boot", self.http_boot.is_some()),
+            ("media", self.media.is_some()),
+            ("inventory", self.inventory.is_some()),
+            ("firmware", self.firmware.is_some()),
         ];
         all.into_iter().filter_map(|(word, there)| there.then_some(word)).collect()
     }

@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use url::Url;
 
-use super::{BootDevice, BootMode, BootOverride, LoggedEvent, PowerControl, PowerError, PowerState, Result, Sensor};
+use super::{
+    BootDevice, BootMode, BootOverride, FirmwareVersion, LoggedEvent, PowerControl, PowerError, PowerState, Result,
+    Sensor,
+};
+use crate::inventory::Inventory;
 
 /// One thing to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
     /// Switch on, and see it on.
@@ -34,6 +39,20 @@ pub enum Operation {
     Sensors,
     /// Read the last so many entries of its log.
     Events(usize),
+    /// Boot from this address over HTTP once; with `None`, as its firmware likes.
+    SetHttpBoot(Option<Url>),
+    /// See what address it boots from.
+    HttpBoot,
+    /// Put an image into its virtual drive.
+    InsertMedia(Url),
+    /// Take it out.
+    EjectMedia,
+    /// See what is in its virtual drive.
+    Media,
+    /// Read what hardware it has.
+    Inventory,
+    /// Read what firmware its parts have.
+    Firmware,
     /// Boot it from the network once, whatever it does now: boot device, cycle, verify. A controller that cannot
     /// set a boot device leaves that to the firmware's own order; one that cannot cycle switches off and on, and one
     /// that can do nothing but switch on does that.
@@ -42,7 +61,7 @@ pub enum Operation {
 
 impl Operation {
     /// The word for it, as in commands.
-    pub fn word(self) -> &'static str {
+    pub fn word(&self) -> &'static str {
         match self {
             Self::On => "on",
             Self::Off => "off",
@@ -55,17 +74,32 @@ impl Operation {
             Self::Identify(_) => "identify",
             Self::Sensors => "sensors",
             Self::Events(_) => "events",
+            Self::SetHttpBoot(_) | Self::HttpBoot => "http-boot",
+            Self::InsertMedia(_) | Self::EjectMedia | Self::Media => "media",
+            Self::Inventory => "inventory",
+            Self::Firmware => "firmware",
             Self::NetworkBoot(_) => "network-boot",
         }
     }
 
     /// Whether it changes something, so that somebody will want to know who asked for it.
-    pub fn changes(self) -> bool {
-        !matches!(self, Self::Status | Self::Test | Self::NextBoot | Self::Sensors | Self::Events(_))
+    pub fn changes(&self) -> bool {
+        !matches!(
+            self,
+            Self::Status
+                | Self::Test
+                | Self::NextBoot
+                | Self::Sensors
+                | Self::Events(_)
+                | Self::HttpBoot
+                | Self::Media
+                | Self::Inventory
+                | Self::Firmware
+        )
     }
 
     /// Whether doing it twice is the same as doing it once, so that it may be tried again after no answer.
-    pub fn is_repeatable(self) -> bool {
+    pub fn is_repeatable(&self) -> bool {
         !matches!(self, Self::SoftOff | Self::Cycle | Self::Reset | Self::NetworkBoot(_))
     }
 }
@@ -93,6 +127,12 @@ pub enum Outcome {
     Sensors(Vec<Sensor>),
     /// The end of its log.
     Events(Vec<LoggedEvent>),
+    /// It boots from this address, or has this in its drive, as the controller writes it.
+    Image(Option<String>),
+    /// Its hardware.
+    Inventory(Box<Inventory>),
+    /// Its parts' firmware.
+    Firmware(Vec<FirmwareVersion>),
 }
 
 /// How often a change of power is looked for.
@@ -101,7 +141,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// One try of an operation. `settle` is how long a change of power may take.
 pub(super) async fn carry_out(control: &dyn PowerControl, operation: Operation, settle: Duration) -> Result<Outcome> {
     let able = control.abilities();
-    let not_able = || PowerError::NotAble { what: operation.word(), can: able.words().join(", ") };
+    let word = operation.word();
+    let not_able = || PowerError::NotAble { what: word, can: able.words().join(", ") };
     match operation {
         Operation::On => {
             control.on().await?;
@@ -135,6 +176,21 @@ pub(super) async fn carry_out(control: &dyn PowerControl, operation: Operation, 
         Operation::Sensors => return Ok(Outcome::Sensors(able.sensors.ok_or_else(not_able)?.sensors().await?)),
         Operation::Events(most) => return Ok(Outcome::Events(able.events.ok_or_else(not_able)?.events(most).await?)),
         Operation::NetworkBoot(mode) => return network_boot(control, mode, settle).await,
+        Operation::SetHttpBoot(image) => {
+            let kept = able.http_boot.ok_or_else(not_able)?.set_http_boot(image.as_ref()).await?;
+            return Ok(Outcome::Image(kept));
+        }
+        Operation::HttpBoot => return Ok(Outcome::Image(able.http_boot.ok_or_else(not_able)?.http_boot().await?)),
+        Operation::InsertMedia(image) => {
+            return Ok(Outcome::Image(able.media.ok_or_else(not_able)?.insert(&image).await?));
+        }
+        Operation::EjectMedia => able.media.ok_or_else(not_able)?.eject().await?,
+        Operation::Media => return Ok(Outcome::Image(able.media.ok_or_else(not_able)?.inserted().await?)),
+        Operation::Inventory => {
+            let inventory = able.inventory.ok_or_else(not_able)?.inventory().await?;
+            return Ok(Outcome::Inventory(Box::new(inventory)));
+        }
+        Operation::Firmware => return Ok(Outcome::Firmware(able.firmware.ok_or_else(not_able)?.firmware().await?)),
     }
     Ok(Outcome::Done)
 }

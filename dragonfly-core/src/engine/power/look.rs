@@ -101,7 +101,7 @@ impl Engine {
         if matches!(done, Err(PowerError::NotAble { .. })) {
             return false;
         }
-        if let Err(error) = self.note_power(name, Operation::Status, "dragonfly", &done).await {
+        if let Err(error) = self.note_power(name, &Operation::Status, "dragonfly", &done).await {
             tracing::warn!(machine = name, %error, "what is known of its power could not be written");
         }
         done.is_ok()

@@ -86,10 +86,10 @@ impl Engine {
     ) -> Result<Outcome> {
         let name = machine.name();
         let done = match self.target(machine)? {
-            Ok(target) => self.inner.power.carry_out_while(&target, operation, wanted).await,
+            Ok(target) => self.inner.power.carry_out_while(&target, operation.clone(), wanted).await,
             Err(error) => Err(error),
         };
-        self.note_power(name, operation, by, &done).await?;
+        self.note_power(name, &operation, by, &done).await?;
         done.map_err(|source| EngineError::Power { machine: name.to_owned(), operation: operation.word(), source })
     }
 
@@ -225,7 +225,7 @@ impl Engine {
     async fn note_power(
         &self,
         name: &str,
-        operation: Operation,
+        operation: &Operation,
         by: &str,
         done: &std::result::Result<Outcome, PowerError>,
     ) -> Result<()> {
@@ -286,7 +286,7 @@ impl Engine {
     }
 }
 
-fn note_last(power: &mut PowerStatus, operation: Operation, last: PowerOperation) {
+fn note_last(power: &mut PowerStatus, operation: &Operation, last: PowerOperation) {
     let done = last.failure.is_none();
     if done && matches!(operation, Operation::Cycle | Operation::Reset | Operation::NetworkBoot(_)) {
         power.cycled_at = Some(last.at);
@@ -319,7 +319,7 @@ fn boot_mode(machine: &Hardware) -> Option<BootMode> {
 
 /// What an outcome says of a machine's power: status, reason and words of the condition.
 fn known(
-    operation: Operation,
+    operation: &Operation,
     done: &std::result::Result<Outcome, PowerError>,
 ) -> Option<(ConditionStatus, &'static str, String)> {
     let seen = |state: PowerState| match state {

@@ -216,7 +216,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_honest_controller_passes_and_the_others_are_caught() {
         let report = check(&FakeMachine::default(), PATIENCE).await.unwrap();
-        assert_eq!(report.absent, ["identify", "sensors", "events", "soft"]);
+        assert_eq!(
+            report.absent,
+            ["identify", "sensors", "events", "http-boot", "media", "inventory", "firmware", "soft"]
+        );
         assert_eq!(report.kept.len(), 10, "{report:?}");
         check(&FakeMachine::new(Habit::Slow(Duration::from_secs(3))), PATIENCE).await.unwrap();
         for (habit, promise) in

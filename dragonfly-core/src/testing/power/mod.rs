@@ -11,11 +11,23 @@ pub mod ipmi {
     pub use crate::power::ipmi::peer::{Chassis, Command, Peer, Personality, Seen, example_sensors};
 }
 
+#[cfg(feature = "proxmox")]
+pub mod proxmox {
+    //! A simulated Proxmox VE cluster.
+    pub use crate::power::proxmox::peer::{Account, Machine, Peer, Seen, World};
+}
+
+#[cfg(feature = "redfish")]
+pub mod redfish {
+    //! A simulated Redfish service.
+    pub use crate::power::redfish::peer::{BootSet, Command, Machine, Peer, Personality, Seen, Tags};
+}
+
 use std::time::Duration;
 
 pub use fake::{FakeDriver, FakeMachine, Habit};
 
-use crate::power::{BootDevice, BootOverride, PowerControl, PowerError, PowerSense, PowerState};
+use crate::power::{Abilities, BootDevice, BootOverride, PowerControl, PowerError, PowerSense, PowerState};
 
 /// What was tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,6 +74,52 @@ async fn reaches(
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// What it knows of the machine's parts, and an empty drive. No image is put in, for it would be fetched.
+async fn parts(able: &Abilities<'_>, report: &mut Report) -> Result<(), Broken> {
+    match able.http_boot {
+        Some(http_boot) => {
+            let promise = "the address to boot from is taken back";
+            let kept = went(promise, http_boot.set_http_boot(None).await)?;
+            if let Some(kept) = kept {
+                return broken(promise, format!("it says {kept}"));
+            }
+            report.kept.push(promise);
+        }
+        None => report.absent.push("http-boot"),
+    }
+    match able.media {
+        Some(media) => {
+            let promise = "an empty drive can be emptied";
+            went(promise, media.eject().await)?;
+            went(promise, media.eject().await)?;
+            if let Some(image) = went(promise, media.inserted().await)? {
+                return broken(promise, format!("{image} is in it"));
+            }
+            report.kept.push(promise);
+        }
+        None => report.absent.push("media"),
+    }
+    match able.inventory {
+        Some(inventory) => {
+            went("hardware is told", inventory.inventory().await)?;
+            report.kept.push("hardware is told");
+        }
+        None => report.absent.push("inventory"),
+    }
+    match able.firmware {
+        Some(firmware) => {
+            let promise = "firmware has names and versions";
+            let all = went(promise, firmware.firmware().await)?;
+            if let Some(without) = all.iter().find(|part| part.name.is_empty() || part.version.is_empty()) {
+                return broken(promise, format!("{without:?}"));
+            }
+            report.kept.push(promise);
+        }
+        None => report.absent.push("firmware"),
+    }
+    Ok(())
 }
 
 /// Tries everything that a controller can do. The machine behind it is switched on and off: give it one that
@@ -126,6 +184,7 @@ pub async fn check(control: &dyn PowerControl, patience: Duration) -> Result<Rep
     } else {
         report.absent.push("events");
     }
+    parts(&able, &mut report).await?;
     if let Some(off) = able.off {
         went("off", off.off().await)?;
         went("off twice is off", off.off().await)?;
