@@ -12,6 +12,8 @@ use dragonfly_core::action::TemplateChecker;
 use dragonfly_core::clock::{Clock, SystemClock};
 use dragonfly_core::engine::{Engine, Settings};
 use dragonfly_core::power::ipmi::Ipmi;
+use dragonfly_core::power::proxmox::Proxmox;
+use dragonfly_core::power::redfish::Redfish;
 use dragonfly_core::power::wol::WakeOnLan;
 use dragonfly_core::power::{Dispatcher, Limits as PowerLimits, PowerDrivers};
 use dragonfly_core::secret::SealingKey;
@@ -224,7 +226,7 @@ impl Server {
 
 /// Every kind of controller that this server can talk to.
 pub fn drivers() -> PowerDrivers {
-    PowerDrivers::new().with(Ipmi::default()).with(WakeOnLan)
+    PowerDrivers::new().with(Ipmi::default()).with(WakeOnLan).with(Redfish::new()).with(Proxmox::default())
 }
 
 /// Who judges templates when they are applied.

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use dragonfly_core::power::{BootDevice, BootOverride};
-use dragonfly_core::testing::power::ipmi;
+use dragonfly_core::testing::power::{ipmi, redfish};
+use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 
 use super::args::Bmc;
@@ -46,6 +48,7 @@ pub(crate) struct Controllers {
 #[derive(Debug)]
 enum Peer {
     Ipmi(ipmi::Peer),
+    Redfish(redfish::Peer),
 }
 
 impl Controllers {
@@ -85,11 +88,28 @@ impl Controllers {
                     };
                     let started = runtime.spawn(ipmi::Peer::start(at, is));
                     let peer = runtime.block_on(started)?.context("a controller cannot listen")?;
-                    let hook = hook_ipmi(machine.index, tell);
+                    let hook = Arc::new(hook_ipmi(machine.index, tell));
                     peer.change(|_, chassis| chassis.hook = Some(hook));
                     (format!("ipmi://{at}"), Peer::Ipmi(peer))
                 }
-                Bmc::Redfish => return Err(anyhow!("--bmc redfish: the lab has no Redfish controllers yet")),
+                Bmc::Redfish => {
+                    let is = redfish::Personality {
+                        username: USERNAME.to_owned(),
+                        password: password.clone(),
+                        // As in racks: what it says is done is done a moment later.
+                        takes: Duration::from_secs(1),
+                        ..redfish::Personality::default()
+                    };
+                    // Nobody vouches for a controller's certificate: it is trusted by its fingerprint.
+                    let made = rcgen::generate_simple_self_signed(["bmc.lab".to_owned()])?;
+                    let (certificate, key) = (made.cert.der().to_vec(), made.signing_key.serialize_der());
+                    let pin = hex::encode(Sha256::digest(&certificate));
+                    let started = runtime.spawn(redfish::Peer::start_tls(at, is, certificate, key));
+                    let peer = runtime.block_on(started)?.context("a controller cannot listen")?;
+                    let hook = Arc::new(hook_redfish(machine.index, tell));
+                    peer.change(|_, machines| machines.iter_mut().for_each(|m| m.hook = Some(hook.clone())));
+                    (format!("redfish://{at}?tls=sha256:{pin}"), Peer::Redfish(peer))
+                }
                 Bmc::None => continue,
             };
             peers.push(peer);
@@ -134,13 +154,14 @@ impl Controllers {
     pub(crate) fn done(&self) -> Vec<usize> {
         let done = self.peers.iter().map(|peer| match peer {
             Peer::Ipmi(peer) => peer.chassis().done.len(),
+            Peer::Redfish(peer) => peer.machine().done.len(),
         });
         done.collect()
     }
 }
 
-fn hook_ipmi(index: usize, tell: Sender<Ordered>) -> Arc<dyn Fn(ipmi::Command, Option<BootOverride>) + Send + Sync> {
-    Arc::new(move |command, boot| {
+fn hook_ipmi(index: usize, tell: Sender<Ordered>) -> impl Fn(ipmi::Command, Option<BootOverride>) + Send + Sync {
+    move |command, boot| {
         let order = match command {
             ipmi::Command::On => Order::On,
             ipmi::Command::Off => Order::Off,
@@ -150,7 +171,29 @@ fn hook_ipmi(index: usize, tell: Sender<Ordered>) -> Arc<dyn Fn(ipmi::Command, O
         };
         // The lab is over when nobody listens.
         let _ = tell.send((index, order, boot));
-    })
+    }
+}
+
+fn hook_redfish(index: usize, tell: Sender<Ordered>) -> impl Fn(redfish::Command, &redfish::BootSet) + Send + Sync {
+    move |command, boot| {
+        let order = match command {
+            redfish::Command::On => Order::On,
+            redfish::Command::Off => Order::Off,
+            redfish::Command::Cycle => Order::Cycle,
+            redfish::Command::Reset => Order::Reset,
+            redfish::Command::Soft => Order::Soft,
+        };
+        let device = match boot.target.as_str() {
+            "Pxe" => Some(BootDevice::Pxe),
+            "Hdd" => Some(BootDevice::Disk),
+            _ => None,
+        };
+        let device = device.filter(|_| boot.enabled != "Disabled");
+        let persistent = boot.enabled == "Continuous";
+        let boot = device.map(|device| BootOverride { device, persistent, mode: None });
+        // The lab is over when nobody listens.
+        let _ = tell.send((index, order, boot));
+    }
 }
 
 /// A machine that somebody has racked and written down.

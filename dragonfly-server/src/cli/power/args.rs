@@ -136,7 +136,9 @@ pub(in crate::cli) enum BmcCommand {
         after_help = "Examples:\n  dragonfly bmc set db-1 ipmi://10.0.0.6 --username admin           (asks for the password)\n  \
         dragonfly bmc set db-1 ipmi://10.0.0.6 --username admin --password-file pw\n  \
         dragonfly bmc set db-1 redfish://10.0.0.6 --secret rack-a1\n  dragonfly bmc set pc-1 wol://52-54-00-12-34-56\n\n\
-        Addresses: ipmi://HOST[:PORT], wol://MAC with dashes; a password never stands in one."
+        Addresses: ipmi://HOST[:PORT], redfish://HOST[/redfish/v1/Systems/ID], proxmox://HOST/qemu/VMID, wol://MAC with\n\
+        dashes. redfish and proxmox are trusted by ?tls=sha256:FINGERPRINT, which an error of `bmc test` tells. A password\n\
+        never stands in an address."
     )]
     Set {
         /// Its name in any spelling, or a MAC
