@@ -121,8 +121,9 @@ async fn switch(
     Input(Wanted { operation }): Input<Wanted>,
 ) -> Result<Json<Done>, Problem> {
     let operation = operation.operation();
+    let word = operation.word();
     let outcome = carry_out(&app, name, operation, caller.by).await?;
-    Ok(Json(Done { operation: operation.word(), seen: outcome == Outcome::Done }))
+    Ok(Json(Done { operation: word, seen: outcome == Outcome::Done }))
 }
 
 #[derive(Debug, Serialize)]
