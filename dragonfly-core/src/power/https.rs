@@ -75,6 +75,8 @@ impl Request {
 
     /// `a=1&b=2`, escaped.
     #[must_use]
+    // Redfish has none.
+    #[allow(dead_code)]
     pub(crate) fn form(self, pairs: &[(&str, &str)]) -> Self {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         Self { body: Some(("application/x-www-form-urlencoded", body.into_bytes())), ..self }

@@ -80,7 +80,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, number: u32) {
         "/circle" => ("302 Found\r\nLocation: /circle", ""),
         "/long" => ("200 OK", &*long),
         "/broken" => return,
-        "/flaky" if number % 2 == 0 => return,
+        "/flaky" if number.is_multiple_of(2) => return,
         "/silent" => std::future::pending().await,
         _ => ("200 OK", path),
     };

@@ -15,6 +15,7 @@ mod events;
 #[cfg(test)]
 mod hostile;
 mod inventory;
+mod login;
 mod media;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod peer;
