@@ -125,6 +125,11 @@ impl Peer {
         lock(&self.state).machines.first().cloned().unwrap_or_default()
     }
 
+    /// Every machine behind it, in order.
+    pub fn machines(&self) -> Vec<Machine> {
+        lock(&self.state).machines.clone()
+    }
+
     /// Changes something of it and of its machines.
     pub fn change(&self, change: impl FnOnce(&mut Personality, &mut [Machine])) {
         let mut state = lock(&self.state);
