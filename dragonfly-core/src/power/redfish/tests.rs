@@ -314,6 +314,18 @@ async fn the_dispatcher_boots_it_from_the_network() {
 }
 
 #[tokio::test]
+async fn a_session_is_given_back_by_one_that_was_too_slow() {
+    let peer = peer(Personality { takes: Duration::from_secs(60), ..Personality::default() }).await;
+    let drivers = PowerDrivers::new().with(Redfish::new().with_patience(PATIENCE));
+    let limits = Limits { call: Duration::from_millis(1500), tries: 1, ..Limits::default() };
+    let dispatcher = Dispatcher::new(drivers, limits);
+    let target = Target { address: address(&peer, ""), credential: Some(credential("admin", "secret")) };
+    let error = dispatcher.carry_out(&target, Operation::On).await.unwrap_err();
+    assert!(matches!(error, PowerError::TimedOut { .. }), "{error}");
+    assert_eq!((peer.seen().opened, peer.seen().closed), (1, 1));
+}
+
+#[tokio::test]
 async fn tls_by_a_pin() {
     use sha2::{Digest as _, Sha256};
     let key = rcgen::KeyPair::generate().unwrap();
