@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use url::Url;
 
 use super::operation::{self, Operation, Outcome};
@@ -26,6 +26,9 @@ pub struct Target {
     /// Who logs in.
     pub credential: Option<Credential>,
 }
+
+/// How long a session may take to be given back.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// How much is asked of controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +65,7 @@ impl Limits {
     /// The longest that one operation may take, once it is its turn.
     pub fn longest(&self) -> Duration {
         let pauses: Duration = (1..self.tries).map(|n| self.pause * (1 << n.min(16))).sum();
-        self.call * self.tries + pauses
+        (self.call + CLOSE) * self.tries + pauses
     }
 }
 
@@ -178,16 +181,19 @@ impl Dispatcher {
     }
 
     async fn one(&self, target: &Target, operation: &Operation, limits: &Limits) -> Result<Outcome> {
-        let whole = async {
-            let control = self.0.drivers.open(&target.address, target.credential.as_ref()).await?;
-            let done = operation::carry_out(&*control, operation.clone(), limits.settle).await;
-            // What was done was done, whatever becomes of the session.
-            if let Err(error) = control.close().await {
-                tracing::debug!(address = %target.address, %error, "the session was not closed in order");
-            }
-            done
-        };
-        timeout(limits.call, whole).await.unwrap_or(Err(PowerError::TimedOut { after: limits.call }))
+        let late = || PowerError::TimedOut { after: limits.call };
+        let end = Instant::now() + limits.call;
+        let open = self.0.drivers.open(&target.address, target.credential.as_ref());
+        let control = timeout_at(end, open).await.unwrap_or_else(|_| Err(late()))?;
+        let work = operation::carry_out(&*control, operation.clone(), limits.settle);
+        let done = timeout_at(end, work).await.unwrap_or_else(|_| Err(late()));
+        // Also when it was too slow: it has room for few sessions, and keeps them for half an hour. What was done was
+        // done, whatever becomes of the session.
+        let closed = timeout(CLOSE, control.close()).await;
+        if let Err(error) = closed.unwrap_or(Err(PowerError::TimedOut { after: CLOSE })) {
+            tracing::debug!(address = %target.address, %error, "the session was not closed in order");
+        }
+        done
     }
 
     /// Forgets that a controller refused a password: somebody says that it is right now.
@@ -325,7 +331,6 @@ mod tests {
 
     use async_trait::async_trait;
     use futures_util::future::join_all;
-    use tokio::time::Instant;
 
     use super::super::{BootDevice, BootOverride, PowerControl, PowerDriver, PowerState};
     use super::*;

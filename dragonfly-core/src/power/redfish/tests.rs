@@ -194,9 +194,7 @@ async fn one_of_several_systems() {
     let control = open(&peer, "/redfish/v1/Systems/blade2/", "secret").await.unwrap();
     assert_eq!(control.system(), "/redfish/v1/Systems/blade2");
     control.on().await.unwrap();
-    peer.change(|_, machines| {
-        assert_eq!(machines.iter().map(|machine| machine.is_on).collect::<Vec<_>>(), [false, true, false]);
-    });
+    assert_eq!(peer.machines().iter().map(|machine| machine.is_on).collect::<Vec<_>>(), [false, true, false]);
     let error = open(&peer, "/redfish/v1/Systems/blade9", "secret").await.unwrap_err();
     assert!(error.to_string().contains("no such system; it has"), "{error}");
     control.close().await.unwrap();
@@ -313,6 +311,18 @@ async fn the_dispatcher_boots_it_from_the_network() {
     assert!(matches!(done, Outcome::Inventory(inventory) if inventory.nics.len() == 1));
     let seen = peer.seen();
     assert_eq!((seen.opened, seen.closed, seen.parallel), (3, 3, 1));
+}
+
+#[tokio::test]
+async fn a_session_is_given_back_by_one_that_was_too_slow() {
+    let peer = peer(Personality { takes: Duration::from_secs(60), ..Personality::default() }).await;
+    let drivers = PowerDrivers::new().with(Redfish::new().with_patience(PATIENCE));
+    let limits = Limits { call: Duration::from_millis(1500), tries: 1, ..Limits::default() };
+    let dispatcher = Dispatcher::new(drivers, limits);
+    let target = Target { address: address(&peer, ""), credential: Some(credential("admin", "secret")) };
+    let error = dispatcher.carry_out(&target, Operation::On).await.unwrap_err();
+    assert!(matches!(error, PowerError::TimedOut { .. }), "{error}");
+    assert_eq!((peer.seen().opened, peer.seen().closed), (1, 1));
 }
 
 #[tokio::test]
