@@ -105,6 +105,16 @@ async fn a_session_and_a_task_that_are_none() {
     assert!(error.is_ok(), "it is on");
     task.abort();
     let who = Credential { username: "admin".to_owned(), password: "hunter2".to_owned().into() };
+    // Where there are no sessions, whatever is said of them, every request has the password.
+    for status in ["404 x", "405 x", "501 x"] {
+        table.insert(0, ("POST /login ", status, String::new()));
+        let (url, task) = server(table.clone()).await;
+        open(&url, Some(&who)).await.unwrap();
+        let colon = Credential { username: "a:b".to_owned(), ..who.clone() };
+        let error = open(&url, Some(&colon)).await.unwrap_err();
+        assert!(matches!(error, PowerError::InvalidCredential { .. }), "{error}");
+        task.abort();
+    }
     for (status, why) in [
         ("201 x", "a session without X-Auth-Token"),
         ("400 x", "refused to open a session: no [secret] here"),

@@ -4,6 +4,12 @@
 //! allows is what this driver can do with it. A controller of several systems wants to be told which:
 //! `redfish://10.0.0.6/redfish/v1/Systems/blade3`.
 //!
+//! What it says after a change is what is returned, whatever it was told: many keep an override for ever that was
+//! for the next boot. A lamp has no time here: it is lit until it is put out.
+//!
+//! It opens a session and gives it back when it is closed; where there are no sessions, every request has the
+//! password. A password that was refused is not sent again.
+//!
 //! Controllers come with certificates that they signed themselves. `?tls=sha256:HEX` trusts one certificate by the
 //! SHA-256 of its DER, whatever name and dates stand in it; the error that refuses an unknown one says which it
 //! showed. `?tls=insecure` trusts everybody and `?tls=off` is plain HTTP: with both, somebody on the way can read the
@@ -15,6 +21,7 @@ mod events;
 #[cfg(test)]
 mod hostile;
 mod inventory;
+mod login;
 mod media;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod peer;

@@ -2,42 +2,25 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::header::{AUTHORIZATION, HeaderName, IF_MATCH};
+use reqwest::header::{AUTHORIZATION, IF_MATCH};
 use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::Patience;
+use super::login::{Login, TOKEN};
 use super::quirks::Quirks;
 use super::resource::{Resource, path_of};
 use super::said;
 use crate::power::https::{Answer, Https, Request};
 use crate::power::{Credential, PowerError, Result};
-use crate::secret::SecretString;
 
 /// The one path that is known beforehand (DSP0266, 6.4).
 const ROOT: &str = "/redfish/v1/";
-const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 /// More pages and members than any collection has that is read whole.
 const MOST_PAGES: usize = 200;
 const MOST_MEMBERS: usize = 4096;
-
-/// How requests say who asks.
-#[derive(Debug)]
-enum Login {
-    None,
-    Session {
-        token: SecretString,
-        /// Where it is given back.
-        path: Option<String>,
-    },
-    Basic(SecretString),
-    /// They were refused: they are not sent again.
-    Refused,
-}
 
 /// What a resource is, and the tag that a change of it names.
 #[derive(Debug, Clone, Default)]
@@ -57,13 +40,13 @@ pub(super) enum Wait {
 /// One service.
 #[derive(Debug)]
 pub(super) struct Service {
-    http: Https,
-    credential: Option<Credential>,
+    pub(super) http: Https,
+    pub(super) credential: Option<Credential>,
     patience: Patience,
     root: Resource,
     /// Where sessions are opened; without, every request has the password.
-    sessions: Option<String>,
-    login: Mutex<Login>,
+    pub(super) sessions: Option<String>,
+    pub(super) login: Mutex<Login>,
 }
 
 impl Service {
@@ -114,47 +97,14 @@ impl Service {
         &self.root
     }
 
-    /// Whether a collection comes with its members when it is asked so (DSP0266, 7.3).
-    fn expands(&self) -> bool {
+    /// How a collection is asked for with its members, if it can be (DSP0266, 7.3).
+    fn expand(&self) -> Option<&'static str> {
         let query = |name| self.root.flag(&["ProtocolFeaturesSupported", "ExpandQuery", name]) == Some(true);
-        query("NoLinks") || query("ExpandAll")
-    }
-
-    async fn log_in(&self) -> Result<Login> {
-        let Some(Credential { username, password }) = &self.credential else { return Ok(Login::None) };
-        if let Some(path) = &self.sessions {
-            let body = json!({ "UserName": username, "Password": password.reveal() });
-            let answer = self.http.send(&Request::new(Method::POST, path).json(&body)).await?;
-            let has_none = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
-            if !has_none.contains(&answer.status) {
-                return self.session(answer, password);
-            }
+        match () {
+            () if query("NoLinks") => Some("$expand=."),
+            () if query("ExpandAll") => Some("$expand=*"),
+            () => None,
         }
-        if username.contains(':') {
-            let reason = "a user name for HTTP basic authentication has no colon".to_owned();
-            return Err(PowerError::InvalidCredential { reason });
-        }
-        let both = zeroize::Zeroizing::new(format!("{username}:{}", password.reveal()));
-        Ok(Login::Basic(format!("Basic {}", BASE64.encode(both.as_bytes())).into()))
-    }
-
-    fn session(&self, answer: Answer, password: &SecretString) -> Result<Login> {
-        // What it says may repeat what it was told.
-        let mask = |reason: String| match password.reveal() {
-            "" => reason,
-            password => reason.replace(password, "[secret]"),
-        };
-        let answer = said::judge(answer, "open a session").map_err(|error| match error {
-            PowerError::Refused { what, reason } => PowerError::Refused { what, reason: mask(reason) },
-            PowerError::Busy { reason } => PowerError::Busy { reason: mask(reason) },
-            error => error,
-        })?;
-        let Some(token) = answer.header(TOKEN.as_str()) else {
-            return Err(PowerError::Malformed { reason: "a session without X-Auth-Token".to_owned() });
-        };
-        let body = Resource(serde_json::from_slice(&answer.body).unwrap_or_default());
-        let path = answer.header("location").map(path_of).or_else(|| body.path().map(str::to_owned));
-        Ok(Login::Session { token: token.to_owned().into(), path })
     }
 
     /// Sends a request with what it takes to be let in, and again in a new session when the old one was forgotten.
@@ -199,25 +149,6 @@ impl Service {
         }
     }
 
-    /// Gives the session back. The next request opens another.
-    pub(super) async fn close(&self) -> Result<()> {
-        let mut login = self.login.lock().await;
-        let path = match std::mem::replace(&mut *login, Login::None) {
-            Login::Session { token, path: Some(path) } => (token, path),
-            Login::Refused => {
-                *login = Login::Refused;
-                return Ok(());
-            }
-            _ => return Ok(()),
-        };
-        let answer = self.http.send(&Request::new(Method::DELETE, path.1).header(TOKEN, path.0)).await?;
-        match answer.status {
-            // It has ended already.
-            StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND => Ok(()),
-            _ => said::judge(answer, "close the session").map(drop),
-        }
-    }
-
     /// Reads a resource.
     pub(super) async fn read(&self, path: &str, what: &str) -> Result<Read> {
         let answer = said::judge(self.request(Method::GET, path, None, None).await?, what)?;
@@ -249,10 +180,10 @@ impl Service {
 
     /// The members of a collection, as it lists them: references, or more where it gives more.
     pub(super) async fn references(&self, path: &str, what: &str) -> Result<Vec<Resource>> {
-        if self.expands() {
-            match self.pages(&format!("{path}?$expand=."), what).await {
-                // It says that it can, and cannot here.
-                Err(PowerError::Refused { .. }) => {}
+        if let Some(expand) = self.expand() {
+            match self.pages(&format!("{path}?{expand}"), what).await {
+                // It says that it can, and cannot here, or says more than we take.
+                Err(PowerError::Refused { .. } | PowerError::Malformed { .. }) => {}
                 done => return done,
             }
         }

@@ -194,9 +194,7 @@ async fn one_of_several_systems() {
     let control = open(&peer, "/redfish/v1/Systems/blade2/", "secret").await.unwrap();
     assert_eq!(control.system(), "/redfish/v1/Systems/blade2");
     control.on().await.unwrap();
-    peer.change(|_, machines| {
-        assert_eq!(machines.iter().map(|machine| machine.is_on).collect::<Vec<_>>(), [false, true, false]);
-    });
+    assert_eq!(peer.machines().iter().map(|machine| machine.is_on).collect::<Vec<_>>(), [false, true, false]);
     let error = open(&peer, "/redfish/v1/Systems/blade9", "secret").await.unwrap_err();
     assert!(error.to_string().contains("no such system; it has"), "{error}");
     control.close().await.unwrap();
