@@ -75,6 +75,11 @@ async fn what_becomes_of_vms_is_told() {
     let cluster = cluster(&peer);
     let first = cluster.snapshot().await.unwrap();
     let known = remember(&first);
+    let at = first.machines.iter().find(|found| found.vmid == 105).unwrap().address(&url(&peer, "/qemu/7"));
+    assert!(at.as_str().ends_with("/qemu/105?tls=off&uuid=00000000-0000-0069-0000-0000000000d0"), "{at}");
+    let fifth = Proxmox::default().vm(&at, Some(&as_user(TOKEN, "secret"))).unwrap();
+    fifth.on().await.unwrap();
+    fifth.close().await.unwrap();
     peer.migrate(101, "pve2");
     peer.change(|world| {
         world.vms.remove(&102);
@@ -103,6 +108,12 @@ async fn what_becomes_of_vms_is_told() {
         Change::Gone { machine: m(105) },
     ];
     assert_eq!(told, wanted);
+
+    // What is asked of the one is not done to the other.
+    let error = fifth.on().await.unwrap_err();
+    assert!(matches!(&error, PowerError::NotTrusted { .. }), "{error:?}");
+    assert!(error.to_string().contains("was the number given to another?"), "{error}");
+    assert!(!peer.vm(105).unwrap().is_on);
 
     // A node that is offline takes nothing away, nor does an account that may not see everything.
     let known = remember(&now);

@@ -86,6 +86,19 @@ pub struct Found {
     pub trouble: Option<String>,
 }
 
+impl Found {
+    /// The address of this VM, with its UUID if that is known; `cluster` is the address of its cluster.
+    pub fn address(&self, cluster: &Url) -> Url {
+        let mut address = cluster.clone();
+        address.set_path(&format!("/qemu/{}", self.vmid));
+        let kept = cluster.query().unwrap_or_default().split('&');
+        let kept = kept.filter(|pair| !pair.is_empty() && !pair.starts_with("uuid=")).map(ToOwned::to_owned);
+        let query: Vec<String> = kept.chain(self.uuid.map(|uuid| format!("uuid={uuid}"))).collect();
+        address.set_query((!query.is_empty()).then(|| query.join("&")).as_deref());
+        address
+    }
+}
+
 impl Cluster {
     pub(super) fn new(client: Client) -> Self {
         Self { client }

@@ -4,6 +4,9 @@
 //! to trust with `?tls=`, as for the other drivers that speak HTTPS: nothing for certificate authorities,
 //! `sha256:HEX` for one certificate, `insecure`, or `off`.
 //!
+//! Numbers are given again: `?uuid=` names the VM by its SMBIOS UUID too, and one with the number and another UUID is
+//! left alone. [`Found::address`] makes such an address.
+//!
 //! Who logs in is an API token (user `user@realm!name`, password the token's secret) or an account (user
 //! `user@realm` and its password). It needs VM.Audit and VM.PowerMgmt on `/vms/ID`, for the boot device also
 //! VM.Config.Disk and VM.Config.Options, and for discovery VM.Audit on `/vms` and Sys.Audit on `/`.
@@ -27,6 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use url::Url;
+use uuid::Uuid;
 
 pub use changes::{Change, Known, Place, changes};
 pub use config::ADOPTED;
@@ -53,6 +57,8 @@ struct Address {
     trust: Trust,
     /// `None` for the cluster itself.
     vmid: Option<u32>,
+    /// The UUID that the VM must have.
+    uuid: Option<Uuid>,
 }
 
 impl Address {
@@ -75,11 +81,15 @@ impl Address {
             }
         };
         let port = address.port().unwrap_or(PORT);
-        let mut parsed = Self { host: host.to_owned(), port, trust: Trust::Roots, vmid };
+        let mut parsed = Self { host: host.to_owned(), port, trust: Trust::Roots, vmid, uuid: None };
         for (key, value) in address.query_pairs() {
             match &*key {
                 "tls" => parsed.trust = Trust::parse(&value, address)?,
-                other => return Err(wrong(format!("`{other}` is not known; there is tls"))),
+                "uuid" => {
+                    let uuid = value.parse().map_err(|_| wrong(format!("`uuid={value}` is no UUID")))?;
+                    parsed.uuid = Some(uuid);
+                }
+                other => return Err(wrong(format!("`{other}` is not known; there are tls and uuid"))),
             }
         }
         Ok(parsed)
@@ -112,7 +122,7 @@ impl Proxmox {
     pub fn vm(&self, address: &Url, credential: Option<&Credential>) -> Result<Vm> {
         let parsed = Address::parse(address)?;
         let vmid = parsed.vmid.ok_or_else(|| no_vm(address))?;
-        Ok(Vm::new(parsed.client(credential, &self.roots, 1)?, vmid))
+        Ok(Vm::new(parsed.client(credential, &self.roots, 1)?, vmid, parsed.uuid))
     }
 
     /// The cluster at an address, as `proxmox://10.0.0.2`; a VM's address stands for its cluster too. Nothing is sent
@@ -150,10 +160,13 @@ mod tests {
     #[test]
     fn addresses() {
         let parse = |text: &str| Address::parse(&text.parse().unwrap());
-        let plain = Address { host: "10.0.0.2".into(), port: 8006, trust: Trust::Roots, vmid: Some(101) };
+        let plain = Address { host: "10.0.0.2".into(), port: 8006, trust: Trust::Roots, vmid: Some(101), uuid: None };
         assert_eq!(parse("proxmox://10.0.0.2/qemu/101").unwrap(), plain);
-        let other = Address { host: "[fd00::2]".into(), port: 443, trust: Trust::Insecure, vmid: Some(999_999_999) };
-        assert_eq!(parse("proxmox://[fd00::2]:443/qemu/999999999/?tls=insecure").unwrap(), other);
+        let uuid = Some(Uuid::from_u128(7));
+        let other =
+            Address { host: "[fd00::2]".into(), port: 443, trust: Trust::Insecure, vmid: Some(999_999_999), uuid };
+        let text = "proxmox://[fd00::2]:443/qemu/999999999/?tls=insecure&uuid=00000000-0000-0000-0000-000000000007";
+        assert_eq!(parse(text).unwrap(), other);
         assert_eq!(parse("proxmox://pve1.example").unwrap().vmid, None);
         for (text, why) in [
             ("proxmox:///qemu/101", "expected proxmox://HOST/qemu/VMID"),
@@ -161,7 +174,8 @@ mod tests {
             ("proxmox://a/qemu/99", "`99` is no VM's number"),
             ("proxmox://a/qemu/1000000000", "is no VM's number"),
             ("proxmox://a/qemu/101/config", "`101/config` is no VM's number"),
-            ("proxmox://a/qemu/101?node=pve1", "`node` is not known; there is tls"),
+            ("proxmox://a/qemu/101?node=pve1", "`node` is not known; there are tls and uuid"),
+            ("proxmox://a/qemu/101?uuid=7z", "`uuid=7z` is no UUID"),
             ("proxmox://a/qemu/101?tls=yes", "`tls=yes` is not known"),
             ("proxmox://root:hunter2@a/qemu/101", "do not belong into an address"),
         ] {

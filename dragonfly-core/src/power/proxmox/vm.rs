@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::answer::Failed;
 use super::client::Client;
@@ -35,6 +36,8 @@ const WRITES: u32 = 4;
 pub struct Vm {
     client: Client,
     vmid: u32,
+    /// The one that it must have.
+    uuid: Option<Uuid>,
     node: Mutex<Option<String>>,
 }
 
@@ -49,8 +52,8 @@ struct Ask<'a> {
 }
 
 impl Vm {
-    pub(super) fn new(client: Client, vmid: u32) -> Self {
-        Self { client, vmid, node: Mutex::new(None) }
+    pub(super) fn new(client: Client, vmid: u32, uuid: Option<Uuid>) -> Self {
+        Self { client, vmid, uuid, node: Mutex::new(None) }
     }
 
     /// The node that it was on when it was last asked; `None` before the first call.
@@ -87,8 +90,23 @@ impl Vm {
             return Ok(node.clone());
         }
         let node = self.listed(what).await?.node;
+        if let Some(wanted) = self.uuid {
+            self.is_the_one(&node, wanted).await.map_err(|failed| failed.because(what))?;
+        }
         *place = Some(node.clone());
         Ok(node)
+    }
+
+    /// Numbers of VMs that are gone are given to others.
+    async fn is_the_one(&self, node: &str, wanted: Uuid) -> Result<(), Failed> {
+        let vmid = self.vmid.to_string();
+        let found = read_config(&self.client.get(&["nodes", node, "qemu", &vmid, "config"], &[]).await?)?.uuid();
+        if found == Some(wanted) {
+            return Ok(());
+        }
+        let is = found.map_or("it has none".to_owned(), |found| format!("it has {found}"));
+        let reason = format!("VM {vmid} is not the one with the UUID {wanted}, {is}; was the number given to another?");
+        Err(PowerError::NotTrusted { reason }.into())
     }
 
     /// Does something where the VM is. VMs move: it is looked for anew, once, when it is not there.
@@ -167,9 +185,7 @@ impl Vm {
     }
 
     async fn config(&self, what: &str) -> Result<VmConfig, Failed> {
-        let data = self.get(what, &["config"]).await?;
-        let malformed = || PowerError::Malformed { reason: "a configuration that is no object".to_owned() };
-        Ok(VmConfig::read(&data).ok_or_else(malformed)?)
+        Ok(read_config(&self.get(what, &["config"]).await?)?)
     }
 
     async fn write_boot(&self, what: &str, wish: Option<BootOverride>) -> Result<(), Failed> {
@@ -186,6 +202,10 @@ impl Vm {
         }
         Err(Failed::Conflict)
     }
+}
+
+fn read_config(data: &Value) -> Result<VmConfig> {
+    VmConfig::read(data).ok_or_else(|| listing::malformed("a configuration that is no object"))
 }
 
 #[async_trait]
