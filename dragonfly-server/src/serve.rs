@@ -40,15 +40,15 @@ pub(crate) const STORE_FILE: &str = "dragonfly.redb";
 /// How long the parts have to end once somebody said stop.
 const STOP: Duration = Duration::from_secs(15);
 
-/// Serves until SIGTERM or SIGINT.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+/// Serves until SIGTERM or SIGINT, with these kinds of controllers.
+pub async fn serve(config: Config, drivers: PowerDrivers) -> anyhow::Result<()> {
     log::to_stderr(&config.log)?;
     for name in config::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
         tracing::warn!("{name} is set, and nothing reads it; is it misspelt?");
     }
     let stop = CancellationToken::new();
     tokio::spawn(watch_signals(stop.clone()));
-    let server = start(config, stop).await?;
+    let server = start_with(config, drivers, stop).await?;
     server.announce();
     server.run().await
 }
@@ -69,6 +69,11 @@ pub struct Server {
 
 /// Opens the store and the port and builds everything, so that what cannot work fails here.
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Server> {
+    start_with(config, drivers(), stop).await
+}
+
+/// As [`start`], with these kinds of controllers.
+pub async fn start_with(config: Config, drivers: PowerDrivers, stop: CancellationToken) -> anyhow::Result<Server> {
     let data = config.data.clone();
     files::create_dir(&data).with_context(|| {
         format!("the data directory {} cannot be made; give another with --data DIR", data.display())
@@ -108,7 +113,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
         .settings(settings)
         .images(Arc::clone(&images) as _)
         .logs(data.join("logs"))
-        .power(Dispatcher::new(drivers(), PowerLimits::default()))
+        .power(Dispatcher::new(drivers, PowerLimits::default()))
         .restored(restored)
         .build()
         .await

@@ -70,10 +70,10 @@ impl Limits {
 }
 
 /// What is known of one controller.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
     /// Held while it is talked to; whoever waits is served in order.
-    turn: tokio::sync::Mutex<()>,
+    turn: Semaphore,
     refused: Mutex<Option<Refused>>,
 }
 
@@ -147,7 +147,9 @@ impl Dispatcher {
     ) -> Result<Outcome> {
         self.0.drivers.check(&target.address)?;
         let lane = self.enter(&target.address);
-        let _turn = lane.turn.lock().await;
+        let Ok(_turn) = lane.turn.acquire().await else {
+            return Err(PowerError::Busy { reason: "the dispatcher is closed".to_owned() });
+        };
         lane.allows(target, limits.refusals)?;
         // Only whose turn it is takes of what is for all: a queue before one controller keeps nobody else waiting.
         let Ok(_slot) = self.0.slots.acquire().await else {
@@ -204,7 +206,7 @@ impl Dispatcher {
     /// The lane of a controller, for as long as somebody is in it.
     fn enter(&self, address: &Url) -> Visit {
         let key = lane_key(address);
-        let lane = self.lane(&key);
+        let lane = self.lane(&key, || self.0.drivers.calls_a_host(address));
         Visit { dispatcher: self.clone(), key, lane }
     }
 
@@ -212,14 +214,14 @@ impl Dispatcher {
         self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lane(&self, key: &str) -> Arc<Lane> {
+    fn lane(&self, key: &str, calls: impl Fn() -> usize) -> Arc<Lane> {
         let mut lanes = self.lanes();
         let there = lanes.get(key).and_then(|lane| match lane {
             Lanes::InUse(lane) => lane.upgrade(),
             Lanes::Refused(lane) => Some(lane.clone()),
         });
         there.unwrap_or_else(|| {
-            let lane = Arc::<Lane>::default();
+            let lane = Arc::new(Lane::of(calls()));
             lanes.insert(key.to_owned(), Lanes::InUse(Arc::downgrade(&lane)));
             lane
         })
@@ -263,7 +265,11 @@ impl Drop for Visit {
 /// What stands for a controller: several systems behind one address are one controller.
 fn lane_key(address: &Url) -> String {
     let port = address.port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}", address.scheme(), address.host_str().unwrap_or_default())
+    match address.host_str().unwrap_or_default() {
+        // On this machine, and told apart by their paths.
+        "" => format!("{}://{}", address.scheme(), address.path()),
+        host => format!("{}://{host}{port}", address.scheme()),
+    }
 }
 
 /// Whether an operation may be tried again after this.
@@ -284,7 +290,17 @@ fn spread(pause: Duration) -> Duration {
     pause.mul_f32(0.5 + f32::from(byte[0]) / 510.0)
 }
 
+impl Default for Lane {
+    fn default() -> Self {
+        Self::of(1)
+    }
+}
+
 impl Lane {
+    fn of(calls: usize) -> Self {
+        Self { turn: Semaphore::new(calls.min(Semaphore::MAX_PERMITS)), refused: Mutex::default() }
+    }
+
     fn refused(&self) -> std::sync::MutexGuard<'_, Option<Refused>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -41,6 +41,11 @@ impl PowerDrivers {
         self.driver(address)?.check(address)
     }
 
+    /// How many calls at a time the host of an address takes.
+    pub(super) fn calls_a_host(&self, address: &Url) -> usize {
+        self.driver(address).map_or(1, |driver| driver.calls_a_host().max(1))
+    }
+
     /// Opens the controller at an address.
     pub async fn open(&self, address: &Url, credential: Option<&Credential>) -> Result<Arc<dyn PowerControl>> {
         self.driver(address)?.open(address, credential).await

@@ -205,6 +205,12 @@ pub trait PowerDriver: fmt::Debug + Send + Sync + 'static {
     /// Whether an address is one of this driver's. Sends nothing.
     fn check(&self, address: &Url) -> Result<()>;
 
+    /// How many calls at a time one host takes. One, unless a host is no controller of a single machine but speaks for
+    /// many.
+    fn calls_a_host(&self) -> usize {
+        1
+    }
+
     /// Opens one controller; may log in at once or at the first call.
     async fn open(&self, address: &Url, credential: Option<&Credential>) -> Result<Arc<dyn PowerControl>>;
 }

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
+use dragonfly_core::power::PowerDrivers;
 
 pub use args::Cli;
 use args::{Command, ImportCommand, MageCommand};
@@ -27,6 +28,11 @@ use crate::mage_build::{self, BuildOptions};
 
 /// Runs the command line and gives the process' exit code: 0 done, 1 failed, 2 not understood.
 pub fn main() -> ExitCode {
+    main_with(crate::serve::drivers())
+}
+
+/// As [`main`], for a server that knows these kinds of controllers: its own and whoever's.
+pub fn main_with(drivers: PowerDrivers) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -37,7 +43,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match run(cli) {
+    match run(cli, drivers) {
         Ok(code) => code,
         Err(error) => {
             output::complain(&error);
@@ -46,7 +52,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+fn run(cli: Cli, drivers: PowerDrivers) -> anyhow::Result<ExitCode> {
     // The name of a MAC, completions and Mage's files need no server.
     match &cli.command {
         Some(Command::Name { mac }) => {
@@ -69,15 +75,15 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let done = runtime.block_on(dispatch(cli));
+    let done = runtime.block_on(dispatch(cli, drivers));
     // A blocking read that hangs must not keep a finished command alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     done
 }
 
-async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+async fn dispatch(cli: Cli, drivers: PowerDrivers) -> anyhow::Result<ExitCode> {
     let Some(command) = cli.command else {
-        crate::serve::serve(cli.settle()?).await?;
+        crate::serve::serve(cli.settle()?, drivers).await?;
         return Ok(ExitCode::SUCCESS);
     };
     let out = Out::stdout();

@@ -237,6 +237,8 @@ pub(crate) enum Bmc {
     None,
     Ipmi,
     Redfish,
+    /// QEMU's own monitor, by the driver of examples/power_driver
+    Qmp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

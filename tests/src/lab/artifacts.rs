@@ -40,9 +40,10 @@ pub(crate) fn cache() -> Result<PathBuf> {
     Ok(directory.canonicalize()?)
 }
 
-/// Builds what has changed. `kernel` is the Debian package that the machines boot.
-pub(crate) fn build(kernel: &str) -> Result<Artifacts> {
-    let (dragonfly, mage) = programs()?;
+/// Builds what has changed. `kernel` is the Debian package that the machines boot; `with_driver` takes the server that
+/// has the example's power driver.
+pub(crate) fn build(kernel: &str, with_driver: bool) -> Result<Artifacts> {
+    let (dragonfly, mage) = programs(with_driver)?;
     let mut digest = Sha256::new();
     digest.update(kernel);
     digest.update(std::fs::read(&mage).with_context(|| mage.display().to_string())?);
@@ -73,17 +74,22 @@ pub(crate) fn build(kernel: &str) -> Result<Artifacts> {
 }
 
 /// The server and the agent, built now; or those in the directory that DRAGONFLY_LAB_BIN names.
-fn programs() -> Result<(PathBuf, PathBuf)> {
+fn programs(with_driver: bool) -> Result<(PathBuf, PathBuf)> {
+    let server = if with_driver { "dragonfly-qmp" } else { "dragonfly" };
     if let Some(directory) = std::env::var_os("DRAGONFLY_LAB_BIN") {
         let directory = PathBuf::from(directory);
-        say(format_args!("taking dragonfly and mage from {}", directory.display()));
-        return Ok((directory.join("dragonfly"), directory.join("mage")));
+        say(format_args!("taking {server} and mage from {}", directory.display()));
+        return Ok((directory.join(server), directory.join("mage")));
     }
     let target = target_directory()?;
     say("building the server and the agent: some 300 packages the first time, which takes two cores about six minutes");
-    cargo(&["build", "--locked", "-p", "dragonfly-server", "--bin", "dragonfly"])?;
+    if with_driver {
+        cargo(&["build", "--locked", "-p", "power_driver", "--features", "server", "--bin", server])?;
+    } else {
+        cargo(&["build", "--locked", "-p", "dragonfly-server", "--bin", server])?;
+    }
     cargo(&["build", "--locked", "-p", "mage", "--profile", "agent", "--target", MUSL])?;
-    Ok((target.join("debug/dragonfly"), target.join(MUSL).join("agent/mage")))
+    Ok((target.join("debug").join(server), target.join(MUSL).join("agent/mage")))
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {

@@ -53,7 +53,7 @@ enum Peer {
 
 impl Controllers {
     /// Starts one for each machine, and tells the server of each: the machine is known, and never was seen.
-    pub(crate) fn start(kind: Bmc, world: &World, machines: &[Machine]) -> Result<Option<Self>> {
+    pub(crate) fn start(kind: Bmc, world: &World, machines: &mut [Machine]) -> Result<Option<Self>> {
         if kind == Bmc::None {
             return Ok(None);
         }
@@ -110,8 +110,17 @@ impl Controllers {
                     peer.change(|_, machines| machines.iter_mut().for_each(|m| m.hook = Some(hook.clone())));
                     (format!("redfish://{at}?tls=sha256:{pin}"), Peer::Redfish(peer))
                 }
+                Bmc::Qmp => {
+                    machine.start_switched_off(world)?;
+                    let monitor = machine.hardware.monitor.display().to_string();
+                    world.server.apply(&known(machine))?;
+                    let words = ["bmc", "set", &machine.name, &format!("qmp://{monitor}")];
+                    say(format_args!("{}", world.server.cli(&words)?.trim_end().replace('\n', "; ")));
+                    continue;
+                }
                 Bmc::None => continue,
             };
+            machine.wait_for_power();
             peers.push(peer);
             world.server.apply(&known(machine))?;
             let file = file.display().to_string();

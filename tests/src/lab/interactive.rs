@@ -21,6 +21,7 @@ pub(crate) fn interactive(args: &args::Interactive, interrupt: &Interrupt) -> Re
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: None,
+        with_driver: false,
         capture: false,
     };
     let world = World::build(&wish, interrupt)?;

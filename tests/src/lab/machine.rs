@@ -145,6 +145,17 @@ impl Machine {
         )
     }
 
+    /// Starts QEMU with a machine that is switched off: its monitor is its controller.
+    pub(crate) fn start_switched_off(&mut self, world: &super::world::World) -> Result<()> {
+        self.hardware.more.extend(["-S", "-no-shutdown"].map(str::to_owned));
+        self.start(&world.namespace, world.accel, &world.timeline)?;
+        let end = Instant::now() + Duration::from_secs(10);
+        while !self.hardware.monitor.exists() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// Presses its power button for a moment.
     pub(crate) fn shut_down(&self) -> Result<()> {
         self.order(r#"{"execute":"system_powerdown"}"#)

@@ -58,17 +58,17 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
+        with_driver: args.bmc == Bmc::Qmp,
         capture: args.keep.is_some(),
     };
     let mut world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;
     world.server.apply(&manifest::template(TEMPLATE, &steps(args.template, &image)))?;
-    let controllers = Controllers::start(args.bmc, &world, &machines)?;
+    let controllers = Controllers::start(args.bmc, &world, &mut machines)?;
     let mut watch = Watch::new(&machines, controllers.is_none());
     for machine in &mut machines {
         if controllers.is_some() {
             // Off, and never seen: the one assignment is all that anybody does.
-            machine.wait_for_power();
             watch.assign(machine, &world);
             continue;
         }

@@ -31,6 +31,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) image: &'a OsImage,
     /// Keep everything here; a temporary directory otherwise.
     pub(crate) keep: Option<&'a Path>,
+    /// The server has the example's power driver.
+    pub(crate) with_driver: bool,
     /// Capture what goes over the bridge.
     pub(crate) capture: bool,
 }
@@ -52,7 +54,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn build(wish: &Wish<'_>, interrupt: &Interrupt) -> Result<Self> {
         namespace::sweep()?;
-        let artifacts: Artifacts = artifacts::build(wish.kernel)?;
+        let artifacts: Artifacts = artifacts::build(wish.kernel, wish.with_driver)?;
         interrupt.check()?;
         let (directory, temporary) = match wish.keep {
             Some(directory) => {

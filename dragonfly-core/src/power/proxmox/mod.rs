@@ -144,6 +144,11 @@ impl PowerDriver for Proxmox {
         "proxmox"
     }
 
+    /// A cluster serves many machines at a time; each VM has a lock of its own there.
+    fn calls_a_host(&self) -> usize {
+        4
+    }
+
     fn check(&self, address: &Url) -> Result<()> {
         Address::parse(address)?.vmid.map(drop).ok_or_else(|| no_vm(address))
     }

@@ -28,6 +28,7 @@ pub(in crate::lab) fn adopt(args: &args::Run, interrupt: &Interrupt) -> Result<(
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
+        with_driver: false,
         capture: args.keep.is_some(),
     };
     let world = World::build(&wish, interrupt)?;

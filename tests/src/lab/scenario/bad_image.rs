@@ -50,6 +50,7 @@ pub(in crate::lab) fn bad_image(args: &args::Run, interrupt: &Interrupt) -> Resu
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
+        with_driver: false,
         capture: args.keep.is_some(),
     };
     let world = World::build(&wish, interrupt)?;

@@ -30,6 +30,7 @@ pub(in crate::lab) fn identity(args: &args::Run, interrupt: &Interrupt) -> Resul
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
+        with_driver: false,
         capture: args.keep.is_some(),
     };
     let world = World::build(&wish, interrupt)?;

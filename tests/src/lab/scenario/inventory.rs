@@ -45,6 +45,7 @@ pub(in crate::lab) fn inventory(args: &args::Run, interrupt: &Interrupt) -> Resu
         kernel: GENERIC_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
+        with_driver: false,
         capture: args.keep.is_some(),
     };
     let world = World::build(&wish, interrupt)?;

@@ -26,6 +26,7 @@ pub(in crate::lab) fn secrets(args: &args::Run, interrupt: &Interrupt) -> Result
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
+        with_driver: false,
         capture: false,
     };
     let world = World::build(&wish, interrupt)?;
