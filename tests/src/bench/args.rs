@@ -35,4 +35,6 @@ pub(crate) enum What {
     Http,
     /// Start, memory, pages, DHCP, watches with many machines; many machines from power-on to Ready
     Fleet,
+    /// 500 management controllers at once, beside a loop over ipmitool
+    Power,
 }

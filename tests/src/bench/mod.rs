@@ -14,6 +14,7 @@ mod http;
 mod machines;
 mod pages;
 mod peers;
+mod power;
 mod report;
 mod server;
 mod tftp;
@@ -39,6 +40,12 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &args::Bench) -> anyhow::Result<()> {
+    if args.what == args::What::Power {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let report = runtime.block_on(power::run(args))?;
+        report.lines().into_iter().for_each(|line| say(format_args!("{line}")));
+        return Ok(());
+    }
     let (world, program) = (world::World::create()?, server::program(args)?);
     // Threads are made from here on: they are in the client's namespace as this one is.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -46,6 +53,7 @@ fn run(args: &args::Bench) -> anyhow::Result<()> {
         match args.what {
             args::What::Http => http::run(args, &world, &program).await,
             args::What::Fleet => fleet::run(args, &world, &program).await,
+            args::What::Power => power::run(args).await,
         }
     })?;
     for line in report.lines() {
