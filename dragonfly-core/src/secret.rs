@@ -160,10 +160,7 @@ pub fn random_password() -> Result<SecretString, SealError> {
         let fair = bytes.iter().map(|byte| usize::from(byte >> 2));
         text.extend(fair.filter_map(|n| ALPHABET.get(n)).take(LENGTH).map(|letter| char::from(*letter)));
         let has = |kind: fn(&u8) -> bool| text.as_bytes().iter().any(kind);
-        if text.len() == LENGTH
-            && has(u8::is_ascii_uppercase)
-            && has(u8::is_ascii_lowercase)
-            && has(u8::is_ascii_digit)
+        if text.len() == LENGTH && has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit)
         {
             return Ok(SecretString(text));
         }

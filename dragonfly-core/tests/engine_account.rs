@@ -19,7 +19,7 @@ use dragonfly_core::power::{
 };
 use dragonfly_core::resource::hardware::Anchors;
 use dragonfly_core::resource::{Hardware, HardwareSpec, Kind, TemplateSpec};
-use dragonfly_core::secret::SealingKey;
+use dragonfly_core::secret::{SealingKey, SecretString};
 use dragonfly_core::store::Store;
 use dragonfly_core::store::memory::MemoryStore;
 use dragonfly_core::testing::power::{FakeMachine, Habit};
@@ -137,22 +137,42 @@ fn bmc(address: &str) -> Option<BmcSeen> {
 }
 
 async fn hello(engine: &Engine, bmc: Option<BmcSeen>, boot: Uuid, uuid: Option<Uuid>) -> Result<Welcome, EngineError> {
-    let from: IpAddr = IpAddr::from([10, 0, 0, 10]);
+    let token = token(engine).await;
+    hello_with(engine, &token, bmc, boot, uuid).await
+}
+
+const FROM: [u8; 4] = [10, 0, 0, 10];
+
+async fn token(engine: &Engine) -> SecretString {
     let to = Some("10.0.0.1:3000".parse().unwrap());
-    let request = BootRequest { from: Some(from), to, ..BootRequest::from_mac(mac(1)) };
-    let identity = engine.identity(&request).await.unwrap().unwrap();
+    let request = BootRequest { from: Some(IpAddr::from(FROM)), to, ..BootRequest::from_mac(mac(1)) };
+    engine.identity(&request).await.unwrap().unwrap().token
+}
+
+async fn hello_with(
+    engine: &Engine,
+    token: &SecretString,
+    bmc: Option<BmcSeen>,
+    boot: Uuid,
+    uuid: Option<Uuid>,
+) -> Result<Welcome, EngineError> {
     let hello = Hello {
         protocol: Versions::OURS,
         agent: "test".into(),
         boot_id: boot,
         mac: mac(1),
-        anchors: Anchors { macs: vec![mac(1)], smbios_uuid: uuid, ..Anchors::default() },
+        anchors: Anchors {
+            macs: vec![mac(1)],
+            smbios_uuid: uuid,
+            serial: uuid.map(|uuid| format!("SN-{uuid}")),
+            product: None,
+        },
         inventory: Inventory { bmc, ..Inventory::default() },
         existing_os: None,
         uptime_seconds: None,
         clock_offset_seconds: None,
     };
-    engine.hello(identity.token.reveal(), hello, from).await
+    engine.hello(token.reveal(), hello, FROM.into()).await
 }
 
 /// The account that a first agent is given.
@@ -294,21 +314,15 @@ async fn a_secret_that_somebody_else_made_is_left_alone() {
 async fn a_machine_in_conflict_is_given_no_password() {
     let site = Site::new().await;
     let board = |n: u128| Some(Uuid::from_u128(0x1111_2222_3333_4444_5555_6666_7777_0000 + n));
-    // Two machines are known; then somebody has the card of the one and the board of the other.
+    // A machine is known; then somebody has its card and another board.
     let boot = Uuid::new_v4();
-    let (welcome, _) = {
-        let mut welcome = hello(&site.engine, None, boot, board(1)).await.unwrap();
-        let account = welcome.bmc_account.take();
-        (welcome, account)
-    };
-    let two = "{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {name: m2}, \
-               spec: {macs: ['52:54:00:ab:cd:02']}}";
-    site.engine.apply(two, "test").await.unwrap();
+    let welcome = hello(&site.engine, None, boot, board(1)).await.unwrap();
+    let token = token(&site.engine).await;
     let error = hello(&site.engine, bmc("10.0.0.66"), Uuid::new_v4(), board(2)).await.unwrap_err();
-    assert!(matches!(error, EngineError::Busy { .. }), "{error}");
+    assert!(error.to_string().contains("identity in conflict"), "{error}");
     assert!(site.engine.get(Kind::SECRET, "bmc-m1").await.is_err());
     // The machine itself, while nobody has settled it: it speaks, and gets no password.
-    let said = hello(&site.engine, bmc("10.0.0.6"), boot, board(1)).await.unwrap();
+    let said = hello_with(&site.engine, &token, bmc("10.0.0.6"), boot, board(1)).await.unwrap();
     assert_eq!(said.bmc_account, None);
     site.engine.bmc_account(welcome.session.reveal(), done()).await.unwrap();
     assert_eq!(site.machine().spec.bmc, None);

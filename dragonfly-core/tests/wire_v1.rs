@@ -14,13 +14,13 @@ use dragonfly_core::Mac;
 use dragonfly_core::action::{Permit, Progress, Unit};
 use dragonfly_core::clock::Timestamp;
 use dragonfly_core::inventory::{
-    BmcPrivilege, BmcSeen, BmcUser, Bytes, Cpu, Disk, FirmwareMode, Inventory, Lldp, MegabitsPerSecond, Memory, MemoryModule, Nic, PciDevice,
-    Route, System,
+    BmcPrivilege, BmcSeen, BmcUser, Bytes, Cpu, Disk, FirmwareMode, Inventory, Lldp, MegabitsPerSecond, Memory,
+    MemoryModule, Nic, PciDevice, Route, System,
 };
 use dragonfly_core::resource::hardware::{Anchors, ExistingOs, Overwrite};
 use dragonfly_core::wire::{
-    Ask, BmcAccount, BmcAccountReport, Failure, FailureKind, Heard, Hello, Identity, Orders, Problem, Report, ReportKind, Versions, Welcome, Work,
-    WorkStep,
+    Ask, BmcAccount, BmcAccountReport, Failure, FailureKind, Heard, Hello, Identity, Orders, Problem, Report,
+    ReportKind, Versions, Welcome, Work, WorkStep,
 };
 use dragonfly_core::workflow::StepEvent;
 use serde::Serialize;
@@ -274,8 +274,7 @@ fn welcome() {
 
 #[test]
 fn bmc_account() {
-    let done =
-        BmcAccountReport { username: "dragonfly".to_owned(), slot: Some(3), verified: true, failure: None };
+    let done = BmcAccountReport { username: "dragonfly".to_owned(), slot: Some(3), verified: true, failure: None };
     golden("bmc-account-done.json", &done);
     let failure = Failure::message("the controller has no free slot for a user");
     let failed = BmcAccountReport { slot: None, verified: false, failure: Some(failure), ..done };

@@ -20,9 +20,7 @@ use crate::engine::resources::Change;
 use crate::engine::{Engine, EngineError, Result};
 use crate::power::Credential;
 use crate::resource::hardware::{Bmc, NameRef, Trust};
-use crate::resource::{
-    ConditionStatus, Hardware, HardwareSpec, Kind, Metadata, Record, SecretSpec, condition,
-};
+use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Kind, Metadata, Record, SecretSpec, condition};
 use crate::secret::{Mask, random_password};
 use crate::store::{Part, StoreError, When};
 use crate::text;
@@ -36,8 +34,7 @@ const CAUSES: usize = 8;
 
 /// Where a machine is to get an account, if it is to get one by what is known of it.
 fn wanted(machine: &Hardware) -> Option<Url> {
-    let conflict =
-        condition(&machine.status.conditions, CONFLICT).is_some_and(|c| c.status != ConditionStatus::False);
+    let conflict = condition(&machine.status.conditions, CONFLICT).is_some_and(|c| c.status != ConditionStatus::False);
     if machine.spec.bmc.is_some() || machine.spec.trust != Trust::Network || conflict {
         return None;
     }
