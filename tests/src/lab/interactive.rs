@@ -22,6 +22,7 @@ pub(crate) fn interactive(args: &args::Interactive, interrupt: &Interrupt) -> Re
         image: &image,
         keep: None,
         capture: false,
+        options: &[],
     };
     let world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, Dhcp::Full)?;

@@ -51,6 +51,7 @@ pub(in crate::lab) fn bad_image(args: &args::Run, interrupt: &Interrupt) -> Resu
         image: &image,
         keep: args.keep.as_deref(),
         capture: args.keep.is_some(),
+        options: &[],
     };
     let world = World::build(&wish, interrupt)?;
     publish_truncated(&world, &image)?;

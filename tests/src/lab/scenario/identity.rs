@@ -31,6 +31,7 @@ pub(in crate::lab) fn identity(args: &args::Run, interrupt: &Interrupt) -> Resul
         image: &image,
         keep: args.keep.as_deref(),
         capture: args.keep.is_some(),
+        options: &[],
     };
     let world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;

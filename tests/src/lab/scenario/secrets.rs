@@ -27,6 +27,7 @@ pub(in crate::lab) fn secrets(args: &args::Run, interrupt: &Interrupt) -> Result
         image: &image,
         keep: args.keep.as_deref(),
         capture: false,
+        options: &[],
     };
     let world = World::build(&wish, interrupt)?;
     let mut wire = capture::whole(&world.namespace, &world.directory)?;

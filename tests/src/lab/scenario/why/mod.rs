@@ -43,6 +43,7 @@ pub(in crate::lab) fn why(args: &args::Run, interrupt: &Interrupt) -> Result<()>
         image: &image,
         keep: args.keep.as_deref(),
         capture: args.keep.is_some(),
+        options: &[],
     };
     let world = World::build(&wish, interrupt)?;
     world.server.apply(&manifest::network(wish.dhcp))?;
