@@ -14,7 +14,7 @@ use dragonfly_core::action::{
     Action, ActionContext, ActionError, Actions, ImageError, ImageSource, Permit, Resume, Unit,
 };
 use dragonfly_core::resource::hardware::Anchors;
-use dragonfly_core::wire::{Hello, Orders, ReportKind, Versions, Work, WorkStep};
+use dragonfly_core::wire::{BmcAccount, Hello, Orders, ReportKind, Versions, Work, WorkStep};
 use dragonfly_core::workflow::StepEvent;
 use futures_util::StreamExt;
 use mage::client::Link;
