@@ -24,7 +24,7 @@ use crate::options::Options;
 use crate::rescue::Rescue;
 use crate::run::Runner;
 use crate::session::{self, Leave};
-use crate::{VERSION, discover, init};
+use crate::{VERSION, account, discover, init};
 
 /// How long a link may take to come up: spanning tree and link aggregation need their time.
 const LINK_PATIENCE: Duration = Duration::from_secs(90);
@@ -124,6 +124,10 @@ impl Agent {
             set_clock(welcome.time.unix_seconds());
         }
         tokio::spawn(session::ship(Arc::clone(&link), self.journal.clone()));
+        // Beside the work, which need not wait for it.
+        let account = welcome.bmc_account.filter(|_| self.owns_machine).map(|wanted| {
+            tokio::spawn(account::make(Arc::clone(&link), self.journal.clone(), self.roots.dev.clone(), wanted))
+        });
         let runner = Runner {
             actions: dragonfly_actions::builtin(),
             images: Arc::new(images),
@@ -137,7 +141,12 @@ impl Agent {
                 self.rescue.offer(self.journal.console());
             }
         };
-        Ok(session::serve(&link, &runner, &self.journal, &on_failure).await)
+        let leave = session::serve(&link, &runner, &self.journal, &on_failure).await;
+        if let Some(account) = account {
+            // A machine that leaves at once, for its own disk, gets its account all the same.
+            let _ = tokio::time::timeout(account::PATIENCE, account).await;
+        }
+        Ok(leave)
     }
 
     /// Drivers, network, and a look around. Disks are found while the network comes up.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dragonfly_core::secret::SecretString;
-use dragonfly_core::wire::{Ask, Heard, Hello, Identity, Orders, Problem, Report, Welcome};
+use dragonfly_core::wire::{Ask, BmcAccountReport, Heard, Hello, Identity, Orders, Problem, Report, Welcome};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -146,6 +146,11 @@ impl Link {
         let ask = Ask { wait_seconds: WAIT_SECONDS };
         let limit = Duration::from_secs(u64::from(WAIT_SECONDS) + 15);
         self.until_answered("dragonfly/v1/agent/work", &ask, limit).await
+    }
+
+    /// Says what came of the account on the management controller, and waits until that is answered.
+    pub async fn bmc_account(&self, report: &BmcAccountReport) -> Result<Heard, CallError> {
+        self.until_answered("dragonfly/v1/agent/bmc-account", report, Duration::from_secs(20)).await
     }
 
     /// Sends a part of the log, once.

@@ -28,6 +28,8 @@ struct Inner {
     boot_offset: f64,
     kept: Mutex<Kept>,
     mask: Mutex<Mask>,
+    /// What is hidden whatever the workflow.
+    own: Mutex<Mask>,
     more: Notify,
 }
 
@@ -48,12 +50,18 @@ impl Journal {
             boot_offset,
             kept: Mutex::default(),
             mask: Mutex::default(),
+            own: Mutex::default(),
             more: Notify::new(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// From here on these secrets are taken out of every line.
+    /// From here on these secrets of the agent's own are taken out of every line, beside a workflow's.
+    pub fn hide_own(&self, mask: Mask) {
+        *self.inner.own.lock().unwrap_or_else(PoisonError::into_inner) = mask;
+    }
+
+    /// From here on these secrets are taken out of every line, and no more those of an earlier call.
     pub fn hide(&self, mask: Mask) {
         *self.inner.mask.lock().unwrap_or_else(PoisonError::into_inner) = mask;
     }
@@ -71,7 +79,8 @@ impl Journal {
     }
 
     fn shown(&self, text: &str) -> String {
-        self.inner.mask.lock().unwrap_or_else(PoisonError::into_inner).hide(text).into_owned()
+        let text = self.inner.own.lock().unwrap_or_else(PoisonError::into_inner).hide(text).into_owned();
+        self.inner.mask.lock().unwrap_or_else(PoisonError::into_inner).hide(&text).into_owned()
     }
 
     fn keep(&self, text: &str) {
@@ -128,6 +137,20 @@ pub fn uptime() -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hides_secrets_of_its_own_beside_those_of_a_workflow() {
+        let journal = Journal::new(Console::stderr());
+        journal.hide_own(Mask::new(&["own-secret".to_owned().into()]));
+        for workflows in ["first-secret", "second-secret"] {
+            journal.hide(Mask::new(&[workflows.to_owned().into()]));
+            journal.note(format!("own-secret and {workflows}"));
+        }
+        let (_, text) = journal.pending(10_000).unwrap();
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        assert_eq!(text.matches("[secret] and [secret]").count(), 2, "{text}");
+        assert!(!text.contains("-secret"));
+    }
 
     #[test]
     fn keeps_offsets_while_the_oldest_lines_go() {

@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub mod account;
 pub mod agent;
 pub mod backoff;
 pub mod client;

@@ -14,7 +14,7 @@ use dragonfly_core::action::{
     Action, ActionContext, ActionError, Actions, ImageError, ImageSource, Permit, Resume, Unit,
 };
 use dragonfly_core::resource::hardware::Anchors;
-use dragonfly_core::wire::{Hello, Orders, ReportKind, Versions, Work, WorkStep};
+use dragonfly_core::wire::{BmcAccount, Hello, Orders, ReportKind, Versions, Work, WorkStep};
 use dragonfly_core::workflow::StepEvent;
 use futures_util::StreamExt;
 use mage::client::Link;
@@ -311,6 +311,29 @@ async fn a_step_past_its_time_is_stopped_and_named() {
     let script = s.script.lock().unwrap();
     let told = script.reports.iter().any(|r| matches!(r, ReportKind::Step { failure: Some(f), .. } if f.message.contains("`slow` was stopped after 1 s")));
     assert!(told, "{:?}", script.reports);
+}
+
+#[tokio::test]
+async fn what_came_of_the_account_is_told_even_when_the_session_has_ended() {
+    let s = setup(Vec::new()).await;
+    s.script.lock().unwrap().end_sessions = 1;
+    let link = s.link();
+    link.connect().await.unwrap();
+    let account = BmcAccount { username: "dragonfly".into(), password: "Ab3Ab3Ab3Ab3Ab3z".to_owned().into() };
+    // A machine without a controller's device.
+    let dev = tempfile::tempdir().unwrap();
+    mage::account::make(Arc::clone(&link), s.journal.clone(), dev.path().to_owned(), account).await;
+    let script = s.script.lock().unwrap();
+    assert_eq!(script.hellos.len(), 2);
+    let [told] = &script.accounts[..] else { panic!("{:?}", script.accounts) };
+    assert_eq!((told.username.as_str(), told.slot, told.verified), ("dragonfly", None, false));
+    assert!(told.failure.as_ref().unwrap().message.contains("no driver"), "{told:?}");
+    // Whatever is said later, by whichever workflow.
+    s.journal.hide(dragonfly_core::secret::Mask::default());
+    s.journal.note("the password is Ab3Ab3Ab3Ab3Ab3z");
+    let (_, log) = s.journal.pending(100_000).unwrap();
+    let log = String::from_utf8_lossy(&log);
+    assert!(log.contains("the password is [secret]") && !log.contains("Ab3Ab3"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

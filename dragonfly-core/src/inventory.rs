@@ -255,6 +255,74 @@ pub struct BmcSeen {
     /// Its LAN hardware address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
+    /// Who may log in to it: the slots of its user table that have a name or open something. Empty where they could
+    /// not all be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<BmcUser>,
+}
+
+/// One slot of a management controller's user table (IPMI 2.0, 22.27 and 22.29).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BmcUser {
+    /// User ID, 1 to 63.
+    pub slot: u8,
+    /// User name, 16 bytes at most; absent for one without a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether it may log in at all; absent where the controller does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// What it may do at most on the LAN channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privilege: Option<BmcPrivilege>,
+}
+
+/// A privilege limit (IPMI 2.0, 6.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum BmcPrivilege {
+    /// Only what calls back.
+    Callback,
+    /// Reads.
+    User,
+    /// Switches power too.
+    Operator,
+    /// Everything.
+    Administrator,
+    /// What its vendor calls so.
+    Oem,
+    /// Nothing on this channel.
+    NoAccess,
+    /// One that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl BmcPrivilege {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Callback => "callback",
+            Self::User => "user",
+            Self::Operator => "operator",
+            Self::Administrator => "administrator",
+            Self::Oem => "oem",
+            Self::NoAccess => "no-access",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl std::fmt::Display for BmcUser {
+    /// `2 ADMIN (administrator)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.slot, self.name.as_deref().unwrap_or("without a name"))?;
+        let off = (self.enabled == Some(false)).then_some("off");
+        let words: Vec<&str> = self.privilege.map(BmcPrivilege::word).into_iter().chain(off).collect();
+        if words.is_empty() { Ok(()) } else { write!(f, " ({})", words.join(", ")) }
+    }
 }
 
 /// A default route.

@@ -147,6 +147,27 @@ pub fn random_token() -> Result<SecretString, SealError> {
     Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_ref()).into())
 }
 
+/// A random password for devices that take little: 16 letters and digits, at least one of each kind (95 bits). IPMI 2.0
+/// has room for 16 or 20 bytes (22.30).
+pub fn random_password() -> Result<SecretString, SealError> {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    const LENGTH: usize = 16;
+    let mut text = Zeroizing::new(String::with_capacity(LENGTH));
+    loop {
+        let mut bytes = Zeroizing::new([0u8; 64]);
+        getrandom::fill(bytes.as_mut()).map_err(|_| SealError::NoRandom)?;
+        // 62 and 63 are left out: every letter is as likely as the next.
+        let fair = bytes.iter().map(|byte| usize::from(byte >> 2));
+        text.extend(fair.filter_map(|n| ALPHABET.get(n)).take(LENGTH).map(|letter| char::from(*letter)));
+        let has = |kind: fn(&u8) -> bool| text.as_bytes().iter().any(kind);
+        if text.len() == LENGTH && has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit)
+        {
+            return Ok(SecretString(text));
+        }
+        text.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +182,23 @@ mod tests {
         let other = SealingKey::generate().unwrap();
         assert_eq!(other.open("Secret/a/password", &sealed).unwrap_err(), SealError::NotOurs);
         assert!(key.open("x", &Sealed("AAAA".into())).is_err());
+    }
+
+    #[test]
+    fn passwords_that_every_device_takes() {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut letters = std::collections::BTreeSet::new();
+        for _ in 0..2000 {
+            let password = random_password().unwrap();
+            let text = password.reveal();
+            assert!(text.len() == 16 && text.bytes().all(|b| b.is_ascii_alphanumeric()));
+            for kind in [char::is_uppercase, char::is_lowercase, char::is_numeric] {
+                assert!(text.chars().any(kind));
+            }
+            letters.extend(text.bytes());
+            assert!(seen.insert(text.to_owned()));
+        }
+        assert_eq!(letters.len(), 62, "every letter and digit comes");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! POST /dragonfly/v1/agent/work    Authorization: Bearer <session>  Ask    -> Orders   (waits up to 30 s)
 //! POST /dragonfly/v1/agent/report  Authorization: Bearer <session>  Report -> Heard
 //! POST /dragonfly/v1/agent/log     Authorization: Bearer <session>  text, ?offset=N -> 204
+//! POST /dragonfly/v1/agent/bmc-account  Authorization: Bearer <session>  BmcAccountReport -> Heard
 //! ```
 
 use std::collections::BTreeMap;
@@ -111,6 +112,38 @@ pub struct Welcome {
     pub time: Timestamp,
     /// How often the agent is to be heard, in seconds.
     pub heartbeat_seconds: u32,
+    /// The account that the agent is to make on the machine's own management controller; absent where it is to leave
+    /// that alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bmc_account: Option<BmcAccount>,
+}
+
+/// An account on a machine's own management controller: administrator of its LAN channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BmcAccount {
+    /// User name, 16 bytes at most.
+    pub username: String,
+    /// Password, 16 bytes at most. The agent takes it out of everything that it shows, logs or reports.
+    #[serde(serialize_with = "crate::secret::expose")]
+    pub password: SecretString,
+}
+
+/// What came of [`Welcome::bmc_account`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BmcAccountReport {
+    /// As in the account.
+    pub username: String,
+    /// Which slot of the controller's user table has it now; absent when none has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u8>,
+    /// Whether the controller has confirmed the password. One that cannot test passwords confirms none.
+    #[serde(default)]
+    pub verified: bool,
+    /// Why there is no account; absent when there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
 }
 
 /// The agent asks for work; also its sign of life.

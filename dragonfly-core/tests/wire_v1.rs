@@ -14,13 +14,13 @@ use dragonfly_core::Mac;
 use dragonfly_core::action::{Permit, Progress, Unit};
 use dragonfly_core::clock::Timestamp;
 use dragonfly_core::inventory::{
-    BmcSeen, Bytes, Cpu, Disk, FirmwareMode, Inventory, Lldp, MegabitsPerSecond, Memory, MemoryModule, Nic, PciDevice,
-    Route, System,
+    BmcPrivilege, BmcSeen, BmcUser, Bytes, Cpu, Disk, FirmwareMode, Inventory, Lldp, MegabitsPerSecond, Memory,
+    MemoryModule, Nic, PciDevice, Route, System,
 };
 use dragonfly_core::resource::hardware::{Anchors, ExistingOs, Overwrite};
 use dragonfly_core::wire::{
-    Ask, Failure, FailureKind, Heard, Hello, Identity, Orders, Problem, Report, ReportKind, Versions, Welcome, Work,
-    WorkStep,
+    Ask, BmcAccount, BmcAccountReport, Failure, FailureKind, Heard, Hello, Identity, Orders, Problem, Report,
+    ReportKind, Versions, Welcome, Work, WorkStep,
 };
 use dragonfly_core::workflow::StepEvent;
 use serde::Serialize;
@@ -85,7 +85,7 @@ fn every_golden_file_is_tested() {
         assert!(here.contains(&format!("{name}\"")), "{name} is tested nowhere");
         count += 1;
     }
-    assert_eq!(count, 23, "a golden file was taken away");
+    assert_eq!(count, 27, "a golden file was taken away");
 }
 
 #[test]
@@ -201,6 +201,7 @@ fn hello() {
             ipmi_version: some("2.0"),
             address: Some("10.0.0.6".parse().unwrap()),
             mac: Some(mac(0xff)),
+            users: Vec::new(),
         }),
         firmware: Some(FirmwareMode::Uefi),
         tpm: some("2.0"),
@@ -239,6 +240,20 @@ fn hello() {
         ..full
     };
     golden("hello-least.json", &least);
+    let user = |slot, name: Option<&str>, enabled, privilege| BmcUser {
+        slot,
+        name: name.map(str::to_owned),
+        enabled,
+        privilege,
+    };
+    let users = vec![
+        user(1, None, Some(false), Some(BmcPrivilege::NoAccess)),
+        user(2, Some("ADMIN"), Some(true), Some(BmcPrivilege::Administrator)),
+        user(3, Some("ops"), None, None),
+    ];
+    let bmc = BmcSeen { users, ..BmcSeen::default() };
+    let with_users = Hello { inventory: Inventory { bmc: Some(bmc), ..Inventory::default() }, ..least };
+    golden("hello-bmc-users.json", &with_users);
 }
 
 #[test]
@@ -250,8 +265,20 @@ fn welcome() {
         session: "session-key".to_owned().into(),
         time: Timestamp::from_unix_millis(TIME * 1000 + 1500),
         heartbeat_seconds: 30,
+        bmc_account: None,
     };
     golden("welcome.json", &welcome);
+    let account = BmcAccount { username: "dragonfly".to_owned(), password: "Correct4Horse7Ba".to_owned().into() };
+    golden("welcome-bmc-account.json", &Welcome { bmc_account: Some(account), ..welcome });
+}
+
+#[test]
+fn bmc_account() {
+    let done = BmcAccountReport { username: "dragonfly".to_owned(), slot: Some(3), verified: true, failure: None };
+    golden("bmc-account-done.json", &done);
+    let failure = Failure::message("the controller has no free slot for a user");
+    let failed = BmcAccountReport { slot: None, verified: false, failure: Some(failure), ..done };
+    golden("bmc-account-failed.json", &failed);
 }
 
 #[test]

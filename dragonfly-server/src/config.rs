@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use dragonfly_core::boot::Discovery;
 use serde::Deserialize;
@@ -49,6 +50,12 @@ pub struct Options {
     /// Host names, besides its own, under which browsers may reach this server
     #[arg(long, env = "DRAGONFLY_NAMES", value_name = "NAME", value_delimiter = ',')]
     pub names: Option<Vec<String>>,
+    /// Have Mage make an account on a machine's BMC where none is known, and use it [default: false]
+    ///
+    /// For provisioning networks without strangers: whoever boots as a machine is given that account's password.
+    #[arg(long, env = "DRAGONFLY_BMC_ACCOUNTS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub bmc_accounts: Option<bool>,
     /// What is logged, as in `dragonfly_boot=debug,info` [default: info]
     #[arg(long, env = "DRAGONFLY_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -137,6 +144,8 @@ pub struct Config {
     pub server_url: Option<Url>,
     /// Host names accepted beside the machine's own.
     pub names: Vec<String>,
+    /// Whether agents make accounts on controllers.
+    pub bmc_accounts: bool,
     /// The log filter.
     pub log: String,
 }
@@ -213,6 +222,7 @@ impl Options {
             backend: self.backend.or(other.backend),
             server_url: self.server_url.or(other.server_url),
             names: self.names.or(other.names),
+            bmc_accounts: self.bmc_accounts.or(other.bmc_accounts),
             log: self.log.or(other.log),
             data: self.data.or(other.data),
         }
@@ -242,6 +252,7 @@ impl Options {
             mode,
             server_url: self.server_url,
             names: self.names.unwrap_or_default(),
+            bmc_accounts: self.bmc_accounts.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             data,
         })
@@ -250,7 +261,7 @@ impl Options {
 
 /// Variables that begin like ours and that neither the server nor its commands read.
 pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
-    const OURS: [&str; 16] = [
+    const OURS: [&str; 17] = [
         "HOST",
         "PORT",
         "BOOT_FILES",
@@ -260,6 +271,7 @@ pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
         "BACKEND",
         "SERVER_URL",
         "NAMES",
+        "BMC_ACCOUNTS",
         "LOG",
         "DATA",
         "CONFIG",
@@ -305,6 +317,25 @@ mod tests {
         let config = flags.or(file).settle().unwrap();
         assert_eq!((config.port, config.host.to_string().as_str()), (1, "127.0.0.1"));
         assert_eq!(config.images, Path::new("/d/images"));
+    }
+
+    #[test]
+    fn a_switch_is_off_until_it_is_set_anywhere() {
+        use clap::FromArgMatches as _;
+        let flags = |words: &[&str]| {
+            let command = Options::augment_args(clap::Command::new("dragonfly"));
+            let matches = command.try_get_matches_from([&["dragonfly"], words].concat())?;
+            Options::from_arg_matches(&matches).map(|options| options.bmc_accounts)
+        };
+        assert_eq!(flags(&[]).unwrap(), None);
+        assert_eq!(flags(&["--bmc-accounts"]).unwrap(), Some(true));
+        assert_eq!(flags(&["--bmc-accounts=no"]).unwrap(), Some(false));
+        assert!(flags(&["--bmc-accounts=maybe"]).is_err());
+        let settled = |options: Options| options.settle().unwrap().bmc_accounts;
+        assert!(!settled(Options::default()));
+        assert!(settled(read("bmc_accounts = true").unwrap()));
+        let off = Options { bmc_accounts: Some(false), ..Options::default() };
+        assert!(!settled(off.or(read("bmc_accounts = true").unwrap())), "the flag wins");
     }
 
     #[test]

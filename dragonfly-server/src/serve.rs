@@ -103,6 +103,7 @@ pub async fn start_with(config: Config, drivers: PowerDrivers, stop: Cancellatio
         discovery: config.discovery,
         server_url: config.server_url.clone(),
         server_pin: tls.pin.clone(),
+        bmc_accounts: config.bmc_accounts,
         ..Settings::default()
     };
     let images = Arc::new(Images::new(Arc::clone(&auth), &config.images));

@@ -15,6 +15,7 @@ use dragonfly_core::inventory::{Bytes, Inventory, Memory, System};
 use dragonfly_core::resource::hardware::Anchors;
 
 pub use bmc::BmcAsked;
+pub(crate) use bmc::device as bmc_device;
 pub use disks::is_disk_name;
 
 /// Where to look. On a machine these are `/sys`, `/proc` and `/dev`; in a test, captured trees.

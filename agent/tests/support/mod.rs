@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dragonfly_core::clock::{Clock, SystemClock};
-use dragonfly_core::wire::{Heard, Hello, Identity, Orders, Report, ReportKind, Versions};
+use dragonfly_core::wire::{BmcAccountReport, Heard, Hello, Identity, Orders, Report, ReportKind, Versions};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -49,6 +49,7 @@ pub struct Script {
     pub stop: Option<String>,
     pub hellos: Vec<Hello>,
     pub reports: Vec<ReportKind>,
+    pub accounts: Vec<BmcAccountReport>,
     pub log: Vec<(u64, String)>,
     pub identities_given: u32,
     pub tokens: Vec<String>,
@@ -195,6 +196,10 @@ async fn answer(
                 Some(reason) => Heard::Stop { reason: reason.clone() },
                 None => Heard::GoOn,
             })
+        }
+        "/dragonfly/v1/agent/bmc-account" => {
+            s.accounts.push(serde_json::from_slice(&body).unwrap());
+            json(&Heard::GoOn)
         }
         "/dragonfly/v1/agent/log" => {
             let offset = query.trim_start_matches("offset=").parse().unwrap();

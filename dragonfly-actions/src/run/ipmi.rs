@@ -3,6 +3,12 @@
 //! What is asked and what an answer means is pure; [`Device`] alone touches the machine. Section
 //! numbers are those of the IPMI specification 2.0.
 
+mod account;
+#[cfg(test)]
+mod fake;
+mod users;
+
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,13 +21,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::sys;
 
+pub use account::{AccountError, Made, make_account};
+pub use users::users;
+
 /// The longest answer there is, as Linux counts: `IPMI_MAX_MSG_LENGTH`.
 const LONGEST: usize = 272;
 /// Channels that may be networks; 0 is the bus between controllers, 12 and up stand for themselves (6.3).
 const CHANNELS: std::ops::RangeInclusive<u8> = 1..=11;
 
+/// Who asks a controller and brings its answer, completion code first.
+pub type Ask<'a> = &'a mut dyn FnMut(&Request) -> Result<Vec<u8>, IpmiError>;
+
 /// A command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// Which group of commands.
     pub netfn: u8,
@@ -29,6 +41,18 @@ pub struct Request {
     pub command: u8,
     /// What goes with it.
     pub data: Vec<u8>,
+}
+
+// By hand: Set User Password carries one.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Request");
+        shown.field("netfn", &self.netfn).field("command", &self.command);
+        if (self.netfn, self.command) == (0x06, 0x47) {
+            return shown.finish_non_exhaustive();
+        }
+        shown.field("data", &self.data).finish()
+    }
 }
 
 /// Why a controller's answer is of no use.
@@ -52,6 +76,8 @@ pub enum IpmiError {
 /// A controller's place on the network; what it does not say is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lan {
+    /// Which of its channels that is.
+    pub channel: Option<u8>,
     /// Its address.
     pub address: Option<Ipv4Addr>,
     /// Its hardware address.
@@ -109,7 +135,7 @@ fn mac(answer: &[u8]) -> Result<Option<Mac>, IpmiError> {
 /// # Errors
 /// What kept the controller from telling anything. A channel that it refuses to speak of is not there;
 /// its silence ends the asking, and what it has told before that stands.
-pub fn lan(ask: &mut dyn FnMut(&Request) -> Result<Vec<u8>, IpmiError>) -> Result<Lan, IpmiError> {
+pub fn lan(ask: Ask<'_>) -> Result<Lan, IpmiError> {
     let mut first = None;
     for channel in CHANNELS {
         let seen = match ask(&channel_info(channel)).and_then(|answer| is_lan(&answer)) {
@@ -126,7 +152,7 @@ pub fn lan(ask: &mut dyn FnMut(&Request) -> Result<Vec<u8>, IpmiError>) -> Resul
     Ok(first.unwrap_or_default())
 }
 
-fn lan_of(channel: u8, ask: &mut dyn FnMut(&Request) -> Result<Vec<u8>, IpmiError>) -> Result<Lan, IpmiError> {
+fn lan_of(channel: u8, ask: Ask<'_>) -> Result<Lan, IpmiError> {
     let mut get = |number| match ask(&lan_parameter(channel, number)) {
         Err(IpmiError::Refused(_) | IpmiError::Short) => Ok(None),
         other => other.map(Some),
@@ -134,7 +160,7 @@ fn lan_of(channel: u8, ask: &mut dyn FnMut(&Request) -> Result<Vec<u8>, IpmiErro
     // A parameter that makes no sense is absent; the other one may.
     let address = get(3)?.and_then(|answer| address(&answer).ok().flatten());
     let mac = get(5)?.and_then(|answer| mac(&answer).ok().flatten());
-    Ok(Lan { address, mac })
+    Ok(Lan { channel: Some(channel), address, mac })
 }
 
 /// An open IPMI device.
@@ -259,7 +285,11 @@ mod tests {
             (LAN_PARAMETER, [8, 5, ..]) => Ok(vec![0, 0x11, 2, 0, 0, 0, 0, 8]),
             _ => Ok(vec![NO_CHANNEL]),
         });
-        let want = Lan { address: Some(Ipv4Addr::new(192, 0, 2, 8)), mac: Some(Mac::new([2, 0, 0, 0, 0, 8])) };
+        let want = Lan {
+            channel: Some(8),
+            address: Some(Ipv4Addr::new(192, 0, 2, 8)),
+            mac: Some(Mac::new([2, 0, 0, 0, 0, 8])),
+        };
         assert_eq!(lan.ok(), Some(want));
         assert_eq!(asked, 8 + 4, "channels 1 to 8, and two parameters of two of them");
     }
@@ -279,10 +309,10 @@ mod tests {
         };
         let mac = Some(Mac::new([2, 0, 0, 0, 0, 1]));
         let hardware = || Ok(vec![0, 0x11, 2, 0, 0, 0, 0, 1]);
-        assert_eq!(one(Ok(vec![0x80]), hardware()), Some(Lan { address: None, mac }));
-        assert_eq!(one(Ok(vec![0, 0x11, 10]), hardware()), Some(Lan { address: None, mac }));
+        assert_eq!(one(Ok(vec![0x80]), hardware()), Some(Lan { channel: Some(1), address: None, mac }));
+        assert_eq!(one(Ok(vec![0, 0x11, 10]), hardware()), Some(Lan { channel: Some(1), address: None, mac }));
         let address = Some(Ipv4Addr::new(10, 0, 0, 1));
-        assert_eq!(one(Ok(vec![0, 0x11, 10, 0, 0, 1]), Ok(vec![])), Some(Lan { address, mac: None }));
+        assert_eq!(one(Ok(vec![0, 0x11, 10, 0, 0, 1]), Ok(vec![])), Some(Lan { channel: Some(1), address, mac: None }));
     }
 
     #[test]
@@ -301,7 +331,7 @@ mod tests {
             (LAN_PARAMETER, _) => Ok(vec![0x80]),
             _ => Err(IpmiError::Silent),
         });
-        assert_eq!(lan.ok(), Some(Lan { address: None, mac: Some(Mac::new([2, 0, 0, 0, 0, 1])) }));
+        assert_eq!(lan.ok(), Some(Lan { channel: Some(1), address: None, mac: Some(Mac::new([2, 0, 0, 0, 0, 1])) }));
     }
 
     #[test]

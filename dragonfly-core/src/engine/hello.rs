@@ -84,7 +84,7 @@ impl Engine {
             Match::Known(name) => name,
             Match::Conflict { machines, why } => return Err(self.conflict(&hello, &machines, &why).await),
         };
-        let _guard = self.lock(&machine).await;
+        let guard = self.lock(&machine).await;
         let session = Uuid::now_v7();
         if let Some(live) = self.inner.sessions.live(&machine, now) {
             let same_boot = self
@@ -154,6 +154,9 @@ impl Engine {
         } else {
             self.tell("machine.hello", &machine, None, format!("its agent is up, at {from}"));
         }
+        // A Secret may be written, under a lock of its own.
+        drop(guard);
+        let bmc_account = self.account_for(&object).await;
         let claims = SessionClaims {
             machine: machine.clone(),
             machine_uid: object.metadata.uid.unwrap_or_default(),
@@ -172,6 +175,7 @@ impl Engine {
             session: self.inner.session_keys.sign(&claims),
             time: now,
             heartbeat_seconds: HEARTBEAT.as_secs() as u32,
+            bmc_account,
         })
     }
 

@@ -103,6 +103,9 @@ pub struct Settings {
     pub power: PowerPolicy,
     /// How often each controller is asked whether its machine is on; one that does not answer is asked ever less often.
     pub power_period: Duration,
+    /// Whether agents make an account of our own on a machine's controller where none is known (`spec.bmc`). Whoever
+    /// opens a session as a machine is then given its password: for provisioning networks without strangers.
+    pub bmc_accounts: bool,
 }
 
 impl Default for Settings {
@@ -117,6 +120,7 @@ impl Default for Settings {
             boot_deadline: Duration::from_secs(30 * 60),
             power: PowerPolicy::Cycle,
             power_period: Duration::from_secs(5 * 60),
+            bmc_accounts: false,
         }
     }
 }

@@ -281,7 +281,7 @@ impl Engine {
         Err(StoreError::Conflict { key }.into())
     }
 
-    fn noted(&self, record: &Record, change: Change, by: &str) {
+    pub(super) fn noted(&self, record: &Record, change: Change, by: &str) {
         super::note(&self.inner.cache, record);
         self.refresh_networks();
         let name = &record.metadata.name;
@@ -312,7 +312,7 @@ impl Engine {
     }
 
     /// A Secret as it is stored; anything else as it is.
-    fn sealed(&self, mut record: Record) -> Result<Record> {
+    pub(super) fn sealed(&self, mut record: Record) -> Result<Record> {
         if record.kind == Kind::SECRET {
             let secret = record.decode::<SecretSpec>()?;
             let mut sealed = SecretSpec::default();

@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use dragonfly_core::resource::MAX_OBJECT_BYTES;
-use dragonfly_core::wire::{Ask, Heard, Hello, Orders, Report, Welcome};
+use dragonfly_core::wire::{Ask, BmcAccountReport, Heard, Hello, Orders, Report, Welcome};
 use serde::Deserialize;
 
 use super::App;
@@ -20,6 +20,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .post("/dragonfly/v1/agent/work", Access::Agent, "An agent asks for work; waits up to 30 s", work)
         .post("/dragonfly/v1/agent/report", Access::Agent, "An agent says how far it has come", report)
         .post("/dragonfly/v1/agent/log", Access::Agent, "An agent ships its log, as text from an offset on", log)
+        .post(
+            "/dragonfly/v1/agent/bmc-account",
+            Access::Agent,
+            "An agent says what came of the account that it was to make on its machine's controller",
+            bmc_account,
+        )
         .get("/boot/phone-home/{capability}", Access::Open, "An installed system says that it is up", phone_home)
         .post("/boot/phone-home/{capability}", Access::Open, "The same, as cloud-init says it", phone_home)
 }
@@ -59,6 +65,14 @@ async fn report(
     Input(report): Input<Report>,
 ) -> Result<Json<Heard>, Problem> {
     Ok(Json(app.engine.report(session.reveal(), report).await?))
+}
+
+async fn bmc_account(
+    State(app): State<App>,
+    Extension(Shown(session)): Extension<Shown>,
+    Input(report): Input<BmcAccountReport>,
+) -> Result<Json<Heard>, Problem> {
+    Ok(Json(app.engine.bmc_account(session.reveal(), report).await?))
 }
 
 #[derive(Debug, Deserialize)]

@@ -263,6 +263,8 @@ pub(crate) enum Scenario {
     Install,
     /// A disk that already carries a system, unknown to the server, comes up unchanged
     Adopt,
+    /// The agent makes an account on the machine's controller, and the server and others log in with it
+    BmcAccount,
     /// What the agent reports of a machine is what the machine was given
     Inventory,
     /// Server, machine and cable fail at every point of the way, one after the other

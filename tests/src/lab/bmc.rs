@@ -22,7 +22,10 @@ sensor_set_value 0x20 0 1 0x60 0
 mc_enable 0x20
 ";
 
-/// A controller that answers, and where it says that it is on the network.
+/// A user that every controller comes with.
+pub(crate) const FACTORY_USER: &str = "ADMIN";
+
+/// A controller that answers, and where it is on the network.
 #[derive(Debug)]
 pub(crate) struct Bmc {
     _simulator: Process,
@@ -30,24 +33,30 @@ pub(crate) struct Bmc {
     _dead: TcpListener,
     pub(crate) address: &'static str,
     pub(crate) mac: &'static str,
+    /// Of the user that it comes with.
+    pub(crate) factory_password: String,
 }
 
 impl Bmc {
     /// Starts one; a machine is given it by [`arguments`](Self::arguments).
     pub(crate) fn start(namespace: &Namespace, directory: &Path) -> Result<Self> {
         let (address, mac) = ("192.168.77.240", "52:54:00:77:b0:01");
+        namespace.add_address(address)?;
+        let mut password = [0; 8];
+        getrandom::fill(&mut password)?;
+        let factory_password = hex::encode(password);
         let directory = directory.join("bmc");
         std::fs::create_dir_all(directory.join("state"))?;
         let at = |name: &str| directory.join(name);
         std::fs::write(at("commands"), COMMANDS)?;
-        std::fs::write(at("lan.conf"), config(&at("lan")))?;
+        std::fs::write(at("lan.conf"), config(&at("lan"), address, &factory_password))?;
         std::fs::write(at("lan"), lan_program(address, mac))?;
         std::fs::set_permissions(at("lan"), std::fs::Permissions::from_mode(0o755))?;
         let mut command = namespace.door().command("ipmi_sim");
         command.arg("-n").arg("-c").arg(at("lan.conf")).arg("-f").arg(at("commands")).arg("-s").arg(at("state"));
         let simulator = Process::start("ipmi_sim", command, &at("log"))?;
         let dead = namespace.door().listen(&format!("127.0.0.1:{DEAD}"))?;
-        Ok(Self { _simulator: simulator, _dead: dead, address, mac })
+        Ok(Self { _simulator: simulator, _dead: dead, address, mac, factory_password })
     }
 
     /// What gives a QEMU machine this controller.
@@ -69,19 +78,20 @@ fn behind_kcs(port: u16) -> Vec<String> {
         .into()
 }
 
-/// `ipmi_lan(5)`: one LAN on channel 1, QEMU on channel 15.
-fn config(lan_program: &Path) -> String {
+/// `ipmi_lan(5)`: one LAN on channel 1, QEMU on channel 15, and who may log in: nobody without a name.
+fn config(lan_program: &Path, address: &str, password: &str) -> String {
     format!(
         "name \"lab\"
 set_working_mc 0x20
   startlan 1
-    addr 127.0.0.1 6230
+    addr {address} 623
     lan_config_program \"{}\"
     priv_limit admin
     allowed_auths_admin none md2 md5 straight
     guid a123456789abcdefa123456789abcdef
   endlan
   serial 15 127.0.0.1 {PORT} codec VM
+  user 2 true \"{FACTORY_USER}\" \"{password}\" admin 10 none md2 md5 straight
 ",
         lan_program.display()
     )

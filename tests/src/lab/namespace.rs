@@ -70,6 +70,11 @@ impl Namespace {
         Ok(())
     }
 
+    /// One more address of this side of the bridge.
+    pub(crate) fn add_address(&self, address: &str) -> Result<()> {
+        ip(&["-n", self.name(), "addr", "add", &format!("{address}/32"), "dev", BRIDGE]).map(drop)
+    }
+
     /// Another host on the bridge: its card is `eth0` in `other`.
     pub(crate) fn plug(&self, other: &Self, address: &str) -> Result<()> {
         let (n, o) = (self.name(), other.name());

@@ -33,6 +33,7 @@ pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
     match args.scenario {
         Scenario::Install => install(args, interrupt),
         Scenario::Adopt => scenario::adopt(args, interrupt),
+        Scenario::BmcAccount => scenario::account(args, interrupt),
         Scenario::Inventory => scenario::inventory(args, interrupt),
         Scenario::Faults => scenario::faults(args, interrupt),
         Scenario::BadImage => scenario::bad_image(args, interrupt),
@@ -60,6 +61,7 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         keep: args.keep.as_deref(),
         with_driver: args.bmc == Bmc::Qmp,
         capture: args.keep.is_some(),
+        options: &[],
     };
     let mut world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;

@@ -28,13 +28,20 @@ pub(crate) struct Server {
     data: PathBuf,
     log: PathBuf,
     door: Door,
+    options: Vec<String>,
     process: Option<Process>,
     most_memory: u64,
 }
 
 impl Server {
     /// Starts one with an empty store in `directory`, and waits until it is ready.
-    pub(crate) fn start(door: &Door, artifacts: &Artifacts, directory: &Path, interrupt: &Interrupt) -> Result<Self> {
+    pub(crate) fn start(
+        door: &Door,
+        artifacts: &Artifacts,
+        directory: &Path,
+        options: &[&str],
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
         let mut server = Self {
             program: artifacts.dragonfly.clone(),
             boot_files: artifacts.boot_files.clone(),
@@ -42,6 +49,7 @@ impl Server {
             data: directory.join("data"),
             log: directory.join("server.log"),
             door: door.clone(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
             process: None,
             most_memory: 0,
         };
@@ -61,6 +69,7 @@ impl Server {
             .arg(&self.boot_files)
             .arg("--images")
             .arg(&self.images)
+            .args(&self.options)
             .env_remove("DRAGONFLY_TOKEN");
         self.process = Some(Process::start("the server", command, &self.log)?);
         let end = Instant::now() + Duration::from_secs(30);
@@ -115,6 +124,11 @@ impl Server {
 
     pub(crate) fn images(&self) -> &Path {
         &self.images
+    }
+
+    /// Where its store and its keys are.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     /// The file with the administrator's token.

@@ -35,6 +35,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) with_driver: bool,
     /// Capture what goes over the bridge.
     pub(crate) capture: bool,
+    /// More options of the server.
+    pub(crate) options: &'a [&'a str],
 }
 
 /// Fields are dropped in this order: processes before the network they are in, files last.
@@ -74,7 +76,7 @@ impl World {
         let capture = if wish.capture { Some(capture::start(&namespace, &directory)?) } else { None };
         let timeline = Timeline::default();
         echo::serve(namespace.door().listen(echo::AT)?, timeline.clone());
-        let server = Server::start(namespace.door(), &artifacts, &directory, interrupt)?;
+        let server = Server::start(namespace.door(), &artifacts, &directory, wish.options, interrupt)?;
         server.publish(&wish.image.file)?;
         let follower =
             Follower::start(namespace.door().clone(), server::address(), server.token_file(), timeline.clone());

@@ -3,6 +3,7 @@
 //! A machine's controller stands in `spec.bmc`, its account in a Secret. Every operation that changes something is
 //! an event with its outcome; whether a machine is on is the condition [`POWERED`], written when it changes.
 
+mod account;
 mod assigned;
 mod look;
 
@@ -12,6 +13,7 @@ use url::Url;
 
 pub(super) use assigned::Boots;
 
+use super::boot::CONFLICT;
 use super::{Engine, EngineError, Result};
 use crate::action::Problem;
 use crate::inventory::FirmwareMode;

@@ -263,6 +263,8 @@ fn facts(machine: &Hardware) -> Vec<(&'static str, String)> {
             format!("{} {address}", bmc.interface.clone().unwrap_or_default())
         }),
     );
+    let users = seen.bmc.iter().flat_map(|bmc| &bmc.users).map(ToString::to_string);
+    add("BMC users", Some(users.collect::<Vec<_>>().join(", ")));
     add("Boot interface", seen.boot_interface.clone());
     facts
 }

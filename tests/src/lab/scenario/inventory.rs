@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::smbios::{Module, memory_device};
 use crate::lab::args::{self, ImageChoice, TemplateChoice};
-use crate::lab::bmc::Bmc;
+use crate::lab::bmc::{Bmc, FACTORY_USER};
 use crate::lab::console::say;
 use crate::lab::image;
 use crate::lab::interrupt::Interrupt;
@@ -47,6 +47,7 @@ pub(in crate::lab) fn inventory(args: &args::Run, interrupt: &Interrupt) -> Resu
         keep: args.keep.as_deref(),
         with_driver: false,
         capture: args.keep.is_some(),
+        options: &[],
     };
     let world = World::build(&wish, interrupt)?;
     let bmc = Bmc::start(&world.namespace, &world.directory)?;
@@ -112,9 +113,14 @@ fn furnish(machine: &mut Machine, world: &World) -> Result<()> {
 /// A controller that never answers is there by the firmware's word, and says nothing of itself: null is a
 /// value that is absent.
 fn wanted_with_a_dead_bmc() -> Vec<(String, Value)> {
-    [("bmc.interface", json!("KCS")), ("bmc.address", Value::Null), ("bmc.mac", Value::Null)]
-        .map(|(pointer, value)| (pointer.to_owned(), value))
-        .into()
+    [
+        ("bmc.interface", json!("KCS")),
+        ("bmc.address", Value::Null),
+        ("bmc.mac", Value::Null),
+        ("bmc.users", Value::Null),
+    ]
+    .map(|(pointer, value)| (pointer.to_owned(), value))
+    .into()
 }
 
 /// Where in the inventory, and what must stand there.
@@ -134,6 +140,8 @@ fn wanted(machine: &Machine, bmc: &Bmc) -> Vec<(String, Value)> {
         ("bmc.ipmiVersion".into(), json!("2.0")),
         ("bmc.address".into(), json!(bmc.address)),
         ("bmc.mac".into(), json!(bmc.mac)),
+        (format!("bmc.users[name={FACTORY_USER}].slot"), json!(2)),
+        (format!("bmc.users[name={FACTORY_USER}].privilege"), json!("administrator")),
     ];
     for module in &MODULES {
         let at = |field: &str| format!("memory.modules[locator={}].{field}", module.locator);

@@ -1,5 +1,6 @@
 //! What a lab tries besides installing blank machines.
 
+mod account;
 mod adopt;
 mod bad_image;
 mod faults;
@@ -10,6 +11,7 @@ mod smbios;
 mod traces;
 mod why;
 
+pub(super) use account::account;
 pub(super) use adopt::adopt;
 pub(super) use bad_image::bad_image;
 pub(super) use faults::faults;

@@ -1,0 +1,215 @@
+//! Accounts of our own on machines' controllers, made by the agent from inside: one user and one random password for
+//! each machine.
+//!
+//! The password stands in the Secret `bmc-MACHINE` before it goes out, and the same one goes out again until the
+//! agent says that the account is there; then `spec.bmc` names it. So a crash at any point leaves nothing behind, or an
+//! account that can be opened.
+//!
+//! Whoever opens a session as a machine is given that machine's password: a machine in an identity conflict gets none,
+//! nor does one that asks for more trust than the network's (`spec.trust`). It does not protect from a stranger on the
+//! provisioning network who is there before the machine's first agent: that one learns the password which the real
+//! agent sets later, or names a controller of its own as the machine's. Where that may be, give the account by hand.
+
+use std::net::IpAddr;
+
+use serde_json::json;
+use url::Url;
+
+use super::CONFLICT;
+use crate::engine::resources::Change;
+use crate::engine::{Engine, EngineError, Result};
+use crate::power::Credential;
+use crate::resource::hardware::{Bmc, NameRef, Trust};
+use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Kind, Metadata, Record, SecretSpec, condition};
+use crate::secret::{Mask, random_password};
+use crate::store::{Part, StoreError, When};
+use crate::text;
+use crate::wire::{BmcAccount, BmcAccountReport, Failure, Heard};
+
+/// Who logs in. IPMI has room for 16 bytes.
+const USERNAME: &str = "dragonfly";
+/// The longest text of a failure that is kept, in bytes, and how many causes.
+const LONGEST: usize = 1024;
+const CAUSES: usize = 8;
+
+/// Where a machine is to get an account, if it is to get one by what is known of it.
+fn wanted(machine: &Hardware) -> Option<Url> {
+    let conflict = condition(&machine.status.conditions, CONFLICT).is_some_and(|c| c.status != ConditionStatus::False);
+    if machine.spec.bmc.is_some() || machine.spec.trust != Trust::Network || conflict {
+        return None;
+    }
+    machine.status.inventory.as_ref()?.bmc.as_ref()?.address.and_then(url)
+}
+
+/// Where it is reached, if that is an address at all.
+fn url(address: IpAddr) -> Option<Url> {
+    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        return None;
+    }
+    let text = match address {
+        IpAddr::V4(address) => format!("ipmi://{address}"),
+        IpAddr::V6(address) => format!("ipmi://[{address}]"),
+    };
+    text.parse().ok()
+}
+
+impl Engine {
+    /// The account that a machine's agent is to make, if it is to make one. Call it without the machine's lock.
+    pub(in crate::engine) async fn account_for(&self, machine: &Hardware) -> Option<BmcAccount> {
+        if !self.inner.settings.bmc_accounts {
+            return None;
+        }
+        let address = wanted(machine)?;
+        // An account that nothing could use is none.
+        self.inner.power.drivers().check(&address).ok()?;
+        match self.own_account(machine.name()).await {
+            Ok(Credential { username, password }) => Some(BmcAccount { username, password }),
+            Err(why) => {
+                self.tell_no_account(machine.name(), &Failure::message(why));
+                None
+            }
+        }
+    }
+
+    /// What stands in the machine's own Secret; a new account is put there first. Or why it cannot be had.
+    async fn own_account(&self, machine: &str) -> std::result::Result<Credential, String> {
+        let name = format!("bmc-{machine}");
+        if self.inner.cache.get::<SecretSpec>(&name).is_none() {
+            let password = random_password().map_err(|error| error.to_string())?;
+            let metadata = Metadata { name: name.clone(), ..Metadata::default() };
+            let data = json!({ "username": USERNAME, "password": password.reveal() });
+            let record = Record { kind: Kind::SECRET, metadata, spec: json!({ "data": data }), status: json!({}) };
+            let sealed = self.sealed(record).map_err(|error| error.to_string())?;
+            match self.inner.store.put(sealed, Part::Spec, When::Absent).await {
+                Ok(created) => self.noted(&created, Change::Created, "dragonfly"),
+                // Somebody was faster: theirs counts, once it is known here.
+                Err(StoreError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        // As it is kept, so that nothing goes out that is not.
+        let credential = self.credential(&name)?;
+        if credential.username != USERNAME {
+            return Err(format!(
+                "Secret `{name}` holds the account `{}` and is left alone; use it with dragonfly bmc set {machine} \
+                 ADDRESS --secret {name}, or delete it",
+                credential.username
+            ));
+        }
+        Ok(credential)
+    }
+
+    /// An agent says what came of the account that it was given. The answer is given when it is durable.
+    ///
+    /// # Errors
+    /// `Unauthenticated` when the session has ended.
+    pub async fn bmc_account(&self, session: &str, report: BmcAccountReport) -> Result<Heard> {
+        let (claims, _) = self.session(session)?;
+        let name = claims.machine;
+        let _guard = self.lock(&name).await;
+        let Some(machine) = self.inner.cache.get::<HardwareSpec>(&name) else {
+            return Ok(Heard::Stop { reason: "the machine was deleted".to_owned() });
+        };
+        if !self.inner.settings.bmc_accounts {
+            return Ok(Heard::Stop { reason: "this server makes no accounts on controllers".to_owned() });
+        }
+        if let Some(failure) = report.failure {
+            // The agent does this too; what is told must not depend on how well it did.
+            let known = self.credential(&format!("bmc-{name}")).ok();
+            let mask = Mask::new(known.iter().map(|credential| &credential.password));
+            let mut failure = text::tidy(&mask.hide_in(failure), LONGEST, text::harmless);
+            failure.causes.truncate(CAUSES);
+            self.tell_no_account(&name, &failure);
+            return Ok(Heard::GoOn);
+        }
+        let secret = format!("bmc-{name}");
+        let kept = self.credential(&secret).is_ok_and(|credential| credential.username == USERNAME);
+        let Some(address) = wanted(&machine).filter(|_| kept && report.username == USERNAME) else {
+            // A second report of the same, or somebody was faster: what stands there counts.
+            return Ok(Heard::GoOn);
+        };
+        let bmc = Bmc { address: address.clone(), secret_ref: Some(NameRef { name: secret }), boot_mode: None };
+        let mut changed = false;
+        self.change_spec::<HardwareSpec>(&name, |m| {
+            changed = m.spec.bmc.is_none();
+            if changed {
+                m.spec.bmc = Some(bmc.clone());
+            }
+            Ok::<(), EngineError>(())
+        })
+        .await?;
+        if changed {
+            // An account that was refused before is another one now.
+            self.inner.power.forgive(&address);
+            let slot = report.slot.map(|slot| format!(" in slot {slot}")).unwrap_or_default();
+            let tested = if report.verified { "" } else { "; the controller cannot test passwords" };
+            let words = format!("its agent made the account `{USERNAME}`{slot} on its controller, {address}{tested}");
+            let data = json!({ "address": address, "slot": report.slot, "verified": report.verified });
+            self.tell_with("bmc.account", &name, None, words, data);
+        }
+        Ok(Heard::GoOn)
+    }
+
+    fn tell_no_account(&self, machine: &str, failure: &Failure) {
+        let causes: String = failure.causes.iter().map(|cause| format!(": {cause}")).collect();
+        let words = format!(
+            "no account was made on its controller: {}{causes}; it is tried again when its agent starts again, or \
+             give it by hand: dragonfly bmc set {machine} ADDRESS",
+            failure.message
+        );
+        self.tell_with("bmc.account", machine, None, words, json!({ "failure": failure }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::inventory::{BmcSeen, Inventory};
+    use crate::resource::set_condition;
+
+    fn machine(address: Option<&str>) -> Hardware {
+        let mut machine = Hardware::new("a".to_owned(), HardwareSpec::default());
+        let seen = BmcSeen { address: address.map(|a| a.parse().unwrap()), ..BmcSeen::default() };
+        machine.status.inventory = Some(Inventory { bmc: Some(seen), ..Inventory::default() });
+        machine
+    }
+
+    #[test]
+    fn who_is_to_get_an_account() {
+        let at = |text: &str| Some::<Url>(text.parse().unwrap());
+        for (address, want) in [
+            (Some("10.0.0.6"), at("ipmi://10.0.0.6")),
+            (Some("2001:db8::6"), at("ipmi://[2001:db8::6]")),
+            (Some("0.0.0.0"), None),
+            // Of the server itself, which is not the machine.
+            (Some("127.0.0.1"), None),
+            (Some("224.0.0.1"), None),
+            (None, None),
+        ] {
+            assert_eq!(wanted(&machine(address)), want, "{address:?}");
+        }
+        let mut unseen = machine(None);
+        unseen.status.inventory = None;
+        assert_eq!(wanted(&unseen), None);
+
+        let change = |change: &dyn Fn(&mut Hardware)| {
+            let mut machine = machine(Some("10.0.0.6"));
+            change(&mut machine);
+            wanted(&machine)
+        };
+        let bmc = Bmc { address: "redfish://10.0.0.6".parse().unwrap(), secret_ref: None, boot_mode: None };
+        assert_eq!(change(&|m| m.spec.bmc = Some(bmc.clone())), None, "it has a controller already");
+        assert_eq!(change(&|m| m.spec.trust = Trust::Bmc), None, "it has not proven itself");
+        assert_eq!(change(&|m| m.spec.trust = Trust::Tpm), None);
+        let conflict = |status| {
+            change(&|m: &mut Hardware| {
+                let now = Timestamp::from_unix_seconds(0);
+                set_condition(&mut m.status.conditions, CONFLICT, status, "x", "x", now);
+            })
+        };
+        assert_eq!(conflict(ConditionStatus::True), None);
+        assert_eq!(conflict(ConditionStatus::Unknown), None);
+        assert_eq!(conflict(ConditionStatus::False), at("ipmi://10.0.0.6"), "settled");
+    }
+}
