@@ -34,6 +34,7 @@ pub(in crate::lab) fn account(args: &args::Run, interrupt: &Interrupt) -> Result
         kernel: GENERIC_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
+        with_driver: false,
         capture: false,
         options: &["--bmc-accounts"],
     };
