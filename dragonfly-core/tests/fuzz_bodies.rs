@@ -1,6 +1,9 @@
 //! What the fuzzer runs, over its seeds and inputs near them: without a nightly compiler, and briefly.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "the bodies assert")]
 
+#[cfg(feature = "ipmi")]
+#[path = "../fuzz/bodies/ipmi.rs"]
+mod ipmi;
 #[path = "../fuzz/bodies/manifest.rs"]
 mod manifest;
 #[path = "../fuzz/bodies/render.rs"]
@@ -28,6 +31,12 @@ fn run(target: &str, body: fn(&[u8])) {
             assert!(ended.is_ok(), "{} number {number}: {:?}", path.display(), String::from_utf8_lossy(&input));
         }
     }
+}
+
+#[cfg(feature = "ipmi")]
+#[test]
+fn ipmi_holds() {
+    run("ipmi", ipmi::ipmi);
 }
 
 #[test]

@@ -177,14 +177,17 @@ fn next_for(machine: &crate::resource::Hardware) -> Vec<String> {
     if machine.spec.hold.is_some() {
         return vec![format!("dragonfly release {name}")];
     }
-    let words: &[String] = &match machine.status.phase {
-        None => vec!["boot it from the network".to_owned()],
+    let boot = match machine.spec.bmc {
+        Some(_) => format!("dragonfly power network-boot {name}"),
+        None => "boot it from the network".to_owned(),
+    };
+    match machine.status.phase {
+        None => vec![boot],
         Some(Phase::Registered) => vec![format!("dragonfly assign {name} --template NAME")],
-        Some(Phase::Assigned) => vec!["boot it from the network".to_owned(), format!("dragonfly abort {name}")],
+        Some(Phase::Assigned) => vec![boot, format!("dragonfly abort {name}")],
         Some(Phase::Provisioning) => vec![format!("dragonfly watch {name}"), format!("dragonfly abort {name}")],
         Some(Phase::Ready) => vec![format!("dragonfly reimage {name}")],
         Some(Phase::Error) => vec![format!("dragonfly retry {name}"), format!("dragonfly abort {name}")],
         Some(Phase::Held) => vec![format!("dragonfly release {name}")],
-    };
-    words.to_vec()
+    }
 }

@@ -155,7 +155,7 @@ pub struct DeviceId {
 }
 
 impl DeviceId {
-    fn parse(data: &[u8]) -> Option<Self> {
+    pub(super) fn parse(data: &[u8]) -> Option<Self> {
         let [_, _, major, minor, version, _, m0, m1, m2, p0, p1, ..] = *data else { return None };
         Some(Self {
             manufacturer: u32::from_le_bytes([m0, m1, m2 & 0x0f, 0]),

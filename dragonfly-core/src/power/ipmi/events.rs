@@ -15,7 +15,7 @@ const END: u16 = 0xffff;
 const SINCE_START: u32 = 0x2000_0000;
 
 /// One entry of 16 bytes.
-fn parse(record: &[u8; 16]) -> LoggedEvent {
+pub(super) fn parse(record: &[u8; 16]) -> LoggedEvent {
     let id = u16::from_le_bytes([record[0], record[1]]);
     let seconds = u32::from_le_bytes([record[3], record[4], record[5], record[6]]);
     let has_time = record[2] < 0xe0 && seconds >= SINCE_START && seconds != u32::MAX;

@@ -4,6 +4,8 @@
 //! A session has the privilege Operator, which is enough for power and boot device, or the one that the address
 //! names: `?privilege=administrator`.
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod anything;
 mod control;
 mod events;
 mod packet;

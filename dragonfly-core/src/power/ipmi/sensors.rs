@@ -122,6 +122,12 @@ fn name(record: &[u8], at: usize) -> String {
     shown.trim().to_owned()
 }
 
+/// The name of the sensor that a record is about, as it is shown.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn named(record: &[u8], reading: &[u8]) -> Option<String> {
+    Record::parse(record).map(|record| record.read(reading).name)
+}
+
 impl Record {
     /// Full and compact records; everything else is no sensor that can be read.
     fn parse(record: &[u8]) -> Option<Self> {

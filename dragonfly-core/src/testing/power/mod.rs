@@ -8,6 +8,7 @@ mod fake;
 #[cfg(feature = "ipmi")]
 pub mod ipmi {
     //! A simulated IPMI controller.
+    pub use crate::power::ipmi::anything::read_anything;
     pub use crate::power::ipmi::peer::{Chassis, Command, Peer, Personality, Seen, example_sensors};
 }
 
