@@ -21,7 +21,9 @@ const NAMES: [&str; 3] = ["ipmi0", "ipmi/0", "ipmidev/0"];
 
 /// What a controller has said of its network, and of who may log in there.
 #[derive(Debug)]
-pub struct BmcAsked(Asked<Option<Result<(Lan, Vec<BmcUser>), IpmiError>>>);
+pub struct BmcAsked(Asked<Option<Said>>);
+
+type Said = Result<(Lan, Vec<BmcUser>), IpmiError>;
 
 impl BmcAsked {
     /// Lets `prepare` load its driver, which tells whether that has found a controller, and asks it.
