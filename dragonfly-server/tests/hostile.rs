@@ -108,6 +108,7 @@ fn hello(said: &str, mac: Mac, n: usize) -> Hello {
             "memory": { "total": 1024, "modules": [module] },
             "disks": [{ "name": said, "size": 480103981056_u64, "serial": said, "model": said, "bus": said, "blank": true }],
             "nics": [{ "name": said, "mac": mac, "driver": said }],
+            "bmc": { "interface": said, "users": [{ "slot": 2, "name": said }] },
             "tpm": said, "hypervisor": said, "bootInterface": said,
         },
         // A machine with a system on its disk is not installed without a word more: every other has one.

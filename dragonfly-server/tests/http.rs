@@ -201,6 +201,27 @@ async fn an_agent_by_its_routes_alone() {
 }
 
 #[tokio::test]
+async fn who_may_log_in_to_a_controller_is_shown_and_an_agent_tells_of_its_account() {
+    let bench = bench().await;
+    let session = bench.session().await;
+    let request = Request::builder().uri(format!("/machines/{NAME}")).header("cookie", bench.cookie());
+    let page = text(bench.send(request.body(Body::empty()).unwrap()).await).await;
+    assert!(page.contains("2 ADMIN (administrator), 3 ops (operator, off)"), "{page}");
+    let report = |bearer: &str| {
+        let request = Request::builder().method(Method::POST).uri("/dragonfly/v1/agent/bmc-account");
+        let request = request.header("authorization", format!("Bearer {bearer}"));
+        common::with_json(request, Some(json!({ "username": "dragonfly", "slot": 3, "verified": true })))
+    };
+    // Nobody has asked for one.
+    let answer = bench.send(report(session.reveal())).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert!(text(answer).await.contains("this server makes no accounts"));
+    for bearer in [TOKEN, "x"] {
+        assert_eq!(bench.send(report(bearer)).await.status(), StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
 async fn pages_escape_what_machines_say() {
     let bench = bench().await;
     bench.session().await;

@@ -19,12 +19,11 @@ const USERS: Duration = Duration::from_secs(5);
 /// What Linux calls the first one, by the age of the system.
 const NAMES: [&str; 3] = ["ipmi0", "ipmi/0", "ipmidev/0"];
 
-/// A controller's network, and who may log in there.
-type Said = (Lan, Vec<BmcUser>);
-
-/// What a controller has said; nothing where there is none.
+/// What a controller has said of its network, and of who may log in there.
 #[derive(Debug)]
-pub struct BmcAsked(Asked<Option<Result<Said, IpmiError>>>);
+pub struct BmcAsked(Asked<Option<Said>>);
+
+type Said = Result<(Lan, Vec<BmcUser>), IpmiError>;
 
 impl BmcAsked {
     /// Lets `prepare` load its driver, which tells whether that has found a controller, and asks it.

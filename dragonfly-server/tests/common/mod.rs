@@ -186,6 +186,13 @@ pub fn hello_of(mac: Mac) -> Hello {
             { "name": "sda", "size": 8001563222016_u64, "serial": "SA1", "bus": "sata", "blank": false, "signatures": ["gpt", "ext4"] }
         ],
         "nics": [{ "name": "eth0", "mac": mac, "link": true, "speed": 10000 }],
+        "bmc": {
+            "interface": "KCS", "address": "10.9.0.6",
+            "users": [
+                { "slot": 2, "name": "ADMIN", "enabled": true, "privilege": "administrator" },
+                { "slot": 3, "name": "ops", "enabled": false, "privilege": "operator" },
+            ],
+        },
     }))
     .unwrap();
     Hello {
