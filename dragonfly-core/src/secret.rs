@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
 pub use mask::Mask;
@@ -20,9 +20,67 @@ pub use mask::Mask;
 ///
 /// It reads from JSON but does not write to it: the few places that must send it say so with
 /// [`expose`].
-#[derive(Clone, Deserialize)]
-#[serde(from = "String")]
+#[derive(Clone)]
 pub struct SecretString(Zeroizing<String>);
+
+impl<'de> Deserialize<'de> for SecretString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextAlone)
+    }
+}
+
+/// Takes a text, and never says what stood there instead: `password: 12345` is a number, and a password.
+struct TextAlone;
+
+impl TextAlone {
+    fn refuse<E: de::Error>() -> Result<SecretString, E> {
+        Err(E::custom("a secret is a text: write it in quotes"))
+    }
+}
+
+impl<'de> de::Visitor<'de> for TextAlone {
+    type Value = SecretString;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text in quotes")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<SecretString, E> {
+        Ok(text.to_owned().into())
+    }
+
+    fn visit_string<E: de::Error>(self, text: String) -> Result<SecretString, E> {
+        Ok(text.into())
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<SecretString, E> {
+        Self::refuse()
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<SecretString, E> {
+        Self::refuse()
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<SecretString, E> {
+        Self::refuse()
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<SecretString, E> {
+        Self::refuse()
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<SecretString, E> {
+        Self::refuse()
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, _: A) -> Result<SecretString, A::Error> {
+        Self::refuse()
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, _: A) -> Result<SecretString, A::Error> {
+        Self::refuse()
+    }
+}
 
 impl SecretString {
     /// The text itself. Call it where the text leaves, nowhere earlier.
@@ -171,6 +229,22 @@ pub fn random_password() -> Result<SecretString, SealError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_text_is_refused_and_not_repeated() {
+        for given in ["90214", "-90214", "90214.5", "true", "null", "[90214]", "{\"90214\": 1}"] {
+            let error = serde_json::from_str::<SecretString>(given).unwrap_err().to_string();
+            assert!(
+                error.contains("write it in quotes") && !error.contains("90214") && !error.contains("true"),
+                "{error}"
+            );
+        }
+        assert_eq!(serde_json::from_str::<SecretString>("\"90214\"").unwrap().reveal(), "90214");
+        let manifest =
+            "{apiVersion: dragonfly.computer/v1, kind: Secret, metadata: {name: a}, spec: {data: {password: 90214}}}";
+        let error = crate::resource::manifest::parse(manifest).unwrap_err().to_string();
+        assert!(error.contains("spec.data.password: a secret is a text") && !error.contains("90214"), "{error}");
+    }
 
     #[test]
     fn opens_only_in_its_place_with_its_key() {
