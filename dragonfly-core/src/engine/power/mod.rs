@@ -12,6 +12,7 @@ use url::Url;
 
 pub(super) use assigned::Boots;
 
+use super::found::not_adopted;
 use super::{Engine, EngineError, Result};
 use crate::action::Problem;
 use crate::inventory::FirmwareMode;
@@ -77,6 +78,7 @@ impl Engine {
         self.operate(&object, operation, by, || true).await
     }
 
+    /// A machine that was found and that nobody has adopted is asked, and nothing of it is changed.
     async fn operate(
         &self,
         machine: &Hardware,
@@ -85,6 +87,9 @@ impl Engine {
         wanted: impl Fn() -> bool + Send,
     ) -> Result<Outcome> {
         let name = machine.name();
+        if let Some(why) = not_adopted(machine).filter(|_| operation.changes()) {
+            return Err(EngineError::Illegal { why: format!("{name} is held: {why}") });
+        }
         let done = match self.target(machine)? {
             Ok(target) => self.inner.power.carry_out_while(&target, operation.clone(), wanted).await,
             Err(error) => Err(error),
@@ -203,7 +208,7 @@ impl Engine {
         Ok(Ok(Target { address: bmc.address.clone(), credential }))
     }
 
-    fn credential(&self, secret: &str) -> std::result::Result<Credential, String> {
+    pub(super) fn credential(&self, secret: &str) -> std::result::Result<Credential, String> {
         let read = |key: &str| {
             let found = self
                 .inner
@@ -302,7 +307,7 @@ fn no_controller(name: &str) -> EngineError {
 }
 
 /// An error with its causes: the first alone says little.
-fn whole(error: &PowerError) -> String {
+pub(super) fn whole(error: &PowerError) -> String {
     let causes = std::iter::successors(std::error::Error::source(error), |e| e.source());
     causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
 }
