@@ -164,4 +164,4 @@ fn power(status: &mut HardwareStatus, is: ConditionStatus, reason: &str, words: 
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
