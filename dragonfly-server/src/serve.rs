@@ -98,6 +98,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Se
         discovery: config.discovery,
         server_url: config.server_url.clone(),
         server_pin: tls.pin.clone(),
+        clusters: config.clusters.clone(),
         ..Settings::default()
     };
     let images = Arc::new(Images::new(Arc::clone(&auth), &config.images));

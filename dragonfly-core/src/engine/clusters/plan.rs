@@ -69,6 +69,7 @@ pub(super) fn plan<'a>(machines: &[Machine], now: &'a Snapshot, followed: &BTree
         }
     }
     let found: BTreeMap<u32, &Found> = now.machines.iter().map(|found| (found.vmid, found)).collect();
+    let gone: BTreeSet<&str> = machines.iter().filter(|one| one.is_gone).map(|one| &*one.known.machine).collect();
     let same = identities(&known, now);
     let mut plan = Plan {
         same: same.iter().filter_map(|(vmid, known)| Some((known.machine.clone(), *found.get(vmid)?))).collect(),
@@ -102,11 +103,9 @@ pub(super) fn plan<'a>(machines: &[Machine], now: &'a Snapshot, followed: &BTree
             Change::Doubled { machine, mac, found } => {
                 plan.doubled.push(Doubled { vmid: found.vmid, mac, others: vec![machine.clone()], machine });
             }
-            Change::Gone { machine } => {
-                if !machines.iter().any(|known| known.known.machine == machine && known.is_gone) {
-                    plan.gone.push(machine);
-                }
-            }
+            // Told already.
+            Change::Gone { machine } if gone.contains(&*machine) => {}
+            Change::Gone { machine } => plan.gone.push(machine),
             // What has changed of a VM is read off its machine: a step that was missed is made up for.
             _ => {}
         }
