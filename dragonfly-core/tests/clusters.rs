@@ -68,7 +68,7 @@ impl Snapshots for Fake {
     async fn snapshot(&self) -> Result<Snapshot> {
         let mut said = self.0.lock().unwrap();
         said.looks += 1;
-        said.now.as_ref().map(Clone::clone).map_err(|error| error())
+        said.now.clone().map_err(|error| error())
     }
 }
 
@@ -407,7 +407,7 @@ async fn a_cluster_that_fails_is_told_once() {
     eventually(|| site.looks() >= looks + 4).await;
     let at = "the Proxmox cluster at proxmox://127.0.0.1:1?tls=off cannot be followed";
     let unreachable = format!(" {at}: the controller cannot be reached: no route to host");
-    assert_eq!(site.events("cluster.failed"), [unreachable.clone()]);
+    assert_eq!(site.events("cluster.failed"), [unreachable]);
     assert_eq!((site.count(), site.events("machine.gone").len()), (3, 0));
     fails(|| PowerError::Unauthorised);
     eventually(|| site.events("cluster.failed").len() == 2).await;

@@ -134,17 +134,26 @@ impl Engine {
     async fn follow_cluster(&self, source: &ClusterSource) {
         let mut watch = Watch::default();
         loop {
+            let secret = self.secret_version(&source.secret);
             if let Err(error) = self.visit(source, &mut watch).await {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(cluster = %source.address, error, "what was found could not be written; it is looked at again");
             }
-            let tried = self.secret_version(&source.secret);
-            for _ in 0..pause(watch.failures) {
-                tokio::time::sleep(self.inner.settings.cluster_period).await;
+            let period = self.inner.settings.cluster_period * pause(watch.failures);
+            tokio::select! {
+                () = tokio::time::sleep(period) => {}
                 // Somebody may have put it right.
-                if self.secret_version(&source.secret) != tried {
-                    break;
-                }
+                () = self.secret_changes(&source.secret, secret) => {}
+            }
+        }
+    }
+
+    /// Waits until a Secret has another version than this one.
+    async fn secret_changes(&self, secret: &str, version: Option<String>) {
+        let mut changes = self.inner.cache.changes();
+        while self.secret_version(secret) == version {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
             }
         }
     }
