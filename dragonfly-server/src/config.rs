@@ -1,5 +1,7 @@
 //! Settings of the server: flags, then `DRAGONFLY_*`, then the configuration file, then defaults.
 
+mod clusters;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -7,8 +9,11 @@ use std::path::{Path, PathBuf};
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use dragonfly_core::boot::Discovery;
+use dragonfly_core::engine::ClusterSource;
 use serde::Deserialize;
 use url::Url;
+
+pub use clusters::ClusterError;
 
 /// Where the configuration file stands unless told.
 pub const CONFIG_FILE: &str = "/etc/dragonfly/config.toml";
@@ -62,6 +67,9 @@ pub struct Options {
     /// The data directory, when it is set in the file
     #[arg(skip)]
     pub data: Option<PathBuf>,
+    /// Proxmox clusters whose VMs are machines, in the file alone: `[[proxmox]]` with `address` and `secret` for each
+    #[arg(skip)]
+    pub proxmox: Option<Vec<ClusterSource>>,
 }
 
 /// [`Discovery`] as it is typed.
@@ -148,6 +156,8 @@ pub struct Config {
     pub bmc_accounts: bool,
     /// The log filter.
     pub log: String,
+    /// Proxmox clusters whose VMs are machines.
+    pub clusters: Vec<ClusterSource>,
 }
 
 /// Why the settings do not make a server.
@@ -183,6 +193,15 @@ pub enum ConfigError {
          use mode `simple` or `flight`"
     )]
     SwarmOnRedb,
+    /// An entry of `[[proxmox]]` is not right.
+    #[error("entry {number} of [[proxmox]] is not right")]
+    Cluster {
+        /// Which, from 1.
+        number: usize,
+        /// Why.
+        #[source]
+        source: ClusterError,
+    },
     /// The server's URL cannot be used.
     #[error("server_url is `{url}`: {problem}")]
     ServerUrl {
@@ -225,6 +244,7 @@ impl Options {
             bmc_accounts: self.bmc_accounts.or(other.bmc_accounts),
             log: self.log.or(other.log),
             data: self.data.or(other.data),
+            proxmox: self.proxmox.or(other.proxmox),
         }
     }
 
@@ -242,6 +262,8 @@ impl Options {
         if let Some(url) = &self.server_url {
             check_server_url(url)?;
         }
+        let clusters = self.proxmox.unwrap_or_default();
+        clusters::check(&clusters)?;
         let data = self.data.unwrap_or_else(|| DATA_DIR.into());
         Ok(Config {
             host: self.host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
@@ -254,6 +276,7 @@ impl Options {
             names: self.names.unwrap_or_default(),
             bmc_accounts: self.bmc_accounts.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
+            clusters,
             data,
         })
     }
@@ -299,14 +322,14 @@ fn check_server_url(url: &Url) -> Result<(), ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Options, ConfigError> {
+    pub(super) fn read(text: &str) -> Result<Options, ConfigError> {
         parse(Path::new("config.toml"), text)
     }
 
-    fn causes(error: &dyn std::error::Error) -> String {
+    pub(super) fn causes(error: &dyn std::error::Error) -> String {
         std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 

@@ -104,6 +104,7 @@ pub async fn start_with(config: Config, drivers: PowerDrivers, stop: Cancellatio
         server_url: config.server_url.clone(),
         server_pin: tls.pin.clone(),
         bmc_accounts: config.bmc_accounts,
+        clusters: config.clusters.clone(),
         ..Settings::default()
     };
     let images = Arc::new(Images::new(Arc::clone(&auth), &config.images));

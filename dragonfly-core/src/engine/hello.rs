@@ -11,12 +11,12 @@ use super::sessions::{HEARTBEAT, SESSION_LIFE, SessionClaims, TOKEN_LIFE, TokenC
 use super::{Engine, EngineError, Result};
 use crate::boot::{Refusal, Seen, Sighting};
 use crate::lifecycle::{self, Phase, PhaseEvent};
-use crate::name;
 use crate::resource::hardware::{Anchors, ExistingOs, SessionInfo};
 use crate::resource::{ConditionStatus, Hardware, HardwareSpec, condition, set_condition};
 use crate::store::StoreError;
 use crate::text;
 use crate::wire::{Hello, Versions, Welcome};
+use crate::{Mac, name};
 
 /// Why a boot token of ours opens nothing any more.
 const STALE: &str = "the boot token is older than ten minutes; boot again";
@@ -196,26 +196,29 @@ impl Engine {
 
     /// Writes down a machine that nobody has seen, under its memorable name.
     async fn discover(&self, hello: &Hello, anchors: &Anchors) -> Result<String> {
-        let display_name = name::memorable(hello.mac);
         let mut macs = vec![hello.mac];
         macs.extend(anchors.macs.iter().copied().filter(|mac| *mac != hello.mac));
+        let made = |name: &str| Hardware::new(name, HardwareSpec { macs: macs.clone(), ..HardwareSpec::default() });
+        self.write_down(&name::memorable(hello.mac), Some(hello.mac), made).await
+    }
+
+    /// Writes a machine down under this name, with a number if it is taken by one without this card.
+    pub(super) async fn write_down(
+        &self,
+        display_name: &str,
+        card: Option<Mac>,
+        made: impl Fn(&str) -> Hardware + Send + Sync,
+    ) -> Result<String> {
         for number in 1..100 {
             let suffix = if number == 1 { String::new() } else { format!("-{number}") };
-            let spec = HardwareSpec {
-                display_name: format!("{display_name}{suffix}"),
-                macs: macs.clone(),
-                ..HardwareSpec::default()
-            };
-            match self.create(&Hardware::new(format!("{}{suffix}", display_name.to_lowercase()), spec)).await {
+            let mut machine = made(&format!("{}{suffix}", display_name.to_lowercase()));
+            machine.spec.display_name = format!("{display_name}{suffix}");
+            match self.create(&machine).await {
                 Ok(created) => return Ok(created.name().to_owned()),
                 Err(EngineError::Store(StoreError::AlreadyExists { key })) => {
                     // Two hellos of one machine at once: the first wrote it down.
-                    let ours = self
-                        .inner
-                        .cache
-                        .get::<HardwareSpec>(&key.name)
-                        .is_some_and(|m| m.spec.macs.contains(&hello.mac));
-                    if ours {
+                    let taken = self.inner.cache.get::<HardwareSpec>(&key.name);
+                    if taken.zip(card).is_some_and(|(taken, card)| taken.spec.macs.contains(&card)) {
                         return Ok(key.name);
                     }
                 }

@@ -18,8 +18,11 @@
 
 pub mod anchors;
 mod boot;
+#[cfg(feature = "proxmox")]
+mod clusters;
 pub mod error;
 mod fill;
+mod found;
 mod hello;
 mod home;
 mod logs;
@@ -69,7 +72,10 @@ use crate::text;
 use crate::timeline::{Recorder, What, Whose};
 use strangers::Strangers;
 
+#[cfg(feature = "proxmox")]
+pub use clusters::{ClusterSource, Clusters, GONE, Snapshots};
 pub use error::EngineError;
+pub use found::{CLUSTER_LABEL, NAME_LABEL, NODE_LABEL, VMID_LABEL};
 pub use home::PHONE_HOME;
 pub use operate::{AssignRequest, ReimageRequest};
 pub use power::{BmcRequest, BmcTested, POWERED};
@@ -106,6 +112,12 @@ pub struct Settings {
     /// Whether agents make an account of our own on a machine's controller where none is known (`spec.bmc`). Whoever
     /// opens a session as a machine is then given its password: for provisioning networks without strangers.
     pub bmc_accounts: bool,
+    /// Proxmox clusters whose VMs are machines.
+    #[cfg(feature = "proxmox")]
+    pub clusters: Vec<ClusterSource>,
+    /// How often each of them is looked at; one that does not answer is asked ever less often.
+    #[cfg(feature = "proxmox")]
+    pub cluster_period: Duration,
 }
 
 impl Default for Settings {
@@ -121,6 +133,10 @@ impl Default for Settings {
             power: PowerPolicy::Cycle,
             power_period: Duration::from_secs(5 * 60),
             bmc_accounts: false,
+            #[cfg(feature = "proxmox")]
+            clusters: Vec::new(),
+            #[cfg(feature = "proxmox")]
+            cluster_period: Duration::from_secs(60),
         }
     }
 }
@@ -183,6 +199,10 @@ struct Inner {
     networks: watch::Sender<Vec<Network>>,
     power: Dispatcher,
     boots: power::Boots,
+    #[cfg(feature = "proxmox")]
+    cluster_driver: Arc<dyn Clusters>,
+    #[cfg(feature = "proxmox")]
+    clusters: clusters::Followed,
     #[cfg(feature = "testing")]
     without: Option<Rule>,
 }
@@ -198,6 +218,8 @@ pub struct EngineBuilder {
     images: Arc<dyn ImageLinks>,
     logs: Option<PathBuf>,
     power: Dispatcher,
+    #[cfg(feature = "proxmox")]
+    clusters: Arc<dyn Clusters>,
     restored: bool,
     #[cfg(feature = "testing")]
     without: Option<Rule>,
@@ -239,6 +261,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Who opens the clusters in [`Settings::clusters`]; without, a driver that trusts no certificate authorities.
+    #[cfg(feature = "proxmox")]
+    #[must_use]
+    pub fn clusters(mut self, clusters: Arc<dyn Clusters>) -> Self {
+        self.clusters = clusters;
+        self
+    }
+
     /// The store is a backup that was put in its place: whatever it allows is void, and the machines
     /// that it was for are held until a person releases them.
     #[must_use]
@@ -253,6 +283,8 @@ impl EngineBuilder {
         let (without, forgets) = (self.without, self.without == Some(Rule::HoldRestored));
         #[cfg(not(feature = "testing"))]
         let forgets = false;
+        #[cfg(feature = "proxmox")]
+        let cluster_driver = self.clusters;
         let Self { store, key, checker, clock, settings, images, logs, power, restored, .. } = self;
         let held = if restored && !forgets {
             restore::hold_restored(&store, clock.now()).await?
@@ -284,6 +316,10 @@ impl EngineBuilder {
             networks: watch::Sender::new(Vec::new()),
             power,
             boots: power::Boots::default(),
+            #[cfg(feature = "proxmox")]
+            cluster_driver,
+            #[cfg(feature = "proxmox")]
+            clusters: clusters::Followed::default(),
             #[cfg(feature = "testing")]
             without,
         };
@@ -311,6 +347,8 @@ impl Engine {
             images: Arc::new(OpenLinks),
             logs: None,
             power: Dispatcher::new(PowerDrivers::new(), Limits::default()),
+            #[cfg(feature = "proxmox")]
+            clusters: Arc::new(crate::power::proxmox::Proxmox::default()),
             restored: false,
             #[cfg(feature = "testing")]
             without: None,

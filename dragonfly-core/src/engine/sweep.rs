@@ -37,12 +37,17 @@ impl Engine {
                 }
             }
         };
+        #[cfg(feature = "proxmox")]
+        let clusters = self.follow_clusters();
+        #[cfg(not(feature = "proxmox"))]
+        let clusters = std::future::pending::<()>();
         tokio::select! {
             () = cancel.cancelled() => {}
             () = follow => {}
             () = sweep => {}
             () = self.boot_the_assigned() => {}
             () = self.watch_power() => {}
+            () = clusters => {}
         }
     }
 

@@ -209,7 +209,7 @@ pub fn boots(entries: &[Arc<Entry>]) -> Vec<&[Arc<Entry>]> {
 
 /// Whether it may happen to a machine that is off: what people do to it, and what follows from that alone.
 fn needs_no_machine(entry: &Entry) -> bool {
-    const DEEDS: [&str; 12] = [
+    const DEEDS: [&str; 17] = [
         "object.applied",
         "object.deleted",
         "workflow.assigned",
@@ -218,6 +218,11 @@ fn needs_no_machine(entry: &Entry) -> bool {
         "machine.protected",
         "machine.held",
         "machine.released",
+        "machine.found",
+        "machine.moved",
+        "machine.renamed",
+        "machine.gone",
+        "machine.back",
         "machine.overdue",
         "machine.settled",
         "machine.error",

@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::power::{Operation, PowerError};
-use crate::resource::HardwareSpec;
+use crate::resource::{Hardware, HardwareSpec};
 
 /// How often it is looked who is to be asked.
 const TICK: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ impl Engine {
                 _ = tick.tick() => {
                     let mut seen = HashMap::with_capacity(known.len());
                     for piece in self.inner.cache.pieces::<HardwareSpec>() {
-                        for machine in piece.iter().filter(|machine| machine.spec.bmc.is_some()) {
+                        for machine in piece.iter().filter(|machine| self.is_to_be_asked(machine)) {
                             let name = machine.name();
                             let due = known
                                 .get(name)
@@ -87,6 +87,15 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether its controller is asked: it has one, and nobody else tells.
+    fn is_to_be_asked(&self, machine: &Hardware) -> bool {
+        #[cfg(feature = "proxmox")]
+        if self.inner.clusters.tells_power_of(machine) {
+            return false;
+        }
+        machine.spec.bmc.is_some()
     }
 
     /// Asks one controller. Whether it answered.

@@ -14,6 +14,7 @@ use url::Url;
 pub(super) use assigned::Boots;
 
 use super::boot::CONFLICT;
+use super::found::not_adopted;
 use super::{Engine, EngineError, Result};
 use crate::action::Problem;
 use crate::inventory::FirmwareMode;
@@ -79,6 +80,7 @@ impl Engine {
         self.operate(&object, operation, by, || true).await
     }
 
+    /// A machine that was found and that nobody has adopted is asked, and nothing of it is changed.
     async fn operate(
         &self,
         machine: &Hardware,
@@ -87,6 +89,9 @@ impl Engine {
         wanted: impl Fn() -> bool + Send,
     ) -> Result<Outcome> {
         let name = machine.name();
+        if let Some(why) = not_adopted(machine).filter(|_| operation.changes()) {
+            return Err(EngineError::Illegal { why: format!("{name} is held: {why}") });
+        }
         let done = match self.target(machine)? {
             Ok(target) => self.inner.power.carry_out_while(&target, operation.clone(), wanted).await,
             Err(error) => Err(error),
@@ -205,7 +210,7 @@ impl Engine {
         Ok(Ok(Target { address: bmc.address.clone(), credential }))
     }
 
-    fn credential(&self, secret: &str) -> std::result::Result<Credential, String> {
+    pub(super) fn credential(&self, secret: &str) -> std::result::Result<Credential, String> {
         let read = |key: &str| {
             let found = self
                 .inner
@@ -304,7 +309,7 @@ fn no_controller(name: &str) -> EngineError {
 }
 
 /// An error with its causes: the first alone says little.
-fn whole(error: &PowerError) -> String {
+pub(super) fn whole(error: &PowerError) -> String {
     let causes = std::iter::successors(std::error::Error::source(error), |e| e.source());
     causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
 }

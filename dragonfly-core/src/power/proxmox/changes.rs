@@ -100,17 +100,8 @@ pub enum Change {
 /// gone. Templates are no machines.
 pub fn changes(before: &[Known], now: &Snapshot) -> Vec<Change> {
     let owners = owners(before);
-    // Which machine each VM is, by number first: it must not be taken for another by a MAC that was moved.
-    let found: BTreeMap<u32, &Found> = now.machines.iter().map(|found| (found.vmid, found)).collect();
-    let mut is: BTreeMap<u32, &Known> = BTreeMap::new();
-    for known in before {
-        let place = known.place.as_ref().filter(|place| place.cluster == now.cluster);
-        if let Some(found) = place.and_then(|place| found.get(&place.vmid))
-            && is_same(known, found)
-        {
-            is.insert(found.vmid, known);
-        }
-    }
+    // By number first: it must not be taken for another by a MAC that was moved.
+    let is = identities(before, now);
     let mut taken: BTreeSet<&str> = is.values().map(|known| &*known.machine).collect();
     let mut changes = Vec::new();
     for found in &now.machines {
@@ -140,6 +131,21 @@ pub fn changes(before: &[Known], now: &Snapshot) -> Vec<Change> {
     let gone = before.iter().filter(|known| !taken.contains(&*known.machine) && is_gone(known, now));
     changes.extend(gone.map(|known| Change::Gone { machine: known.machine.clone() }));
     changes
+}
+
+/// Which machine each VM still is, by number.
+pub(crate) fn identities<'a>(before: &'a [Known], now: &Snapshot) -> BTreeMap<u32, &'a Known> {
+    let found: BTreeMap<u32, &Found> = now.machines.iter().map(|found| (found.vmid, found)).collect();
+    let mut is: BTreeMap<u32, &Known> = BTreeMap::new();
+    for known in before {
+        let place = known.place.as_ref().filter(|place| place.cluster == now.cluster);
+        if let Some(found) = place.and_then(|place| found.get(&place.vmid))
+            && is_same(known, found)
+        {
+            is.insert(found.vmid, known);
+        }
+    }
+    is
 }
 
 fn owners(before: &[Known]) -> BTreeMap<Mac, &Known> {

@@ -32,6 +32,7 @@ use async_trait::async_trait;
 use url::Url;
 use uuid::Uuid;
 
+pub(crate) use changes::identities;
 pub use changes::{Change, Known, Place, changes};
 pub use config::ADOPTED;
 pub use discovery::{Cluster, Found, Node, Snapshot};
@@ -123,6 +124,21 @@ impl Proxmox {
         let parsed = Address::parse(address)?;
         let vmid = parsed.vmid.ok_or_else(|| no_vm(address))?;
         Ok(Vm::new(parsed.client(credential, &self.roots, 1)?, vmid, parsed.uuid))
+    }
+
+    /// Whether an address is one of a cluster, as `proxmox://10.0.0.2`: what is wrong with it, without asking anybody.
+    pub fn check_cluster(&self, address: &Url) -> Result<()> {
+        if address.scheme() != self.scheme() {
+            let reason = "expected proxmox://HOST, as proxmox://10.0.0.2".to_owned();
+            return Err(PowerError::InvalidAddress { address: address.to_string(), reason });
+        }
+        match Address::parse(address)? {
+            Address { vmid: None, uuid: None, .. } => Ok(()),
+            _ => Err(PowerError::InvalidAddress {
+                address: address.to_string(),
+                reason: "it names a VM; a cluster is proxmox://HOST, as proxmox://10.0.0.2".to_owned(),
+            }),
+        }
     }
 
     /// The cluster at an address, as `proxmox://10.0.0.2`; a VM's address stands for its cluster too. Nothing is sent

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use dragonfly_core::clock::Timestamp;
-use dragonfly_core::engine::Why;
+use dragonfly_core::engine::{CLUSTER_LABEL, NAME_LABEL, NODE_LABEL, VMID_LABEL, Why};
 use dragonfly_core::inventory::{FirmwareMode, Inventory};
 use dragonfly_core::lifecycle::Phase;
 use dragonfly_core::resource::workflow::StepStatus;
@@ -224,6 +224,15 @@ fn speed(speed: &dragonfly_core::inventory::MegabitsPerSecond) -> String {
     }
 }
 
+/// Which VM of which cluster it is.
+fn vm(machine: &Hardware) -> Option<String> {
+    let label = |key: &str| machine.metadata.labels.get(key);
+    let (vmid, cluster) = (label(VMID_LABEL)?, label(CLUSTER_LABEL)?);
+    let name = label(NAME_LABEL).map(|name| format!(" ({name})")).unwrap_or_default();
+    let node = label(NODE_LABEL).map(|node| format!(" on {node}")).unwrap_or_default();
+    Some(format!("VM {vmid}{name}{node}, cluster {cluster}"))
+}
+
 /// What is known of the machine as a whole, in the order of interest.
 fn facts(machine: &Hardware) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
@@ -234,6 +243,7 @@ fn facts(machine: &Hardware) -> Vec<(&'static str, String)> {
     add("Installed", machine.status.installed.clone());
     add("Found on disk", machine.status.existing_os.as_ref().map(|os| format!("{} on {}", os.name, os.disk)));
     add("BMC", machine.spec.bmc.as_ref().map(|bmc| bmc.address.to_string()));
+    add("Proxmox", vm(machine));
     let Some(seen) = &machine.status.inventory else { return facts };
     add("Vendor", seen.system.vendor.clone());
     add("Product", seen.system.product.clone());
