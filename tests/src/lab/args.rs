@@ -277,4 +277,6 @@ pub(crate) enum Scenario {
     Identity,
     /// `dragonfly why` and the machine's page name each fault while it lasts; --machines: how many at a time
     Why,
+    /// A CSV of expected machines: those that are there are switched on and matched, the one that is not is named
+    Expected,
 }

@@ -41,6 +41,8 @@ type Ordered = (usize, Order, Option<BootOverride>);
 pub(crate) struct Controllers {
     orders: Receiver<Ordered>,
     peers: Vec<Peer>,
+    addresses: Vec<String>,
+    password: String,
     // Last, so that those that run on it go first.
     _runtime: Runtime,
 }
@@ -52,7 +54,7 @@ enum Peer {
 }
 
 impl Controllers {
-    /// Starts one for each machine, and tells the server of each: the machine is known, and never was seen.
+    /// Starts one for each machine. The machines are off.
     pub(crate) fn start(kind: Bmc, world: &World, machines: &mut [Machine]) -> Result<Option<Self>> {
         if kind == Bmc::None {
             return Ok(None);
@@ -73,9 +75,7 @@ impl Controllers {
         getrandom::fill(&mut password)?;
         // IPMI has room for 20 bytes.
         let password = hex::encode(password);
-        let file = world.directory.join("bmc-password");
-        std::fs::write(&file, &password)?;
-        let mut peers = Vec::new();
+        let (mut peers, mut addresses) = (Vec::new(), Vec::new());
         for machine in machines {
             let (port, tell) = (PORT + u16::try_from(machine.index)?, tell.clone());
             let at = (std::net::Ipv4Addr::LOCALHOST, port).into();
@@ -112,22 +112,47 @@ impl Controllers {
                 }
                 Bmc::Qmp => {
                     machine.start_switched_off(world)?;
-                    let monitor = machine.hardware.monitor.display().to_string();
-                    world.server.apply(&known(machine))?;
-                    let words = ["bmc", "set", &machine.name, &format!("qmp://{monitor}")];
-                    say(format_args!("{}", world.server.cli(&words)?.trim_end().replace('\n', "; ")));
+                    addresses.push(format!("qmp://{}", machine.hardware.monitor.display()));
                     continue;
                 }
                 Bmc::None => continue,
             };
             machine.wait_for_power();
             peers.push(peer);
+            addresses.push(address);
+        }
+        Ok(Some(Self { orders, peers, addresses, password, _runtime: runtime }))
+    }
+
+    /// Tells the server of each: the machine is known, and never was seen.
+    pub(crate) fn make_known(&self, world: &World, machines: &[Machine]) -> Result<()> {
+        let file = world.directory.join("bmc-password");
+        std::fs::write(&file, &self.password)?;
+        let file = file.display().to_string();
+        for (machine, address) in machines.iter().zip(&self.addresses) {
             world.server.apply(&known(machine))?;
-            let file = file.display().to_string();
-            let words = ["bmc", "set", &machine.name, &address, "--username", USERNAME, "--password-file", &file];
+            let mut words = vec!["bmc", "set", &machine.name, address];
+            // Who is at QEMU's monitor needs no password.
+            if !self.peers.is_empty() {
+                words.extend(["--username", USERNAME, "--password-file", &file]);
+            }
             say(format_args!("{}", world.server.cli(&words)?.trim_end().replace('\n', "; ")));
         }
-        Ok(Some(Self { orders, peers, _runtime: runtime }))
+        Ok(())
+    }
+
+    /// Where each of them answers.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// A Secret with their account.
+    pub(crate) fn secret(&self, name: &str) -> String {
+        format!(
+            "{{apiVersion: dragonfly.computer/v1, kind: Secret, metadata: {{name: {name}}}, \
+             spec: {{data: {{username: {USERNAME}, password: '{}'}}}}}}\n",
+            self.password
+        )
     }
 
     /// Does to the machines what their controllers had done since.

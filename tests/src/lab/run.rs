@@ -26,8 +26,8 @@ pub(crate) const TEMPLATE: &str = "lab";
 
 /// `cargo lab run`.
 pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
-    if args.bmc != Bmc::None && args.scenario != Scenario::Install {
-        bail!("--bmc goes with --scenario install: the others switch their machines themselves");
+    if args.bmc != Bmc::None && !matches!(args.scenario, Scenario::Install | Scenario::Expected) {
+        bail!("--bmc goes with --scenario install or expected: the others switch their machines themselves");
     }
     host::prepare(args.yes)?;
     match args.scenario {
@@ -37,6 +37,7 @@ pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         Scenario::Inventory => scenario::inventory(args, interrupt),
         Scenario::Faults => scenario::faults(args, interrupt),
         Scenario::BadImage => scenario::bad_image(args, interrupt),
+        Scenario::Expected => scenario::expected(args, interrupt),
         Scenario::Secrets => scenario::secrets(args, interrupt),
         Scenario::Identity => scenario::identity(args, interrupt),
         Scenario::Why => scenario::why(args, interrupt),
@@ -67,6 +68,9 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
     let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;
     world.server.apply(&manifest::template(TEMPLATE, &steps(args.template, &image)))?;
     let controllers = Controllers::start(args.bmc, &world, &mut machines)?;
+    if let Some(controllers) = &controllers {
+        controllers.make_known(&world, &machines)?;
+    }
     let mut watch = Watch::new(&machines, controllers.is_none());
     for machine in &mut machines {
         if controllers.is_some() {

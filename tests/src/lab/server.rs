@@ -161,6 +161,20 @@ impl Server {
         output(&mut command)
     }
 
+    /// Runs the command line against it, whatever comes of it: whether it went well, and all that it said.
+    pub(crate) fn cli_tried(&self, arguments: &[&str]) -> Result<(bool, String)> {
+        let mut command = self.door.command(&self.program);
+        command
+            .args(arguments)
+            .env("DRAGONFLY_DATA", &self.data)
+            .env("DRAGONFLY_SERVER", format!("http://127.0.0.1:{PORT}"))
+            .env_remove("DRAGONFLY_TOKEN")
+            .stdin(std::process::Stdio::null());
+        let done = command.output()?;
+        let said = [done.stdout, done.stderr].concat();
+        Ok((done.status.success(), String::from_utf8_lossy(&said).into_owned()))
+    }
+
     /// Applies a manifest.
     pub(crate) fn apply(&self, text: &str) -> Result<String> {
         let file = self.data.with_file_name("manifest.yaml");

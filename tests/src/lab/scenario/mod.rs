@@ -3,6 +3,7 @@
 mod account;
 mod adopt;
 mod bad_image;
+mod expected;
 mod faults;
 mod identity;
 mod inventory;
@@ -14,6 +15,7 @@ mod why;
 pub(super) use account::account;
 pub(super) use adopt::adopt;
 pub(super) use bad_image::bad_image;
+pub(super) use expected::expected;
 pub(super) use faults::faults;
 pub(super) use identity::identity;
 pub(super) use inventory::inventory;
