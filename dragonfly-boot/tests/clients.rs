@@ -184,7 +184,8 @@ fn a_rack_behind_a_relay_is_served_without_a_drop() {
     assert!(ip(&format!("-n {} addr add 10.77.0.2/16 dev v1", bench.client)));
     bench.serve("full");
     let pxe = ["-o", "60,505845436c69656e743a417263683a30303030373a554e44493a303033303136", "-o", "93,0007"];
-    let load = ["perfdhcp", "-4", "-l", "v1", "-r", "300", "-R", "2000", "-p", "4", "-d", "1", "-W", "1"];
+    // `-W` is in microseconds: the answers to the last requests are still on their way when it stops sending.
+    let load = ["perfdhcp", "-4", "-l", "v1", "-r", "300", "-R", "2000", "-p", "4", "-d", "1", "-W", "2000000"];
     let out = bench.client(&[&load[..], &pxe, &["10.77.0.1"]].concat());
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let drops: Vec<_> = text.lines().filter(|l| l.trim_start().starts_with("drops:")).collect();
