@@ -132,13 +132,10 @@ impl Engine {
             .cache
             .get::<SecretSpec>(&from.name)
             .ok_or_else(|| format!("Secret `{}` does not exist", from.name))?;
-        let sealed = secret
-            .spec
-            .sealed
-            .get(&from.key)
+        let value = self
+            .secret_value(&secret, &from.key)
             .ok_or_else(|| format!("Secret `{}` has no key `{}`", from.name, from.key))?;
-        let place = super::resources::sealing_place(&from.name, &from.key);
-        self.inner.key.open(&place, sealed).map_err(|e| format!("Secret `{}`: {e}", from.name))
+        value.map_err(|e| format!("Secret `{}`: {e}", from.name))
     }
 
     /// Every `url` that begins with `/images/` becomes a link to this server's own images.

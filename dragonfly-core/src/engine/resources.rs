@@ -1,5 +1,7 @@
 //! Objects as people read and write them.
 
+use std::collections::BTreeSet;
+
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -8,7 +10,8 @@ use serde_json::{Value, json};
 use super::{Engine, EngineError, Result};
 use crate::action::Problem;
 use crate::resource::manifest::{self, Manifest, ManifestError, ManifestProblem};
-use crate::resource::{HardwareSpec, Kind, Record, SecretSpec, TemplateSpec, WorkflowSpec};
+use crate::resource::{HardwareSpec, Kind, Record, SecretObject, SecretSpec, TemplateSpec, WorkflowSpec};
+use crate::secret::{SealError, SecretString};
 use crate::store::{Key, Page, Part, Selector, StoreError, WatchEvent, When};
 
 /// How many objects of one text are written at a time.
@@ -304,11 +307,22 @@ impl Engine {
             return old_spec == new.spec;
         }
         let (Ok(old), Ok(new)) = (old.decode::<SecretSpec>(), new.decode::<SecretSpec>()) else { return false };
-        old.spec.sealed.len() == new.spec.data.len()
+        old.spec.sealed.len() + old.spec.data.len() == new.spec.data.len()
             && new.spec.data.iter().all(|(key, value)| {
-                let place = sealing_place(old.name(), key);
-                old.spec.sealed.get(key).is_some_and(|s| self.inner.key.open(&place, s).is_ok_and(|v| v == *value))
+                self.secret_value(&old, key).is_some_and(|found| found.is_ok_and(|found| found == *value))
             })
+    }
+
+    /// One value of a Secret: sealed by us, or plain where others write Secrets too (Kubernetes).
+    pub(super) fn secret_value(
+        &self,
+        secret: &SecretObject,
+        key: &str,
+    ) -> Option<std::result::Result<SecretString, SealError>> {
+        match secret.spec.sealed.get(key) {
+            Some(sealed) => Some(self.inner.key.open(&sealing_place(secret.name(), key), sealed)),
+            None => secret.spec.data.get(key).cloned().map(Ok),
+        }
     }
 
     /// A Secret as it is stored; anything else as it is.
@@ -328,12 +342,9 @@ impl Engine {
     /// An object as it may be read: a Secret shows the names of its values; a workflow shows progress.
     fn shown(&self, mut record: Record) -> Record {
         if record.kind == Kind::SECRET {
-            let keys: Vec<String> = record
-                .spec
-                .get("sealed")
-                .and_then(Value::as_object)
-                .map(|s| s.keys().cloned().collect())
-                .unwrap_or_default();
+            // Plain ones too: a store may have Secrets that others wrote.
+            let values = ["sealed", "data"].map(|field| record.spec.get(field).and_then(Value::as_object));
+            let keys: BTreeSet<&String> = values.into_iter().flatten().flat_map(serde_json::Map::keys).collect();
             record.spec = json!({ "keys": keys });
         }
         if record.kind == Kind::WORKFLOW

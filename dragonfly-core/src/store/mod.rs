@@ -6,6 +6,8 @@
 
 pub mod ext;
 mod feed;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod memory;
 #[cfg(feature = "redb")]
 pub mod redb;
@@ -21,6 +23,8 @@ use futures_core::stream::BoxStream;
 use crate::Source;
 use crate::resource::{DecodeError, Kind, Record};
 
+#[cfg(feature = "kubernetes")]
+pub use self::kubernetes::KubernetesStore;
 #[cfg(feature = "redb")]
 pub use self::redb::RedbStore;
 pub use ext::StoreExt;
@@ -149,6 +153,16 @@ pub enum StoreError {
         key: Key,
         /// How large.
         bytes: usize,
+    },
+    /// The store takes no such object.
+    #[error("{key} is refused by the {store} store: {what}")]
+    Invalid {
+        /// Which.
+        key: Key,
+        /// Which store.
+        store: &'static str,
+        /// What is wrong with it, in the store's words.
+        what: String,
     },
     /// What is stored cannot be read.
     #[error("a stored object cannot be read")]

@@ -217,10 +217,7 @@ impl Engine {
                 .cache
                 .get::<SecretSpec>(secret)
                 .ok_or_else(|| format!("Secret `{secret}` does not exist"))?;
-            let Some(sealed) = found.spec.sealed.get(key) else { return Ok(None) };
-            let place = super::resources::sealing_place(secret, key);
-            let opened = self.inner.key.open(&place, sealed).map_err(|error| format!("Secret `{secret}`: {error}"))?;
-            Ok::<_, String>(Some(opened))
+            self.secret_value(&found, key).transpose().map_err(|error| format!("Secret `{secret}`: {error}"))
         };
         // A password alone is enough where there are no users, as for Wake-on-LAN.
         let username = read("username")?.map(|name| name.reveal().to_owned()).unwrap_or_default();

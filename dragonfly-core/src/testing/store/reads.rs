@@ -38,7 +38,7 @@ pub async fn list_is_one_kind(store: &dyn Store) {
     create(store, "a").await;
     create(store, "b").await;
     for name in ["a", "c"] {
-        let other = Record { kind: OTHER, ..record(name, json!({})) };
+        let other = Record { kind: OTHER, ..record(name, json!({"actions": []})) };
         store.put(other, Part::Spec, When::Absent).await.unwrap();
     }
     assert_eq!(names(&store.list(KIND, &Selector::all(), 0, None).await.unwrap()), ["a", "b"]);

@@ -11,7 +11,7 @@ pub async fn watch_is_snapshot_then_changes(store: &dyn Store) {
     let a = create(store, "a").await;
     let mut watch = store.watch(KIND, None);
     assert_eq!(next(&mut watch).await, WatchEvent::Snapshot(vec![a.clone()]));
-    let other = Record { kind: OTHER, ..record("a", json!({})) };
+    let other = Record { kind: OTHER, ..record("a", json!({"actions": []})) };
     store.put(other, Part::Spec, When::Absent).await.unwrap();
     let changed = change(store, &a, json!({"n": 2})).await.unwrap();
     assert_eq!(next(&mut watch).await, WatchEvent::Applied(Box::new(changed.clone())));

@@ -12,7 +12,7 @@ use crate::store::{StoreError, StoreExt};
 /// Creating twice fails and leaves the first object.
 pub async fn create_is_exclusive(store: &dyn Store) {
     let first = create(store, "a").await;
-    let error = store.put(record("a", json!("second")), Part::Spec, When::Absent).await.unwrap_err();
+    let error = store.put(record("a", json!({"n": "second"})), Part::Spec, When::Absent).await.unwrap_err();
     assert!(matches!(error, StoreError::AlreadyExists { .. }), "{error:?}");
     assert_eq!(read(store, "a").await, first);
 }
