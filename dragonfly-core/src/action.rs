@@ -107,7 +107,7 @@ pub trait TemplateChecker: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What progress is counted in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
     /// Octets.
@@ -117,7 +117,7 @@ pub enum Unit {
 }
 
 /// How much of a step is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Progress {
     /// This much.
     pub done: u64,

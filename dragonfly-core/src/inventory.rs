@@ -2,22 +2,23 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Mac;
 
 /// A quantity of memory or storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Bytes(pub u64);
 
 /// The speed of a link or of a memory module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct MegabitsPerSecond(pub u64);
 
 /// Everything an agent saw.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Inventory {
     /// SMBIOS type 1 and 2.
@@ -56,7 +57,7 @@ pub struct Inventory {
 }
 
 /// How the firmware boots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FirmwareMode {
     /// PC BIOS.
@@ -66,7 +67,7 @@ pub enum FirmwareMode {
 }
 
 /// Who made it and what it is called.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct System {
     /// SMBIOS type 1 manufacturer.
@@ -80,6 +81,7 @@ pub struct System {
     pub serial: Option<String>,
     /// SMBIOS type 1 UUID.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub uuid: Option<uuid::Uuid>,
     /// SMBIOS type 2 serial number.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,7 +92,7 @@ pub struct System {
 }
 
 /// Processors.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Cpu {
     /// As it names itself.
@@ -111,7 +113,7 @@ pub struct Cpu {
 }
 
 /// Memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Memory {
     /// What the kernel can use.
@@ -123,7 +125,7 @@ pub struct Memory {
 }
 
 /// One memory module.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MemoryModule {
     /// The slot: `DIMM 0`.
@@ -145,7 +147,7 @@ pub struct MemoryModule {
 }
 
 /// One disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Disk {
     /// Kernel name: `sda`, `nvme0n1`.
@@ -185,7 +187,7 @@ pub struct Disk {
 }
 
 /// One network card.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Nic {
     /// Kernel name: `eth0`.
@@ -210,7 +212,7 @@ pub struct Nic {
 }
 
 /// The neighbour on a link (IEEE 802.1AB).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Lldp {
     /// Chassis id.
@@ -225,7 +227,7 @@ pub struct Lldp {
 }
 
 /// One PCI function.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PciDevice {
     /// `0000:00:02.0`.
@@ -240,7 +242,7 @@ pub struct PciDevice {
 }
 
 /// A management controller seen from inside.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BmcSeen {
     /// How it is reached from inside: SMBIOS type 38: `KCS`, `SSIF`, ...
@@ -262,7 +264,7 @@ pub struct BmcSeen {
 }
 
 /// One slot of a management controller's user table (IPMI 2.0, 22.27 and 22.29).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BmcUser {
     /// User ID, 1 to 63.
@@ -279,7 +281,7 @@ pub struct BmcUser {
 }
 
 /// A privilege limit (IPMI 2.0, 6.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum BmcPrivilege {
@@ -326,7 +328,7 @@ impl std::fmt::Display for BmcUser {
 }
 
 /// A default route.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Route {
     /// Next hop.

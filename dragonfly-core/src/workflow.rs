@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The state of a whole run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum RunState {
     /// Waits for its machine's agent.
     #[default]
@@ -71,7 +71,7 @@ pub fn next(from: RunState, event: RunEvent) -> Result<RunState, IllegalRun> {
 }
 
 /// The state of one step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum StepState {
     /// Not begun in this attempt.
     #[default]

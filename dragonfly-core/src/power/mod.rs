@@ -91,7 +91,7 @@ impl fmt::Display for BootDevice {
 }
 
 /// How firmware boots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BootMode {
     /// By boot sector (BIOS).

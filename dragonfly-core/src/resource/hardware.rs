@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
@@ -18,7 +19,7 @@ use crate::power::BootMode;
 pub type Hardware = Resource<HardwareSpec>;
 
 /// What people want of a machine.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HardwareSpec {
     /// The memorable name with its capitals.
@@ -51,11 +52,12 @@ pub struct HardwareSpec {
     pub hold: Option<String>,
     /// Boot this iPXE script instead of anything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub chain: Option<Url>,
 }
 
 /// A fixed address for one machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reservation {
     /// The address.
@@ -66,10 +68,11 @@ pub struct Reservation {
 }
 
 /// Where a management controller answers and whose credentials open it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bmc {
     /// `ipmi://10.0.0.6`, `redfish://10.0.0.5/redfish/v1/Systems/1`; never with a password in it.
+    #[schemars(with = "String")]
     pub address: Url,
     /// A Secret with the keys `username` and `password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,14 +84,14 @@ pub struct Bmc {
 }
 
 /// Another object by name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NameRef {
     /// `metadata.name`.
     pub name: String,
 }
 
 /// What a machine must show before it is given a template's secrets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Trust {
     /// It asks from the provisioning network with the token of its boot.
@@ -101,7 +104,7 @@ pub enum Trust {
 }
 
 /// What the engine knows of a machine.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HardwareStatus {
     /// Where in its life it is; absent before its agent first reported.
@@ -152,12 +155,14 @@ pub struct HardwareStatus {
 }
 
 /// Which boot of which agent speaks for a machine. Holds no secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionInfo {
     /// Its public id.
+    #[schemars(with = "String")]
     pub id: Uuid,
     /// The agent's boot.
+    #[schemars(with = "String")]
     pub boot_id: Uuid,
     /// When the token that opened it was made: no token as old as this one opens another.
     pub token_time: Timestamp,
@@ -166,7 +171,7 @@ pub struct SessionInfo {
 }
 
 /// What tells one machine from another. A placeholder is left out before it gets here.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Anchors {
     /// Every address of its own network cards.
@@ -174,6 +179,7 @@ pub struct Anchors {
     pub macs: Vec<Mac>,
     /// SMBIOS type 1 UUID.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub smbios_uuid: Option<Uuid>,
     /// SMBIOS type 1 serial number.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,7 +190,7 @@ pub struct Anchors {
 }
 
 /// An operating system found on a disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExistingOs {
     /// As it names itself: `Debian GNU/Linux 12 (bookworm)`.
@@ -196,12 +202,13 @@ pub struct ExistingOs {
 }
 
 /// Leave to destroy, once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Authorisation {
     /// The workflow it is for, by name and uid: a workflow of the same name made later is another.
     pub workflow: String,
     /// That workflow's uid.
+    #[schemars(with = "String")]
     pub workflow_uid: Uuid,
     /// Its number among this machine's authorisations.
     pub generation: u64,
@@ -223,7 +230,7 @@ pub struct Authorisation {
 }
 
 /// Which disks that carry data may be overwritten.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Overwrite {
     /// None: only blank disks are written.

@@ -14,6 +14,7 @@ pub mod hardware;
 pub mod manifest;
 pub mod network;
 pub mod power;
+pub mod schema;
 pub mod secret;
 pub mod template;
 pub mod workflow;
@@ -21,6 +22,7 @@ pub mod workflow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,10 @@ pub use secret::{SecretObject, SecretSpec};
 pub use template::{Template, TemplateSpec};
 pub use workflow::{Workflow, WorkflowSpec, WorkflowStatus};
 
+/// API group of every kind here.
+pub const GROUP: &str = "dragonfly.computer";
+/// Version of every kind here.
+pub const VERSION: &str = "v1";
 /// API group and version of every kind here.
 pub const API_VERSION: &str = "dragonfly.computer/v1";
 /// The largest object that is accepted, in bytes of JSON.
@@ -130,7 +136,7 @@ pub trait Spec: fmt::Debug + Clone + PartialEq + Serialize + DeserializeOwned + 
 }
 
 /// A kind without a status.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NoStatus {}
 
 /// One object with its types.
@@ -261,7 +267,7 @@ impl<S: Spec> Serialize for Resource<S> {
 }
 
 /// A true, false or not yet known fact about an object, with its cause; Kubernetes' shape.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// What it is about: `Booted`, `Powered`, `Protected`, `Adopted`.
@@ -280,7 +286,7 @@ pub struct Condition {
 }
 
 /// Whether a condition holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConditionStatus {
     /// It holds.
     True,

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Condition, Kind, Resource, Spec};
@@ -11,7 +12,7 @@ use super::{Condition, Kind, Resource, Spec};
 pub type Network = Resource<NetworkSpec>;
 
 /// How boot services answer on one segment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkSpec {
     /// The interface it is on: `eth0`. Relayed requests for `subnet` are answered on any interface.
@@ -19,6 +20,7 @@ pub struct NetworkSpec {
     /// What DHCP does there.
     pub dhcp: DhcpMode,
     /// The subnet: `192.168.77.0/24`.
+    #[schemars(with = "String")]
     pub subnet: Ipv4Net,
     /// Addresses to lease, for `full` and for `auto` once it is full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +62,7 @@ pub struct NetworkSpec {
 pub const SERVED: &str = "Served";
 
 /// How a Network fares.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NetworkStatus {
     /// [`SERVED`]: whether boot services answer there, and why not.
@@ -69,7 +71,7 @@ pub struct NetworkStatus {
 }
 
 /// What DHCP does on a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DhcpMode {
     /// Nothing.
@@ -85,7 +87,7 @@ pub enum DhcpMode {
 }
 
 /// A range of addresses, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pool {
     /// The first.
     pub start: Ipv4Addr,

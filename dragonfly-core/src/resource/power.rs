@@ -1,11 +1,12 @@
 //! What is known of a machine's power beside its conditions.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
 /// What is done with a machine's power when something is assigned to it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PowerPolicy {
     /// Nothing: somebody else boots it.
@@ -18,7 +19,7 @@ pub enum PowerPolicy {
 }
 
 /// What a machine's controller was told last, and what came of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PowerStatus {
     /// The last operation that changes something.
@@ -32,7 +33,7 @@ pub struct PowerStatus {
 }
 
 /// One operation and its outcome.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PowerOperation {
     /// Its word: `on`, `network-boot`.

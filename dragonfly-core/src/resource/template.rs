@@ -1,7 +1,9 @@
 //! Template: an ordered list of actions.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,7 +13,7 @@ use super::{Kind, NoStatus, Resource, Spec};
 pub type Template = Resource<TemplateSpec>;
 
 /// What a template does.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateSpec {
     /// For a person, one line.
@@ -79,8 +81,24 @@ impl<'de> Deserialize<'de> for ValueSource {
     }
 }
 
+impl JsonSchema for ValueSource {
+    fn schema_name() -> Cow<'static, str> {
+        "ValueSource".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let from = generator.subschema_for::<ValueFrom>();
+        json_schema!({
+            "anyOf": [
+                { "type": ["string", "boolean", "number"] },
+                { "type": "object", "properties": { "valueFrom": from }, "required": ["valueFrom"] },
+            ],
+        })
+    }
+}
+
 /// Where a value comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ValueFrom {
     /// One key of a Secret.
@@ -88,7 +106,7 @@ pub struct ValueFrom {
 }
 
 /// One key of a Secret.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretKeyRef {
     /// The Secret's name.
     pub name: String,
@@ -97,7 +115,7 @@ pub struct SecretKeyRef {
 }
 
 /// One step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateAction {
     /// Unique in the template; for people and reports.
@@ -106,6 +124,7 @@ pub struct TemplateAction {
     pub action: String,
     /// Its parameters. Strings may hold `{{ ... }}`.
     #[serde(default = "empty", skip_serializing_if = "is_empty")]
+    #[schemars(with = "serde_json::Map<String, Value>")]
     pub with: Value,
     /// How long this step may take, in seconds; an hour unless told.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::template::{TemplateSpec, ValueSource};
@@ -15,7 +16,7 @@ use crate::workflow::{RunState, StepState};
 pub type Workflow = Resource<WorkflowSpec>;
 
 /// What is to be run, frozen when it was assigned.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowSpec {
     /// The machine, by name.
@@ -30,7 +31,7 @@ pub struct WorkflowSpec {
 }
 
 /// How far a run has come.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkflowStatus {
     /// The state of the whole run.
@@ -63,7 +64,7 @@ pub struct WorkflowStatus {
 }
 
 /// One step of a run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StepStatus {
     /// As in the template.
@@ -89,7 +90,7 @@ pub struct StepStatus {
 }
 
 /// Why one attempt ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttemptFailure {
     /// Which attempt.
