@@ -153,7 +153,8 @@ impl Engine {
             let found = self.inner.store.get(&key).await?;
             let record = found.ok_or_else(|| self.not_found(kind, name))?;
             let Metadata { uid, resource_version: version, .. } = &record.metadata;
-            if meant.uid.is_some_and(|meant| *uid != Some(meant)) || meant.version.as_ref().is_some_and(|m| m != version)
+            if meant.uid.is_some_and(|meant| *uid != Some(meant))
+                || meant.version.as_ref().is_some_and(|m| m != version)
             {
                 return Err(StoreError::Conflict { key }.into());
             }
@@ -210,7 +211,8 @@ impl Engine {
             if expect == Expect::Absent {
                 return Err(StoreError::AlreadyExists { key }.into());
             }
-            let is_other = expect == Expect::Present && record.metadata.uid.is_some_and(|u| old.metadata.uid != Some(u));
+            let is_other =
+                expect == Expect::Present && record.metadata.uid.is_some_and(|u| old.metadata.uid != Some(u));
             if is_other || (!wanted_version.is_empty() && wanted_version != old.metadata.resource_version) {
                 return Err(StoreError::Conflict { key }.into());
             }
@@ -245,8 +247,15 @@ impl Engine {
         let Metadata { name, labels, annotations, finalizers, .. } = given.metadata;
         let Some(mut new) = old else {
             let creation_timestamp = Some(self.now());
-            let metadata =
-                Metadata { name, labels, annotations, finalizers, generation: 1, creation_timestamp, ..Metadata::default() };
+            let metadata = Metadata {
+                name,
+                labels,
+                annotations,
+                finalizers,
+                generation: 1,
+                creation_timestamp,
+                ..Metadata::default()
+            };
             return Record { metadata, status: Value::Null, ..given };
         };
         new.metadata.generation += u64::from(new.spec != given.spec);

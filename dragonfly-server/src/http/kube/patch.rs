@@ -76,8 +76,16 @@ mod tests {
         let ops = "application/json-patch+json";
         let table = [
             (merge, json!({ "spec": { "a": null, "b": [3] } }), Some(("/spec", json!({ "b": [3] })))),
-            (merge, json!({ "metadata": { "labels": { "x": null } } }), Some(("/metadata/labels", json!({ "y/z": "2" })))),
-            (ops, json!([{ "op": "remove", "path": "/metadata/labels/y~1z" }]), Some(("/metadata/labels", json!({ "x": "1" })))),
+            (
+                merge,
+                json!({ "metadata": { "labels": { "x": null } } }),
+                Some(("/metadata/labels", json!({ "y/z": "2" }))),
+            ),
+            (
+                ops,
+                json!([{ "op": "remove", "path": "/metadata/labels/y~1z" }]),
+                Some(("/metadata/labels", json!({ "x": "1" }))),
+            ),
             (ops, json!([{ "op": "add", "path": "/spec/b/-", "value": 3 }]), Some(("/spec/b", json!([1, 2, 3])))),
             (ops, json!([{ "op": "test", "path": "/spec/a", "value": 2 }]), None),
             (ops, json!([{ "op": "remove", "path": "/spec/none" }]), None),

@@ -232,7 +232,9 @@ impl Parser {
 
 fn all_words(all: &[Requirement]) -> &str {
     match all.last() {
-        Some(Requirement::In(key, _) | Requirement::NotIn(key, _) | Requirement::Exists(key) | Requirement::Absent(key)) => key,
+        Some(
+            Requirement::In(key, _) | Requirement::NotIn(key, _) | Requirement::Exists(key) | Requirement::Absent(key),
+        ) => key,
         _ => "",
     }
 }
@@ -263,7 +265,8 @@ mod tests {
     use super::*;
 
     fn record(labels: &[(&str, &str)]) -> Record {
-        let mut record = Record { kind: Kind::TEMPLATE, metadata: Default::default(), spec: json!({}), status: Value::Null };
+        let mut record =
+            Record { kind: Kind::TEMPLATE, metadata: Default::default(), spec: json!({}), status: Value::Null };
         record.metadata.name = "one".into();
         record.metadata.labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         record
@@ -306,7 +309,8 @@ mod tests {
 
     #[test]
     fn says_what_it_does_not_understand() {
-        let wrong = ["=b", "a=b=c", "a b", "a in", "a in x", "a in (x", "!", "a,", ",a", "a=b)", "a=-b", "a/b/c", "é=1", "a>1"];
+        let wrong =
+            ["=b", "a=b=c", "a b", "a in", "a in x", "a in (x", "!", "a,", ",a", "a=b)", "a=-b", "a/b/c", "é=1", "a>1"];
         for text in wrong {
             let problem = Selection::parse(text, "").unwrap_err();
             assert!(problem.detail.starts_with("labelSelector: "), "{text}: {}", problem.detail);

@@ -139,14 +139,7 @@ fn partial(record: &Record) -> Value {
     json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": record.metadata })
 }
 
-fn table(
-    version: &str,
-    kind: Kind,
-    metadata: Value,
-    records: &[Record],
-    include: Include,
-    head: bool,
-) -> Value {
+fn table(version: &str, kind: Kind, metadata: Value, records: &[Record], include: Include, head: bool) -> Value {
     let name = json!({
         "name": "Name", "type": "string", "format": "name", "priority": 0,
         "description": "Name must be unique within a kind.",
@@ -172,6 +165,45 @@ fn table(
             }
         })
         .collect();
+    json!({ "kind": "Table", "apiVersion": version, "metadata": metadata, "columnDefinitions": definitions, "rows": rows })
+}
+
+/// Core events as rows.
+pub(super) fn event_table(shape: Shape, metadata: Value, events: &[Value]) -> Value {
+    const COLUMNS: [(&str, &str); 5] = [
+        ("Last Seen", "/lastTimestamp"),
+        ("Type", "/type"),
+        ("Reason", "/reason"),
+        ("Object", "/involvedObject"),
+        ("Message", "/message"),
+    ];
+    let (version, include) = match shape {
+        Shape::Table(version, include) => (version, include),
+        Shape::Object | Shape::Metadata => ("meta.k8s.io/v1", Include::Metadata),
+    };
+    let definitions = COLUMNS
+        .map(|(name, _)| json!({ "name": name, "type": "string", "format": "", "priority": 0, "description": "" }));
+    let now = SystemClock.now();
+    let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_lowercase();
+    let rows = events.iter().map(|event| {
+        let cells = COLUMNS.map(|(name, pointer)| match (name, event.pointer(pointer)) {
+            ("Last Seen", Some(then)) => {
+                serde_json::from_value(then.clone()).map_or(Value::Null, |then| view::ago(now, then).into())
+            }
+            ("Object", Some(object)) => format!("{}/{}", text(object, "kind"), text(object, "name")).into(),
+            (_, value) => value.cloned().unwrap_or_default(),
+        });
+        let metadata = event.get("metadata");
+        match include {
+            Include::None => json!({ "cells": cells }),
+            Include::Object => json!({ "cells": cells, "object": event }),
+            Include::Metadata => json!({
+                "cells": cells,
+                "object": { "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata },
+            }),
+        }
+    });
+    let rows: Vec<Value> = rows.collect();
     json!({ "kind": "Table", "apiVersion": version, "metadata": metadata, "columnDefinitions": definitions, "rows": rows })
 }
 

@@ -67,9 +67,10 @@ pub(super) fn status(problem: &Problem, about: Option<(Kind, &str)>) -> Value {
         details = json!({ "name": name, "group": super::GROUP, "kind": word });
     }
     if !problem.errors.is_empty() {
-        let causes = problem.errors.iter().map(|error| {
-            json!({ "reason": "FieldValueInvalid", "field": error.path, "message": error.problem })
-        });
+        let causes = problem
+            .errors
+            .iter()
+            .map(|error| json!({ "reason": "FieldValueInvalid", "field": error.path, "message": error.problem }));
         details["causes"] = causes.collect();
     }
     let mut status = json!({

@@ -128,14 +128,8 @@ struct Following {
 
 /// What a watch says, as Kubernetes' clients read it: one JSON object a line.
 pub(super) fn lines(news: impl Stream<Item = News> + Send + 'static, wish: Wish) -> impl Stream<Item = Bytes> + Send {
-    let following = Following {
-        wish,
-        known: HashMap::new(),
-        resumed: false,
-        version: String::new(),
-        headed: false,
-        over: false,
-    };
+    let following =
+        Following { wish, known: HashMap::new(), resumed: false, version: String::new(), headed: false, over: false };
     let lines = news.scan(following, |following, news| {
         let line = (!following.over).then(|| following.line(news));
         std::future::ready(line)
@@ -148,7 +142,10 @@ impl Following {
         let mut out = Vec::new();
         match news {
             News::Page(records, version) => {
-                for record in records.iter().filter(|record| self.wish.selection.matches(record)) {
+                for record in &records {
+                    if !self.wish.selection.matches(record) {
+                        continue;
+                    }
                     self.known.insert(record.metadata.name.clone(), Known::Told(version_of(record)));
                     self.tell(&mut out, "ADDED", record);
                 }
@@ -309,7 +306,8 @@ mod tests {
             applied("c", "x", 11),
         ])
         .await;
-        let want = ["ADDED a", "ADDED m", "BOOKMARK -", "MODIFIED a", "ADDED b", "DELETED a", "DELETED b", "BOOKMARK -"];
+        let want =
+            ["ADDED a", "ADDED m", "BOOKMARK -", "MODIFIED a", "ADDED b", "DELETED a", "DELETED b", "BOOKMARK -"];
         assert_eq!(words(&told)[..8], want);
         assert_eq!(words(&told)[8..], ["ERROR -"]);
         assert_eq!(told[2]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
@@ -321,7 +319,12 @@ mod tests {
     async fn who_resumes_hears_of_what_no_longer_matches() {
         let told = told(vec![
             News::Known(
-                vec![record("changed", "y", 12), record("inside", "x", 4), record("later", "x", 11), record("out", "y", 5)],
+                vec![
+                    record("changed", "y", 12),
+                    record("inside", "x", 4),
+                    record("later", "x", 11),
+                    record("out", "y", 5),
+                ],
                 "10".into(),
             ),
             applied("later", "x", 11),
