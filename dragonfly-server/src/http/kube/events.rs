@@ -90,7 +90,7 @@ fn list(app: &App, namespace: Option<&str>, headers: &HeaderMap, query: &Query) 
     };
     let all = kept.replay.iter().map(|event| shown(event, app.meters.run(), &mut uid));
     let items: Vec<Value> = all
-        .filter(|event| namespace.is_none_or(|wanted| wanted == NAMESPACE))
+        .filter(|_| namespace.is_none_or(|wanted| wanted == NAMESPACE))
         .filter(|event| {
             terms.iter().all(|(field, equal, wanted)| {
                 let pointer = format!("/{}", field.replace('.', "/"));
