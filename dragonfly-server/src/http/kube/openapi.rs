@@ -40,7 +40,8 @@ pub(super) fn routes(routes: Routes) -> Routes {
 async fn v2(headers: HeaderMap) -> Result<Response, Refused> {
     for media in accepted(&headers) {
         if PROTOBUF.contains(&media.kind) {
-            return Ok(([(header::CONTENT_TYPE, media.kind.to_owned())], V2_PROTOBUF.clone()).into_response());
+            // The old word is no media type, and clients that ask by it refuse it in the answer.
+            return Ok(([(header::CONTENT_TYPE, PROTOBUF[1])], V2_PROTOBUF.clone()).into_response());
         }
         if media.is_json() {
             return Ok(Json(&*V2).into_response());
@@ -78,31 +79,37 @@ impl Format {
         }
     }
 
-    /// OpenAPI 2 has fewer words than 3: what only 3 has is left out, so that less is said and nothing wrong.
+    /// A schema as this server keeps it: where fields are named, no others are taken. OpenAPI 2 has fewer words than
+    /// 3: what only 3 has is left out of it, so that less is said and nothing wrong.
     fn write(self, schema: Value) -> Value {
-        match (self, schema) {
-            (Self::V2, Value::Object(fields)) => {
-                let open = ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string"];
-                if open.iter().any(|word| fields.get(*word) == Some(&Value::Bool(true))) {
-                    // Without a type: a client's own check takes anything here, and the server judges.
-                    let kept = fields.into_iter().filter(|(word, _)| word == "description" || word.starts_with("x-"));
-                    return Value::Object(kept.collect());
+        const KEPT: &str = "x-kubernetes-preserve-unknown-fields";
+        let Value::Object(mut fields) = schema else { return schema };
+        if fields.contains_key("properties") {
+            fields.remove(KEPT);
+        }
+        let is_open = |word: &str| fields.get(word) == Some(&Value::Bool(true));
+        if self == Self::V2 && (is_open(KEPT) || is_open("x-kubernetes-int-or-string")) {
+            // Without a type: a client's own check takes anything here, and the server judges.
+            fields.retain(|word, _| word == "description" || word.starts_with("x-"));
+        }
+        if self == Self::V2 {
+            let unknown = ["anyOf", "oneOf", "not", "nullable", "deprecated", "writeOnly", "allOf"];
+            fields.retain(|word, _| !unknown.contains(&word.as_str()));
+        }
+        let write = |(word, value): (String, Value)| {
+            let written = match (word.as_str(), value) {
+                ("items" | "additionalProperties", value) => self.write(value),
+                ("properties", Value::Object(named)) => {
+                    named.into_iter().map(|(name, value)| (name, self.write(value))).collect()
                 }
-                let unknown = ["anyOf", "oneOf", "not", "nullable", "deprecated", "writeOnly", "allOf"];
-                let kept = fields.into_iter().filter(|(word, _)| !unknown.contains(&word.as_str()));
-                Value::Object(kept.map(|(word, value)| (word, self.write_within(value))).collect())
-            }
-            (_, schema) => schema,
-        }
-    }
-
-    /// A schema, or the schemas by name or in a list that a word of one holds.
-    fn write_within(self, value: Value) -> Value {
-        match value {
-            Value::Object(_) => self.write(value),
-            Value::Array(items) => items.into_iter().map(|item| self.write_within(item)).collect(),
-            other => other,
-        }
+                ("anyOf" | "oneOf" | "allOf", Value::Array(all)) => {
+                    all.into_iter().map(|one| self.write(one)).collect()
+                }
+                (_, other) => other,
+            };
+            (word, written)
+        };
+        Value::Object(fields.into_iter().map(write).collect())
     }
 }
 
@@ -124,11 +131,10 @@ fn document(format: Format) -> Value {
         let mut object = schema::of(kind);
         if let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) {
             let properties_of = |value: Option<Value>| value.unwrap_or_default();
-            let spec = format.write(properties_of(properties.remove("spec")));
-            let status = properties_of(properties.remove("status"));
-            properties.insert("spec".into(), spec);
-            // It is read and never judged: of version 2 the shape is enough.
-            properties.insert("status".into(), format.write(status));
+            for part in ["spec", "status"] {
+                let schema = format.write(properties_of(properties.remove(part)));
+                properties.insert(part.into(), schema);
+            }
             let reference = format!("{}{META}", format.place());
             properties.insert("metadata".into(), json!({ "$ref": reference }));
         }

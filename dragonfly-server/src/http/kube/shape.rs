@@ -190,6 +190,7 @@ pub(super) fn event_table(shape: Shape, metadata: Value, events: &[Value]) -> Va
             ("Last Seen", Some(then)) => {
                 serde_json::from_value(then.clone()).map_or(Value::Null, |then| view::ago(now, then).into())
             }
+            ("Object", Some(object)) if text(object, "name").is_empty() => "<none>".into(),
             ("Object", Some(object)) => format!("{}/{}", text(object, "kind"), text(object, "name")).into(),
             (_, value) => value.cloned().unwrap_or_default(),
         });
