@@ -119,6 +119,21 @@ pub fn spki_sha256(certificate: &CertificateDer<'_>) -> Result<String, rustls::E
     Ok(hex::encode(Sha256::digest(parsed.subject_public_key_info().as_ref())))
 }
 
+/// The pin of the server whose data directory this is, if it has a certificate that can be read.
+pub fn pin_in(data: &Path) -> Option<String> {
+    let pem = std::fs::read(data.join("tls/cert.pem")).ok()?;
+    spki_sha256(&CertificateDer::from_pem_slice(&pem).ok()?).ok()
+}
+
+/// Whether a certificate is for this name or address.
+pub fn is_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);
+    let (Ok(parsed), Ok(name)) = (ParsedCertificate::try_from(certificate), ServerName::try_from(bare)) else {
+        return false;
+    };
+    rustls::client::verify_server_name(&parsed, &name).is_ok()
+}
+
 /// A pin as typed by a person: 64 hex digits, with or without colons, in any case.
 pub fn parse_pin(text: &str) -> Result<String, String> {
     let digits: String = text.chars().filter(|c| !matches!(c, ':' | ' ')).collect::<String>().to_ascii_lowercase();
@@ -137,18 +152,24 @@ pub fn parse_pin(text: &str) -> Result<String, String> {
 pub struct Pinned {
     pin: Option<String>,
     seen: Mutex<Option<String>>,
+    chain: Mutex<Vec<CertificateDer<'static>>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Pinned {
     /// Trusts `pin` only.
     pub fn new(pin: Option<String>) -> Arc<Self> {
-        Arc::new(Self { pin, seen: Mutex::default(), provider: provider() })
+        Arc::new(Self { pin, seen: Mutex::default(), chain: Mutex::default(), provider: provider() })
     }
 
     /// The fingerprint that the server last showed.
     pub fn seen(&self) -> Option<String> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The certificates that the trusted server last showed, its own first.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// For an HTTP client.
@@ -165,7 +186,7 @@ impl ServerCertVerifier for Pinned {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
+        others: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
@@ -174,6 +195,8 @@ impl ServerCertVerifier for Pinned {
         let same = self.pin.as_deref() == Some(seen.as_str());
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         if same {
+            let chain = std::iter::once(certificate).chain(others).map(|one| one.clone().into_owned()).collect();
+            *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain;
             Ok(ServerCertVerified::assertion())
         } else {
             Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
@@ -218,6 +241,27 @@ mod tests {
         std::fs::remove_file(dir.path().join("cert.pem")).unwrap();
         assert_eq!(server(dir.path(), &names).unwrap().pin, first.pin, "the pin is the key's, not the certificate's");
         assert_eq!(parse_pin(&first.pin.to_uppercase()).unwrap(), first.pin);
+    }
+
+    #[test]
+    fn a_certificate_says_whom_it_is_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = certificate_names(Some("rack"), "10.0.0.1".parse().unwrap(), &[]);
+        let made = server(&dir.path().join("tls"), &names).unwrap();
+        let pem = std::fs::read(dir.path().join("tls/cert.pem")).unwrap();
+        let certificate = CertificateDer::from_pem_slice(&pem).unwrap();
+        for (name, want) in [
+            ("rack", true),
+            ("10.0.0.1", true),
+            ("[::1]", true),
+            ("localhost", true),
+            ("10.0.0.2", false),
+            ("x y", false),
+        ] {
+            assert_eq!(is_for(&certificate, name), want, "{name}");
+        }
+        assert_eq!(pin_in(dir.path()), Some(made.pin));
+        assert_eq!(pin_in(&dir.path().join("elsewhere")), None);
     }
 
     #[test]

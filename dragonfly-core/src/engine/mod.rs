@@ -44,6 +44,7 @@ mod unknown;
 mod values;
 mod why;
 mod work;
+mod write;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -84,6 +85,7 @@ pub use resources::{Applied, Change};
 pub use rules::Rule;
 pub use timeline::MachineTimeline;
 pub use why::Why;
+pub use write::{Deletion, Write};
 
 /// What a call on the engine gives.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;

@@ -7,12 +7,13 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::write::{Expect, Write};
 use super::{Engine, EngineError, Result};
 use crate::action::Problem;
 use crate::resource::manifest::{self, Manifest, ManifestError, ManifestProblem};
-use crate::resource::{HardwareSpec, Kind, Record, SecretObject, SecretSpec, TemplateSpec, WorkflowSpec};
+use crate::resource::{HardwareSpec, Kind, Metadata, Record, SecretObject, SecretSpec, TemplateSpec, WorkflowSpec};
 use crate::secret::{SealError, SecretString};
-use crate::store::{Key, Page, Part, Selector, StoreError, WatchEvent, When};
+use crate::store::{Key, Page, Selector, WatchEvent};
 
 /// How many objects of one text are written at a time.
 const AT_ONCE: usize = 64;
@@ -86,6 +87,14 @@ impl Engine {
     /// # Errors
     /// `Manifest` with every problem, its path and line.
     pub async fn apply(&self, text: &str, by: &str) -> Result<Vec<Applied>> {
+        self.apply_with(text, Write::by(by)).await
+    }
+
+    /// As [`apply`](Self::apply), perhaps only to see what it would do.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply).
+    pub async fn apply_with(&self, text: &str, write: Write<'_>) -> Result<Vec<Applied>> {
         let manifests = manifest::parse(text)?;
         let problems: Vec<ManifestProblem> = manifests
             .iter()
@@ -102,65 +111,12 @@ impl Engine {
         }
         // Several at once: a store that writes in groups writes them so. An object that stands in the text
         // twice has one lock, which is given in the order of asking. None is left half done for another's error.
-        let applied = stream::iter(manifests.into_iter().map(|Manifest { record, .. }| self.apply_one(record, by)));
+        let one = |Manifest { record, .. }: Manifest| self.write_one(record, Expect::Any, write);
+        let applied = stream::iter(manifests.into_iter().map(one));
         applied.buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter().collect()
     }
 
-    /// Creates one object.
-    ///
-    /// # Errors
-    /// `Manifest`; `Store(AlreadyExists)`.
-    pub async fn create_object(&self, object: Value, by: &str) -> Result<Record> {
-        let record = self.checked(object)?;
-        let record = self.sealed(record)?;
-        let created = self.inner.store.put(record, Part::Spec, When::Absent).await?;
-        self.noted(&created, Change::Created, by);
-        #[cfg(feature = "testing")]
-        self.authorise_applied(&created).await?;
-        Ok(self.shown(created))
-    }
-
-    /// Replaces the spec of one object. With `metadata.resourceVersion` it must still have that version.
-    ///
-    /// # Errors
-    /// `Manifest`; `NotFound`; `Store(Conflict)`.
-    pub async fn replace_object(&self, object: Value, by: &str) -> Result<Record> {
-        let record = self.checked(object)?;
-        let key = Key::new(record.kind, record.metadata.name.clone());
-        if self.inner.store.get(&key).await?.is_none() {
-            return Err(self.not_found(key.kind, &key.name));
-        }
-        Ok(self.apply_one(record, by).await?.record)
-    }
-
-    /// Deletes one object.
-    ///
-    /// # Errors
-    /// `NotFound`; `Illegal` for a machine or workflow that is at work.
-    pub async fn delete(&self, kind: Kind, name: &str, by: &str) -> Result<()> {
-        let key = Key::new(kind, name);
-        let _guard = self.lock(name).await;
-        for _ in 0..16 {
-            let found = self.inner.store.get(&key).await?;
-            let record = found.ok_or_else(|| self.not_found(kind, name))?;
-            self.may_delete(&record)?;
-            match self.inner.store.delete(&key, &record.metadata.resource_version).await {
-                Ok(()) => {
-                    self.inner.cache.removed(&key, &record.metadata.resource_version);
-                    self.refresh_networks();
-                    let machine = if kind == Kind::HARDWARE { name } else { "" };
-                    self.tell("object.deleted", machine, None, format!("{by} deleted {key}"));
-                    self.inner.recorder.forget(machine);
-                    return Ok(());
-                }
-                Err(StoreError::Conflict { .. }) => {}
-                Err(other) => return Err(other.into()),
-            }
-        }
-        Err(StoreError::Conflict { key }.into())
-    }
-
-    fn may_delete(&self, record: &Record) -> Result<()> {
+    pub(super) fn may_delete(&self, record: &Record) -> Result<()> {
         let name = &record.metadata.name;
         if record.kind == Kind::HARDWARE {
             let machine = record.decode::<HardwareSpec>()?;
@@ -185,7 +141,7 @@ impl Engine {
         Ok(())
     }
 
-    fn checked(&self, object: Value) -> Result<Record> {
+    pub(super) fn checked(&self, object: Value) -> Result<Record> {
         let record = manifest::from_json(object)?;
         let problems = self.problems_in(&record);
         if problems.is_empty() { Ok(record) } else { Err(EngineError::Invalid(problems)) }
@@ -241,49 +197,6 @@ impl Engine {
         problems
     }
 
-    pub(super) async fn apply_one(&self, record: Record, by: &str) -> Result<Applied> {
-        let key = Key::new(record.kind, record.metadata.name.clone());
-        let _guard = self.lock(&key.name).await;
-        let wanted_version = record.metadata.resource_version.clone();
-        let sealed = self.sealed(record.clone())?;
-        for _ in 0..16 {
-            let Some(old) = self.inner.store.get(&key).await? else {
-                match self.inner.store.put(sealed.clone(), Part::Spec, When::Absent).await {
-                    Ok(created) => {
-                        self.noted(&created, Change::Created, by);
-                        #[cfg(feature = "testing")]
-                        self.authorise_applied(&created).await?;
-                        return Ok(Applied { record: self.shown(created), change: Change::Created });
-                    }
-                    Err(StoreError::AlreadyExists { .. }) => continue,
-                    Err(other) => return Err(other.into()),
-                }
-            };
-            if !wanted_version.is_empty() && wanted_version != old.metadata.resource_version {
-                return Err(StoreError::Conflict { key }.into());
-            }
-            if self.same(&old, &record) {
-                return Ok(Applied { record: self.shown(old), change: Change::Unchanged });
-            }
-            let mut new = sealed.clone();
-            // Some fields are given once: a machine's name with capitals stays when a manifest leaves it out.
-            if let (Kind::HARDWARE, Some(name), Some(spec)) =
-                (record.kind, old.spec.get("displayName"), new.spec.as_object_mut())
-            {
-                spec.entry("displayName").or_insert_with(|| name.clone());
-            }
-            match self.inner.store.put(new, Part::Spec, When::Unchanged(old.metadata.resource_version)).await {
-                Ok(changed) => {
-                    self.noted(&changed, Change::Configured, by);
-                    return Ok(Applied { record: self.shown(changed), change: Change::Configured });
-                }
-                Err(StoreError::Conflict { .. }) if wanted_version.is_empty() => {}
-                Err(other) => return Err(other.into()),
-            }
-        }
-        Err(StoreError::Conflict { key }.into())
-    }
-
     pub(super) fn noted(&self, record: &Record, change: Change, by: &str) {
         super::note(&self.inner.cache, record);
         self.refresh_networks();
@@ -293,8 +206,12 @@ impl Engine {
         self.tell("object.applied", machine, None, format!("{by} {word} {} `{name}`", record.kind));
     }
 
-    fn same(&self, old: &Record, new: &Record) -> bool {
-        if old.metadata.labels != new.metadata.labels || old.metadata.annotations != new.metadata.annotations {
+    pub(super) fn same(&self, old: &Record, new: &Record) -> bool {
+        let kept = |record: &Record| {
+            let Metadata { labels, annotations, finalizers, .. } = record.metadata.clone();
+            (labels, annotations, finalizers)
+        };
+        if kept(old) != kept(new) {
             return false;
         }
         if old.kind != Kind::SECRET {
@@ -340,7 +257,7 @@ impl Engine {
     }
 
     /// An object as it may be read: a Secret shows the names of its values; a workflow shows progress.
-    fn shown(&self, mut record: Record) -> Record {
+    pub(super) fn shown(&self, mut record: Record) -> Record {
         if record.kind == Kind::SECRET {
             // Plain ones too: a store may have Secrets that others wrote.
             let values = ["sealed", "data"].map(|field| record.spec.get(field).and_then(Value::as_object));

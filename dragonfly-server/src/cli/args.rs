@@ -337,6 +337,17 @@ pub(super) enum Command {
     },
     /// Print a one-time link that signs a browser in
     Login,
+    /// Write what kubectl and other clients of Kubernetes need to use this server
+    #[command(
+        after_help = "Examples:\n  dragonfly kubeconfig --server https://10.0.0.1:3000 --out ~/.kube/dragonfly\n  \
+        kubectl --kubeconfig ~/.kube/dragonfly get hardware\n\n\
+        The file holds the token and is for its owner alone. With several configurations: KUBECONFIG=FILE:FILE."
+    )]
+    Kubeconfig {
+        /// The file; standard output, without
+        #[arg(short, long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  source <(dragonfly completions bash)\n  \
         dragonfly completions zsh > ~/.zfunc/_dragonfly\n  \

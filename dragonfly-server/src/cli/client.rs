@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use dragonfly_core::secret::SecretString;
 use reqwest::{Method, RequestBuilder, Response};
+use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 use serde_json::Value;
 use url::{Host, Url};
@@ -82,6 +83,19 @@ impl Client {
         &self.server
     }
 
+    /// The certificates that the server showed, its own first.
+    pub(super) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.pinned.chain()
+    }
+
+    /// What opens the server.
+    pub(super) fn token(&self) -> anyhow::Result<&SecretString> {
+        match &self.token {
+            Token::Have(token) => Ok(token),
+            Token::None(why) => bail!("{why}"),
+        }
+    }
+
     pub(super) async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Value> {
         let mut url = self.url(path)?;
         if !query.is_empty() {
@@ -142,10 +156,7 @@ impl Client {
     }
 
     fn request(&self, method: Method, url: Url) -> anyhow::Result<RequestBuilder> {
-        match &self.token {
-            Token::Have(token) => Ok(self.http.request(method, url).bearer_auth(token.reveal())),
-            Token::None(why) => bail!("{why}"),
-        }
+        Ok(self.http.request(method, url).bearer_auth(self.token()?.reveal()))
     }
 
     async fn json(&self, request: RequestBuilder) -> anyhow::Result<Value> {

@@ -4,6 +4,7 @@ mod args;
 mod backup;
 mod client;
 mod import;
+mod kubeconfig;
 mod objects;
 mod output;
 mod power;
@@ -95,6 +96,11 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         backup::restore(&out, &file, &cli.data.unwrap_or_else(data_dir)).await?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Kubeconfig { out: file } = command {
+        let target = Target { server: cli.reach.server, pin: cli.reach.pin, data: cli.data.unwrap_or_else(data_dir) };
+        kubeconfig::kubeconfig(target, &out, file.as_deref()).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let target = Target { server: cli.reach.server, pin: cli.reach.pin, data: cli.data.unwrap_or_else(data_dir) };
     let client = Client::new(target)?;
     match command {
@@ -136,6 +142,7 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         Command::Name { .. }
         | Command::Boot
         | Command::Completions { .. }
+        | Command::Kubeconfig { .. }
         | Command::Mage { .. }
         | Command::Restore { .. } => {}
     }

@@ -1,10 +1,10 @@
-//! Whether the server lives, whether it is ready, what it counts, what version it is.
+//! Whether the server lives, whether it is ready, what it counts.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::App;
 use super::route::{Access, Routes};
@@ -13,7 +13,6 @@ pub(super) fn routes(routes: Routes) -> Routes {
     routes
         .get("/healthz", Access::Open, "Whether the process answers", || async { "ok\n" })
         .get("/readyz", Access::Open, "Whether the server can do its work, and if not why", ready)
-        .get("/version", Access::Person, "Version, as Kubernetes' clients ask for it", version)
         .get("/metrics", Access::Person, "Counters in Prometheus' text format", metrics)
 }
 
@@ -30,16 +29,6 @@ async fn ready(State(app): State<App>) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
     });
     (status, Json(body)).into_response()
-}
-
-async fn version() -> Json<Value> {
-    let mut parts = env!("CARGO_PKG_VERSION").split('.');
-    Json(json!({
-        "major": parts.next().unwrap_or_default(),
-        "minor": parts.next().unwrap_or_default(),
-        "gitVersion": concat!("v", env!("CARGO_PKG_VERSION")),
-        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
-    }))
 }
 
 async fn metrics(State(app): State<App>) -> Response {

@@ -2,15 +2,15 @@
 //! nowhere else; whatever a route does is a call on the engine.
 
 mod agent;
+mod apply;
 mod backup;
 mod events;
 mod extract;
-mod follow;
 mod guard;
 mod health;
 mod images;
+mod kube;
 mod machines;
-mod objects;
 mod openapi;
 mod power;
 mod problem;
@@ -127,7 +127,8 @@ fn routes(app: &App) -> (Router<App>, Vec<Route>) {
         agent::routes,
         machines::routes,
         power::routes,
-        objects::routes,
+        apply::routes,
+        kube::routes,
         events::routes,
         images::routes,
         backup::routes,
@@ -192,6 +193,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 async fn dress(request: Request, next: Next) -> Response {
     // Firmware parses little: what goes to it goes as the boot services made it.
     let plain = request.uri().path().starts_with("/boot");
+    let theirs = kube::is_theirs(request.uri().path());
     let asked = Asked::of(&request);
     let response = next.run(request).await;
     asked.log(response.status());
@@ -199,6 +201,9 @@ async fn dress(request: Request, next: Next) -> Response {
         return response;
     }
     let mut response = as_problem(response).await;
+    if theirs {
+        response = kube::translated(response).await;
+    }
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));

@@ -47,7 +47,10 @@ pub struct Route {
 /// The largest body that a route takes, by who may use it: what anybody can send is small.
 fn body_limit(method: &Method, access: Access) -> usize {
     match (method, access) {
-        (&Method::GET | &Method::DELETE, _) => 0,
+        (&Method::GET, _) => 0,
+        // What Kubernetes' clients say beside it.
+        (&Method::DELETE, Access::Person) => 64 * 1024,
+        (&Method::DELETE, _) => 0,
         (_, Access::Open) => 4 * 1024,
         (_, Access::Page) => 64 * 1024,
         (_, Access::Person | Access::BootToken | Access::Agent | Access::Image) => BODY_LIMIT,

@@ -6,7 +6,7 @@ use dragonfly_core::cache::Find;
 use dragonfly_core::lifecycle::Phase;
 use serde::Deserialize;
 
-use super::objects::{PAGE, selector};
+use super::kube::{PAGE, equality};
 use super::problem::Problem;
 use crate::view::phase_word;
 
@@ -32,7 +32,7 @@ impl Search {
     pub(super) fn find(&self) -> Result<Find, Problem> {
         let words = self.phase.split(',').map(str::trim).filter(|word| !word.is_empty());
         let phases = words.map(phase).collect::<Result<BTreeSet<_>, _>>()?;
-        let labels = selector(&self.label_selector)?.labels;
+        let labels = equality(&self.label_selector)?.labels;
         Ok(Find { phases, labels, ..Find::typed(&self.q) })
     }
 

@@ -1,0 +1,342 @@
+//! A watch of objects as Kubernetes' clients read it: one JSON object a line.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use dragonfly_core::engine::{Engine, EngineError};
+use dragonfly_core::resource::{Kind, Record};
+use dragonfly_core::store::{WatchEvent, order};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt as _};
+use serde_json::{Value, json};
+
+use super::super::problem::Problem;
+use super::PAGE;
+use super::select::Selection;
+use super::shape::Shape;
+use super::status::status;
+
+/// How often a client that wants bookmarks is told how far its watch has come.
+const BOOKMARKS: Duration = Duration::from_secs(60);
+
+/// What a watch is told.
+pub(super) enum News {
+    /// Objects that are there, and the version they were first read at.
+    Page(Vec<Record>, String),
+    /// All of them have been told.
+    Present,
+    /// Objects that are there, for who has listed them as they were at this version.
+    Known(Vec<Record>, String),
+    /// What the store says.
+    Change(Result<WatchEvent, EngineError>),
+    /// It is time for a bookmark.
+    Bookmark,
+}
+
+/// Everything in pages, then every change since the first of them was read: a whole kind is never in
+/// memory for the sake of one client. With `since`, a version that the client has listed at, only the changes
+/// since then are for it, and the pages say what it knows already.
+pub(super) fn present_then_changes(
+    engine: Engine,
+    kind: Kind,
+    selection: Selection,
+    since: Option<String>,
+) -> impl Stream<Item = News> + Send {
+    enum At {
+        Page { version: Option<String>, from: Option<String> },
+        Present(String),
+        Live(BoxStream<'static, Result<WatchEvent, EngineError>>),
+        Over,
+    }
+    // Who resumes must hear of an object that no longer matches: all of them are looked at.
+    let equal = if since.is_some() { Default::default() } else { selection.equal };
+    stream::unfold(At::Page { version: None, from: None }, move |at| {
+        let (engine, equal, since) = (engine.clone(), equal.clone(), since.clone());
+        async move {
+            match at {
+                At::Page { version, from } => match engine.list(kind, &equal, PAGE, from.as_deref()).await {
+                    Ok(page) => {
+                        let version = version.unwrap_or(page.version);
+                        let next = match (page.more, &since) {
+                            (Some(more), _) => At::Page { version: Some(version.clone()), from: Some(more) },
+                            (None, Some(since)) => At::Live(engine.watch(kind, Some(since.clone()))),
+                            (None, None) => At::Present(version.clone()),
+                        };
+                        let news = match since {
+                            Some(since) => News::Known(page.items, since),
+                            None => News::Page(page.items, version),
+                        };
+                        Some((news, next))
+                    }
+                    Err(error) => Some((News::Change(Err(error)), At::Over)),
+                },
+                At::Present(version) => Some((News::Present, At::Live(engine.watch(kind, Some(version))))),
+                At::Live(mut changes) => changes.next().await.map(|change| (News::Change(change), At::Live(changes))),
+                At::Over => None,
+            }
+        }
+    })
+}
+
+/// The same, with word every now and then that it is time for a bookmark.
+pub(super) fn with_bookmarks(news: BoxStream<'static, News>) -> impl Stream<Item = News> + Send {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + BOOKMARKS, BOOKMARKS);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    stream::unfold((news, ticks), async |(mut news, mut ticks)| {
+        let next = tokio::select! {
+            biased;
+            next = news.next() => next?,
+            _ = ticks.tick() => News::Bookmark,
+        };
+        Some((next, (news, ticks)))
+    })
+}
+
+/// What a client wants to be told.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    pub(super) kind: Kind,
+    pub(super) selection: Selection,
+    pub(super) shape: Shape,
+    /// It wants a bookmark after the objects that are there (`sendInitialEvents`).
+    pub(super) initial: bool,
+}
+
+/// What a client knows of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// It has it, in this version.
+    Told(Option<u64>),
+    /// It knows that it does not match.
+    Outside,
+    /// It may have it: it changed after the client listed.
+    Perhaps,
+}
+
+struct Following {
+    wish: Wish,
+    known: HashMap<String, Known>,
+    /// The client has listed before.
+    resumed: bool,
+    /// How far it has come.
+    version: String,
+    headed: bool,
+    over: bool,
+}
+
+/// What a watch says, as Kubernetes' clients read it: one JSON object a line.
+pub(super) fn lines(news: impl Stream<Item = News> + Send + 'static, wish: Wish) -> impl Stream<Item = Bytes> + Send {
+    let following =
+        Following { wish, known: HashMap::new(), resumed: false, version: String::new(), headed: false, over: false };
+    let lines = news.scan(following, |following, news| {
+        let line = (!following.over).then(|| following.line(news));
+        std::future::ready(line)
+    });
+    lines.filter(|line| std::future::ready(!line.is_empty())).map(Bytes::from)
+}
+
+impl Following {
+    fn line(&mut self, news: News) -> Vec<u8> {
+        let mut out = Vec::new();
+        match news {
+            News::Page(records, version) => {
+                for record in &records {
+                    if !self.wish.selection.matches(record) {
+                        continue;
+                    }
+                    self.known.insert(record.metadata.name.clone(), Known::Told(version_of(record)));
+                    self.tell(&mut out, "ADDED", record);
+                }
+                self.version = version;
+            }
+            News::Present if self.wish.initial => self.bookmark(&mut out, true),
+            News::Present => {}
+            News::Known(records, since) => {
+                self.resumed = true;
+                let listed = order(&since);
+                for record in records {
+                    let unchanged = matches!((version_of(&record), listed), (Some(now), Some(then)) if now <= then);
+                    let known = match (unchanged, self.wish.selection.matches(&record)) {
+                        (false, _) => Known::Perhaps,
+                        (true, true) => Known::Told(version_of(&record)),
+                        (true, false) => Known::Outside,
+                    };
+                    self.known.insert(record.metadata.name, known);
+                }
+                self.version = since;
+            }
+            News::Bookmark => self.bookmark(&mut out, false),
+            // Some changes are no longer kept: a client must list again, and knows how.
+            News::Change(Ok(WatchEvent::Snapshot(_))) => {
+                let problem = Problem::new(StatusCode::GONE, "too old: list again");
+                push(&mut out, "ERROR", &status(&problem, None));
+                self.over = true;
+            }
+            News::Change(Ok(WatchEvent::Applied(record))) => self.applied(&mut out, &record),
+            News::Change(Ok(WatchEvent::Deleted(record))) => self.deleted(&mut out, &record),
+            News::Change(Ok(_)) => {}
+            News::Change(Err(error)) => {
+                push(&mut out, "ERROR", &status(&error.into(), None));
+                self.over = true;
+            }
+        }
+        out
+    }
+
+    fn applied(&mut self, out: &mut Vec<u8>, record: &Record) {
+        record.metadata.resource_version.clone_into(&mut self.version);
+        let name = &record.metadata.name;
+        let before = self.known.get(name).copied();
+        if self.knows_later(before, record) {
+            return;
+        }
+        if self.wish.selection.matches(record) {
+            self.known.insert(name.clone(), Known::Told(version_of(record)));
+            let word = if matches!(before, Some(Known::Told(_) | Known::Perhaps)) { "MODIFIED" } else { "ADDED" };
+            self.tell(out, word, record);
+        } else if matches!(before, Some(Known::Told(_) | Known::Perhaps)) {
+            // It no longer matches: to this client it is gone.
+            self.known.insert(name.clone(), Known::Outside);
+            self.tell(out, "DELETED", record);
+        }
+    }
+
+    fn deleted(&mut self, out: &mut Vec<u8>, record: &Record) {
+        record.metadata.resource_version.clone_into(&mut self.version);
+        let before = self.known.get(&record.metadata.name).copied();
+        if self.knows_later(before, record) {
+            return;
+        }
+        self.known.remove(&record.metadata.name);
+        let tell = match before {
+            Some(Known::Told(_) | Known::Perhaps) => true,
+            Some(Known::Outside) => false,
+            // Gone before it was looked at: who resumes may have it.
+            None => self.resumed || self.wish.selection.matches(record),
+        };
+        if tell {
+            self.tell(out, "DELETED", record);
+        }
+    }
+
+    /// Pages are read later than the place where the changes begin.
+    fn knows_later(&self, known: Option<Known>, record: &Record) -> bool {
+        match (known, version_of(record)) {
+            (Some(Known::Told(Some(told))), Some(now)) => told >= now,
+            _ => false,
+        }
+    }
+
+    fn tell(&mut self, out: &mut Vec<u8>, word: &str, record: &Record) {
+        let head = !std::mem::replace(&mut self.headed, true);
+        push(out, word, &self.wish.shape.one(record, head));
+    }
+
+    fn bookmark(&mut self, out: &mut Vec<u8>, initial: bool) {
+        let mut metadata = json!({ "resourceVersion": self.version, "creationTimestamp": null });
+        if initial {
+            metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
+        }
+        push(out, "BOOKMARK", &self.wish.shape.bookmark(self.wish.kind, metadata));
+    }
+}
+
+fn version_of(record: &Record) -> Option<u64> {
+    order(&record.metadata.resource_version)
+}
+
+fn push(out: &mut Vec<u8>, word: &str, object: &Value) {
+    // Values always serialise, and a vector takes everything.
+    serde_json::to_writer(&mut *out, &json!({ "type": word, "object": object })).ok();
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &str, label: &str, version: u64) -> Record {
+        let mut record =
+            Record { kind: Kind::TEMPLATE, metadata: Default::default(), spec: json!({}), status: Value::Null };
+        name.clone_into(&mut record.metadata.name);
+        record.metadata.labels.insert("l".into(), label.into());
+        record.metadata.resource_version = version.to_string();
+        record
+    }
+
+    fn applied(name: &str, label: &str, version: u64) -> News {
+        News::Change(Ok(WatchEvent::Applied(Box::new(record(name, label, version)))))
+    }
+
+    fn deleted(name: &str, label: &str, version: u64) -> News {
+        News::Change(Ok(WatchEvent::Deleted(Box::new(record(name, label, version)))))
+    }
+
+    async fn told(news: Vec<News>) -> Vec<Value> {
+        let selection = Selection::parse("l=x", "").unwrap();
+        let wish = Wish { kind: Kind::TEMPLATE, selection, shape: Shape::Object, initial: true };
+        let text: Vec<u8> = lines(stream::iter(news), wish).collect::<Vec<_>>().await.concat();
+        text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
+    }
+
+    fn words(told: &[Value]) -> Vec<String> {
+        let name = |v: &Value| v["object"]["metadata"]["name"].as_str().unwrap_or("-").to_owned();
+        told.iter().map(|v| format!("{} {}", v["type"].as_str().unwrap(), name(v))).collect()
+    }
+
+    #[tokio::test]
+    async fn a_watch_speaks_as_kubernetes_does() {
+        let told = told(vec![
+            News::Page(vec![record("a", "x", 1)], "3".into()),
+            News::Page(vec![record("m", "x", 5)], "3".into()),
+            News::Present,
+            // What the second page knew already.
+            applied("m", "x", 2),
+            deleted("m", "x", 4),
+            applied("a", "x", 6),
+            applied("b", "x", 7),
+            // It no longer matches: to this client it is gone.
+            applied("a", "y", 8),
+            deleted("b", "x", 9),
+            deleted("a", "y", 10),
+            News::Bookmark,
+            News::Change(Ok(WatchEvent::Snapshot(vec![]))),
+            applied("c", "x", 11),
+        ])
+        .await;
+        let want =
+            ["ADDED a", "ADDED m", "BOOKMARK -", "MODIFIED a", "ADDED b", "DELETED a", "DELETED b", "BOOKMARK -"];
+        assert_eq!(words(&told)[..8], want);
+        assert_eq!(words(&told)[8..], ["ERROR -"]);
+        assert_eq!(told[2]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+        assert_eq!(told[2]["object"]["metadata"]["resourceVersion"], "3");
+        assert_eq!(told[7]["object"]["metadata"]["resourceVersion"], "10");
+    }
+
+    #[tokio::test]
+    async fn who_resumes_hears_of_what_no_longer_matches() {
+        let told = told(vec![
+            News::Known(
+                vec![
+                    record("changed", "y", 12),
+                    record("inside", "x", 4),
+                    record("later", "x", 11),
+                    record("out", "y", 5),
+                ],
+                "10".into(),
+            ),
+            applied("later", "x", 11),
+            applied("changed", "y", 12),
+            applied("inside", "y", 13),
+            applied("out", "y", 14),
+            applied("new", "y", 15),
+            deleted("out", "y", 16),
+            deleted("before-it-was-looked-at", "y", 17),
+        ])
+        .await;
+        let want = ["MODIFIED later", "DELETED changed", "DELETED inside", "DELETED before-it-was-looked-at"];
+        assert_eq!(words(&told), want);
+    }
+}
