@@ -140,9 +140,12 @@ impl Engine {
         for _ in 0..16 {
             let found = self.inner.store.get(&key).await?;
             let record = found.ok_or_else(|| self.not_found(kind, name))?;
-            self.may_delete(&record)?;
+            self.may_delete(&record).await?;
             match self.inner.store.delete(&key, &record.metadata.resource_version).await {
                 Ok(()) => {
+                    if let Some(uid) = record.metadata.uid.filter(|_| self.is_shared()) {
+                        self.inner.own.note(uid.to_string());
+                    }
                     self.inner.cache.removed(&key, &record.metadata.resource_version);
                     self.refresh_networks();
                     let machine = if kind == Kind::HARDWARE { name } else { "" };
@@ -157,7 +160,7 @@ impl Engine {
         Err(StoreError::Conflict { key }.into())
     }
 
-    fn may_delete(&self, record: &Record) -> Result<()> {
+    async fn may_delete(&self, record: &Record) -> Result<()> {
         let name = &record.metadata.name;
         if record.kind == Kind::HARDWARE {
             let machine = record.decode::<HardwareSpec>()?;
@@ -170,7 +173,7 @@ impl Engine {
         }
         if record.kind == Kind::WORKFLOW {
             let run = record.decode::<WorkflowSpec>()?;
-            let machine = self.inner.cache.get::<HardwareSpec>(&run.spec.hardware);
+            let machine = self.fresh::<HardwareSpec>(&run.spec.hardware).await?;
             let authorised = machine.is_some_and(|m| {
                 m.status.authorisation.as_ref().is_some_and(|a| Some(a.workflow_uid) == run.metadata.uid)
             });
@@ -282,6 +285,7 @@ impl Engine {
     }
 
     pub(super) fn noted(&self, record: &Record, change: Change, by: &str) {
+        self.wrote(record.kind, &record.metadata.resource_version);
         super::note(&self.inner.cache, record);
         self.refresh_networks();
         let name = &record.metadata.name;

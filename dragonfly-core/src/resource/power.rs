@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::coordinate::Term;
 
 /// What is done with a machine's power when something is assigned to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,14 @@ pub struct PowerStatus {
     pub cycled_at: Option<Timestamp>,
     /// How often in a row it could not be booted for its assignment.
     pub failures: u32,
+    /// The leadership under which it is booted for its assignment: an earlier leader does so no more.
+    #[serde(skip_serializing_if = "is_first")]
+    pub term: Term,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_first(term: &Term) -> bool {
+    *term == Term(0)
 }
 
 /// One operation and its outcome.
