@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::coordinate::Term;
 
 /// What is done with a machine's power when something is assigned to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,13 +30,8 @@ pub struct PowerStatus {
     /// How often in a row it could not be booted for its assignment.
     pub failures: u32,
     /// The leadership under which it is booted for its assignment: an earlier leader does so no more.
-    #[serde(skip_serializing_if = "is_first")]
-    pub term: Term,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-fn is_first(term: &Term) -> bool {
-    *term == Term(0)
+    #[serde(skip_serializing_if = "super::is_zero")]
+    pub term: u64,
 }
 
 /// One operation and its outcome.

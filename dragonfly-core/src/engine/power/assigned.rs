@@ -236,8 +236,8 @@ impl Engine {
                     return Ok(false);
                 };
                 let power = m.status.power.get_or_insert_default();
-                let may = power.term <= term;
-                power.term = power.term.max(term);
+                let may = power.term <= term.0;
+                power.term = power.term.max(term.0);
                 Ok(may)
             })
             .await?;
