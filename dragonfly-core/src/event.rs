@@ -127,6 +127,11 @@ impl Events {
         id
     }
 
+    /// Rings for those who wait for news of a machine, without an event.
+    pub fn ring(&self, machine: &str) {
+        self.inner.bells.ring(machine);
+    }
+
     /// Rings at every event about this machine from now on, and wakes nobody for those about others.
     pub fn bell(&self, machine: &str) -> Bell {
         self.inner.bells.hang(machine)

@@ -11,6 +11,7 @@ pub mod action;
 pub mod boot;
 pub mod cache;
 pub mod clock;
+pub mod coordinate;
 pub mod deadline;
 pub mod diagnose;
 pub mod engine;

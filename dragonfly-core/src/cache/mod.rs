@@ -121,6 +121,17 @@ impl Cache {
 
     /// Follows a store until it closes. Run it beside everything else; drop it to stop.
     pub async fn follow(&self, store: Arc<dyn Store>) {
+        self.follow_with(store, |_, _| Vec::<()>::new(), |()| {}).await;
+    }
+
+    /// As [`follow`](Self::follow). `look` sees what the watch tells, before it is here; what it answers is
+    /// given to `tell` once it is.
+    pub async fn follow_with<N>(
+        &self,
+        store: Arc<dyn Store>,
+        look: impl Fn(Kind, &WatchEvent) -> Vec<N>,
+        tell: impl Fn(N),
+    ) {
         let mut news = stream::select_all(Kind::ALL.map(|kind| {
             let resume = self.change(|state| state.take_resume(kind));
             store.watch(kind, resume).map(move |event| (kind, event))
@@ -131,7 +142,12 @@ impl Cache {
         loop {
             let doubtful = tokio::select! {
                 told = news.next() => match told {
-                    Some((kind, Ok(event))) => self.change(|state| state.take(kind, event)),
+                    Some((kind, Ok(event))) => {
+                        let news = look(kind, &event);
+                        let doubtful = self.change(|state| state.take(kind, event));
+                        news.into_iter().for_each(&tell);
+                        doubtful
+                    }
                     // The watch begins anew by itself.
                     Some((kind, Err(error))) => {
                         tracing::warn!(%kind, error = &error as &dyn std::error::Error, "a watch failed");

@@ -85,32 +85,30 @@ impl Engine {
             Match::Conflict { machines, why } => return Err(self.conflict(&hello, &machines, &why).await),
         };
         let guard = self.lock(&machine).await;
-        let session = Uuid::now_v7();
-        if let Some(live) = self.inner.sessions.live(&machine, now) {
-            let same_boot = self
-                .inner
-                .cache
-                .get::<HardwareSpec>(&machine)
-                .and_then(|m| m.status.session.clone())
-                .is_some_and(|s| s.boot_id == hello.boot_id && s.id == live);
-            if !same_boot {
-                self.tell(
-                    "identity.refused",
-                    &machine,
-                    None,
-                    format!("a second agent asked from {from} while another speaks for this machine"),
-                );
-                return Err(EngineError::Busy {
-                    why: format!("another agent speaks for {machine}; it must be silent for 30 s before another may"),
-                });
-            }
+        let before = self.fresh::<HardwareSpec>(&machine).await?.and_then(|m| m.status.session.clone());
+        let same_boot = before.as_ref().is_some_and(|s| s.boot_id == hello.boot_id);
+        // Alone, what it remembers is more than what is stored: a session ends with its machine.
+        let free = if self.is_shared() {
+            same_boot || self.is_silent(&machine).await?
+        } else {
+            let live = self.inner.sessions.live(&machine, now);
+            live.is_none_or(|live| same_boot && before.as_ref().is_some_and(|s| s.id == live))
+        };
+        if !free {
+            return Err(self.second_agent(&machine, from));
         }
+        let before = before.map(|session| session.id);
+        let session = Uuid::now_v7();
         let adopt = self.inner.settings.discovery == crate::boot::Discovery::Local;
-        let (object, (first, used, session)) = self
+        let (object, greeted) = self
             .change_status::<HardwareSpec, _>(&machine, |m| {
-                let used = m.status.session.as_ref().is_some_and(|s| s.token_time >= claims.made_at);
-                if used && self.keeps(Rule::TokenOnce) {
-                    return Ok((false, true, session));
+                let stored = m.status.session.as_ref();
+                if stored.is_some_and(|s| s.token_time >= claims.made_at) && self.keeps(Rule::TokenOnce) {
+                    return Ok(Greeted::Used);
+                }
+                // Another was faster, at another instance: whether it lives is a new question.
+                if stored.is_some_and(|s| Some(s.id) != before && s.boot_id != hello.boot_id) {
+                    return Ok(Greeted::Late);
                 }
                 // The same boot of the same agent, which lost its session key, is the same session: what it
                 // runs goes on.
@@ -133,14 +131,21 @@ impl Engine {
                     boot_id: hello.boot_id,
                     token_time: claims.made_at,
                     opened_at: now,
+                    doubt: None,
+                    ended: false,
                 });
-                Ok((first, false, session))
+                Ok(Greeted::As { session, first })
             })
             .await?;
-        if used {
-            self.tell("identity.refused", &machine, None, format!("a boot token was used a second time, from {from}"));
-            return Err(EngineError::Forbidden { why: "this boot token has been used; boot again".to_owned() });
-        }
+        let (session, first) = match greeted {
+            Greeted::As { session, first } => (session, first),
+            Greeted::Late => return Err(self.second_agent(&machine, from)),
+            Greeted::Used => {
+                let words = format!("a boot token was used a second time, from {from}");
+                self.tell("identity.refused", &machine, None, words);
+                return Err(EngineError::Forbidden { why: "this boot token has been used; boot again".to_owned() });
+            }
+        };
         self.inner.sessions.heard(&machine, session, now);
         self.inner.recorder.adopt(&machine, &object.spec.macs);
         self.remember_address(Some(from), hello.mac);
@@ -179,6 +184,15 @@ impl Engine {
         })
     }
 
+    fn second_agent(&self, machine: &str, from: IpAddr) -> EngineError {
+        let words = format!("a second agent asked from {from} while another speaks for this machine");
+        self.tell("identity.refused", machine, None, words);
+        let seconds = self.silence().as_secs();
+        EngineError::Busy {
+            why: format!("another agent speaks for {machine}; it must be silent for {seconds} s before another may"),
+        }
+    }
+
     fn recognise(&self, anchors: &Anchors) -> Match {
         // The others cannot match, and there may be very many.
         let machines = self.inner.cache.alike(anchors);
@@ -213,11 +227,14 @@ impl Engine {
             let suffix = if number == 1 { String::new() } else { format!("-{number}") };
             let mut machine = made(&format!("{}{suffix}", display_name.to_lowercase()));
             machine.spec.display_name = format!("{display_name}{suffix}");
+            for (key, value) in self.labels_here() {
+                machine.metadata.labels.entry(key).or_insert(value);
+            }
             match self.create(&machine).await {
                 Ok(created) => return Ok(created.name().to_owned()),
                 Err(EngineError::Store(StoreError::AlreadyExists { key })) => {
                     // Two hellos of one machine at once: the first wrote it down.
-                    let taken = self.inner.cache.get::<HardwareSpec>(&key.name);
+                    let taken = self.fresh::<HardwareSpec>(&key.name).await?;
                     if taken.zip(card).is_some_and(|(taken, card)| taken.spec.macs.contains(&card)) {
                         return Ok(key.name);
                     }
@@ -258,7 +275,7 @@ impl Engine {
     }
 
     /// The machine that a session key speaks for.
-    pub(super) fn session(&self, key: &str) -> Result<(SessionClaims, std::sync::Arc<Hardware>)> {
+    pub(super) fn claimed(&self, key: &str) -> Result<(SessionClaims, std::sync::Arc<Hardware>)> {
         let now = self.now();
         let claims: SessionClaims = self
             .inner
@@ -276,7 +293,6 @@ impl Engine {
         if machine.status.session.as_ref().map(|s| s.id) != Some(claims.id) && self.keeps(Rule::LatestSession) {
             return Err(EngineError::Unauthenticated { why: "a later agent speaks for this machine" });
         }
-        self.inner.sessions.heard(&claims.machine, claims.id, now);
         Ok((claims, machine))
     }
 
@@ -284,9 +300,19 @@ impl Engine {
     ///
     /// # Errors
     /// `Unauthenticated` when it is no session key, has ended, or another agent has taken over.
-    pub fn session_machine(&self, key: &str) -> Result<String> {
-        self.session(key).map(|(claims, _)| claims.machine)
+    pub async fn session_machine(&self, key: &str) -> Result<String> {
+        self.speaker(key).await.map(|(claims, _)| claims.machine)
     }
+}
+
+/// What came of a hello.
+enum Greeted {
+    /// It speaks for the machine from now on; for the first time, or not.
+    As { session: Uuid, first: bool },
+    /// Its token has opened a session already.
+    Used,
+    /// Another agent has opened a session meanwhile.
+    Late,
 }
 
 fn refusal(error: &EngineError) -> Refusal {

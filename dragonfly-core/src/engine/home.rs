@@ -40,7 +40,7 @@ impl Engine {
     pub async fn phone_home(&self, capability: &str) -> Result<()> {
         let refused = EngineError::Unauthenticated { why: "this is not where a system of ours phones home" };
         let Some(claims) = self.inner.homing.open::<HomeClaims>(capability) else { return Err(refused) };
-        let machine = self.machine(&claims.machine)?;
+        let machine = self.machine_now(&claims.machine).await?;
         if machine.metadata.uid != claims.uid || machine.status.workflow.as_deref() != Some(claims.run.as_str()) {
             return Err(refused);
         }
@@ -73,10 +73,10 @@ impl Engine {
 
     /// Says of every machine that was to phone home, and did not in time, that it has not booted.
     pub(super) async fn miss_the_silent(&self) -> Result<()> {
-        self.of_machines(|machine| self.is_silent(machine), |machine| self.miss(machine)).await
+        self.of_machines(|machine| self.is_silent_home(machine), |machine| self.miss(machine)).await
     }
 
-    fn is_silent(&self, machine: &Hardware) -> bool {
+    fn is_silent_home(&self, machine: &Hardware) -> bool {
         let waited = |since| self.now().since(since) > self.inner.settings.boot_deadline;
         machine.status.phase == Some(Phase::Ready)
             && condition(&machine.status.conditions, BOOTED)
@@ -95,14 +95,19 @@ impl Engine {
         let (name, now) = (machine.name(), self.now());
         let _guard = self.lock(name).await;
         // Read again under the lock: it may have phoned home meanwhile.
-        if !self.inner.cache.get::<HardwareSpec>(name).is_some_and(|machine| self.is_silent(&machine)) {
+        if !self.inner.cache.get::<HardwareSpec>(name).is_some_and(|machine| self.is_silent_home(&machine)) {
             return Ok(());
         }
-        self.change_status::<HardwareSpec, _>(name, |m| {
-            set_condition(&mut m.status.conditions, BOOTED, ConditionStatus::False, "NoSignOfLife", words, now);
-            Ok(())
-        })
-        .await?;
+        let missed = self.change_status::<HardwareSpec, _>(name, |m| {
+            let is_silent = self.is_silent_home(m);
+            if is_silent {
+                set_condition(&mut m.status.conditions, BOOTED, ConditionStatus::False, "NoSignOfLife", words, now);
+            }
+            Ok(is_silent)
+        });
+        if !missed.await?.1 {
+            return Ok(());
+        }
         self.tell("machine.silent", name, None, words);
         Ok(())
     }

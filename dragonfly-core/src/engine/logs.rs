@@ -21,7 +21,7 @@ impl Engine {
     /// # Errors
     /// `Unauthenticated`; `Log` when the disk fails.
     pub async fn log(&self, session: &str, offset: u64, bytes: Bytes) -> Result<()> {
-        let (claims, machine) = self.session(session)?;
+        let (claims, machine) = self.session(session).await?;
         let run = machine.status.workflow.as_deref().and_then(|run| self.inner.cache.get::<WorkflowSpec>(run));
         let mask = run.map(|run| self.mask(&machine, &run)).unwrap_or_default();
         let part = LogPart { offset, bytes: &bytes };

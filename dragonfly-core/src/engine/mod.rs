@@ -28,6 +28,7 @@ mod home;
 mod logs;
 mod network;
 mod operate;
+mod others;
 mod power;
 pub mod render;
 mod report;
@@ -36,6 +37,7 @@ pub mod restore;
 mod rules;
 pub mod sessions;
 pub mod settle;
+mod shared;
 mod strangers;
 mod sweep;
 mod timeline;
@@ -62,10 +64,11 @@ use crate::action::{Progress, TemplateChecker};
 use crate::boot::Discovery;
 use crate::cache::{Cache, Cached};
 use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::coordinate::{Alone, Coordinator};
 use crate::event::{Events, NewEvent};
 use crate::power::{Dispatcher, Limits, PowerDrivers};
 use crate::resource::power::PowerPolicy;
-use crate::resource::{HardwareSpec, Network, NetworkSpec, Record, Resource};
+use crate::resource::{HardwareSpec, Kind, Network, NetworkSpec, Record, Resource};
 use crate::secret::SealingKey;
 use crate::store::Store;
 use crate::store::ext::StoreExt;
@@ -97,6 +100,10 @@ pub struct Settings {
     pub discovery: Discovery,
     /// Where machines reach this server; `None` takes the address that they asked.
     pub server_url: Option<Url>,
+    /// Where machines reach other instances on the same store, that hold the same keys: goes into every identity.
+    pub also: Vec<Url>,
+    /// Which region this instance is in: it serves that region's Networks and those without one.
+    pub region: Option<String>,
     /// SHA-256 of the server's public key, 64 hex digits: goes into every identity.
     pub server_pin: String,
     /// How many attempts a workflow makes by itself.
@@ -127,6 +134,8 @@ impl Default for Settings {
         Self {
             discovery: Discovery::Local,
             server_url: None,
+            also: Vec::new(),
+            region: None,
             server_pin: String::new(),
             attempts: 3,
             authorisation_life: Duration::from_secs(24 * 3600),
@@ -176,6 +185,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Inner {
     store: Arc<dyn Store>,
+    coordinator: Arc<dyn Coordinator>,
     cache: Cache,
     clock: Arc<dyn Clock>,
     /// When this engine began to hear agents.
@@ -191,6 +201,8 @@ struct Inner {
     images: Arc<dyn ImageLinks>,
     logs: Option<PathBuf>,
     sessions: sessions::Sessions,
+    /// What we wrote ourselves of specs, where others may write too.
+    own: others::Own,
     /// Progress of steps at work: told live, made durable only with the step's end.
     progress: Mutex<HashMap<String, (u32, usize, Progress)>>,
     /// Which card asks from which address: files are fetched without naming the machine.
@@ -216,6 +228,7 @@ pub struct EngineBuilder {
     key: SealingKey,
     checker: Arc<dyn TemplateChecker>,
     clock: Arc<dyn Clock>,
+    coordinator: Arc<dyn Coordinator>,
     settings: Settings,
     images: Arc<dyn ImageLinks>,
     logs: Option<PathBuf>,
@@ -232,6 +245,13 @@ impl EngineBuilder {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Who does what among instances on this store; without, this one is alone on it.
+    #[must_use]
+    pub fn coordinator(mut self, coordinator: Arc<dyn Coordinator>) -> Self {
+        self.coordinator = coordinator;
         self
     }
 
@@ -287,7 +307,7 @@ impl EngineBuilder {
         let forgets = false;
         #[cfg(feature = "proxmox")]
         let cluster_driver = self.clusters;
-        let Self { store, key, checker, clock, settings, images, logs, power, restored, .. } = self;
+        let Self { store, key, checker, clock, coordinator, settings, images, logs, power, restored, .. } = self;
         let held = if restored && !forgets {
             restore::hold_restored(&store, clock.now()).await?
         } else {
@@ -300,6 +320,7 @@ impl EngineBuilder {
             session_keys: token::Signer::new(&key, "dragonfly session v1"),
             homing: token::Signer::new(&key, "dragonfly phone home v1"),
             store,
+            coordinator,
             cache,
             started: clock.now(),
             clock,
@@ -311,6 +332,7 @@ impl EngineBuilder {
             images,
             logs,
             sessions: sessions::Sessions::default(),
+            own: others::Own::default(),
             progress: Mutex::default(),
             seen_at: Mutex::default(),
             strangers: Mutex::default(),
@@ -332,7 +354,10 @@ impl EngineBuilder {
             engine.tell("machine.held", name, None, why.unwrap_or_default());
         }
         // What is only told, the periodic pass tells: a start does not wait for it, however many machines there are.
-        engine.mend().await?;
+        // Among several, whoever leads mends.
+        if !engine.is_shared() {
+            engine.mend().await?;
+        }
         Ok(engine)
     }
 }
@@ -345,6 +370,7 @@ impl Engine {
             key,
             checker,
             clock: Arc::new(SystemClock),
+            coordinator: Arc::new(Alone),
             settings: Settings::default(),
             images: Arc::new(OpenLinks),
             logs: None,
@@ -383,7 +409,8 @@ impl Engine {
     }
 
     fn refresh_networks(&self) {
-        let networks: Vec<Network> = self.inner.cache.all::<NetworkSpec>().iter().map(|n| Network::clone(n)).collect();
+        let all = self.inner.cache.all::<NetworkSpec>();
+        let networks: Vec<Network> = all.iter().filter(|n| self.serves(n)).map(|n| Network::clone(n)).collect();
         self.inner.networks.send_if_modified(|old| {
             let changed = *old != networks;
             if changed {
@@ -456,8 +483,12 @@ impl Engine {
         let changed: Resource<S> = self
             .inner
             .store
-            .update_status(name, |object| {
+            .update_status(name, |object: &mut Resource<S>| {
+                let before = self.is_shared().then(|| object.status.clone());
                 out = Some(change(object)?);
+                if before.is_some_and(|before| before != object.status) {
+                    S::written_by(&mut object.status, self.inner.coordinator.instance());
+                }
                 Ok::<(), EngineError>(())
             })
             .await?;
@@ -476,14 +507,22 @@ impl Engine {
         change: impl FnMut(&mut Resource<S>) -> Result<()> + Send,
     ) -> Result<Resource<S>> {
         let changed: Resource<S> = self.inner.store.update_spec(name, change).await?;
+        self.wrote(S::KIND, &changed.metadata.resource_version);
         self.inner.cache.applied(&changed);
         Ok(changed)
     }
 
     async fn create<S: Cached>(&self, object: &Resource<S>) -> Result<Resource<S>> {
         let created = self.inner.store.create(object).await?;
+        self.wrote(S::KIND, &created.metadata.resource_version);
         self.inner.cache.applied(&created);
         Ok(created)
+    }
+
+    fn wrote(&self, kind: Kind, version: &str) {
+        if self.is_shared() {
+            self.inner.own.note(others::own_version(kind, version));
+        }
     }
 
     fn remember_address(&self, from: Option<IpAddr>, card: Mac) {

@@ -56,6 +56,13 @@ pub struct ReimageRequest {
     pub power: Option<PowerPolicy>,
 }
 
+/// What somebody asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Assign,
+    Reimage,
+}
+
 impl Engine {
     /// Authorises one run of a template on a machine. The machine takes it up when its agent next
     /// asks.
@@ -66,14 +73,7 @@ impl Engine {
     /// nothing says that it may go.
     pub async fn assign(&self, machine: &str, request: AssignRequest, by: &str) -> Result<Workflow> {
         let name = self.resolve(machine)?;
-        let object = self.machine(&name)?;
-        if object.status.phase == Some(Phase::Ready) {
-            let installed = object.status.installed.as_deref().unwrap_or("something");
-            return Err(EngineError::Illegal {
-                why: format!("{name} is Ready with {installed}; to install it anew, ask for reimage"),
-            });
-        }
-        self.authorise(&name, request, by).await
+        self.authorise(&name, request, Asked::Assign, by).await
     }
 
     /// Authorises one run on a machine that has been installed already.
@@ -81,8 +81,8 @@ impl Engine {
     /// # Errors
     /// As [`assign`](Self::assign).
     pub async fn reimage(&self, machine: &str, request: ReimageRequest, by: &str) -> Result<Workflow> {
-        let (name, request) = self.as_assignment(machine, request)?;
-        self.authorise(&name, request, by).await
+        let (name, request) = self.as_assignment(machine, request).await?;
+        self.authorise(&name, request, Asked::Reimage, by).await
     }
 
     /// Whether [`reimage`](Self::reimage) would be taken now: gives the template that it would install. Nothing is
@@ -91,14 +91,14 @@ impl Engine {
     /// # Errors
     /// As [`assign`](Self::assign).
     pub async fn check_reimage(&self, machine: &str, request: ReimageRequest) -> Result<String> {
-        let (name, request) = self.as_assignment(machine, request)?;
-        self.admissible(&name, &request).await?;
+        let (name, request) = self.as_assignment(machine, request).await?;
+        self.admissible(&name, &request, Asked::Reimage).await?;
         Ok(request.template)
     }
 
-    fn as_assignment(&self, machine: &str, request: ReimageRequest) -> Result<(String, AssignRequest)> {
+    async fn as_assignment(&self, machine: &str, request: ReimageRequest) -> Result<(String, AssignRequest)> {
         let name = self.resolve(machine)?;
-        let object = self.machine(&name)?;
+        let object = self.machine_now(&name).await?;
         let template = request.template.or_else(|| object.status.installed.clone()).ok_or_else(|| {
             EngineError::Illegal { why: format!("nothing was installed on {name} from here; say which template") }
         })?;
@@ -106,9 +106,15 @@ impl Engine {
         Ok((name, AssignRequest { template, values: request.values, overwrite, power: request.power }))
     }
 
-    /// The machine and the template, if the one may have the other now.
-    async fn admissible(&self, name: &str, request: &AssignRequest) -> Result<(Arc<Hardware>, Arc<Template>)> {
-        let machine = self.machine(name)?;
+    /// Whether a machine may be given something to run, as far as the machine itself says.
+    fn may_have(&self, machine: &Hardware, overwrite: &Overwrite, asked: Asked) -> Result<()> {
+        let name = machine.name();
+        if asked == Asked::Assign && machine.status.phase == Some(Phase::Ready) {
+            let installed = machine.status.installed.as_deref().unwrap_or("something");
+            return Err(EngineError::Illegal {
+                why: format!("{name} is Ready with {installed}; to install it anew, ask for reimage"),
+            });
+        }
         if machine.spec.protected && self.keeps(Rule::Protection) {
             return Err(EngineError::Protected { machine: name.to_owned() });
         }
@@ -130,11 +136,28 @@ impl Engine {
                 _ => format!("{name} is held; release it first"),
             },
         })?;
+        let foreign = condition(&machine.status.conditions, ADOPTED).filter(|c| c.status == ConditionStatus::True);
+        if let (Some(found), Overwrite::Blank) = (foreign, overwrite) {
+            return Err(EngineError::WouldDestroy { machine: name.to_owned(), what: found.message.clone() });
+        }
+        Ok(())
+    }
+
+    /// The machine and the template, if the one may have the other now.
+    async fn admissible(
+        &self,
+        name: &str,
+        request: &AssignRequest,
+        asked: Asked,
+    ) -> Result<(Arc<Hardware>, Arc<Template>)> {
+        let machine = self.machine_now(name).await?;
+        // What it would destroy is said last: the rest is to be put right before anybody is asked that.
+        self.may_have(&machine, &Overwrite::All, asked)?;
         let template = self
-            .inner
-            .cache
-            .get::<TemplateSpec>(&request.template)
+            .fresh::<TemplateSpec>(&request.template)
+            .await?
             .ok_or_else(|| self.not_found(Kind::TEMPLATE, &request.template))?;
+        self.fresh_secrets(template.spec.values.values().chain(request.values.values())).await?;
         let unused = values::unused_values(&request.template, &template.spec, &request.values);
         if !unused.is_empty() {
             return Err(EngineError::Invalid(unused));
@@ -147,16 +170,13 @@ impl Engine {
         if !missing.is_empty() {
             return Err(EngineError::Invalid(missing));
         }
-        let foreign = condition(&machine.status.conditions, ADOPTED).filter(|c| c.status == ConditionStatus::True);
-        if let (Some(found), Overwrite::Blank) = (foreign, &request.overwrite) {
-            return Err(EngineError::WouldDestroy { machine: name.to_owned(), what: found.message.clone() });
-        }
+        self.may_have(&machine, &request.overwrite, asked)?;
         Ok((machine, template))
     }
 
-    async fn authorise(&self, name: &str, request: AssignRequest, by: &str) -> Result<Workflow> {
+    async fn authorise(&self, name: &str, request: AssignRequest, asked: Asked, by: &str) -> Result<Workflow> {
         let _guard = self.lock(name).await;
-        let (machine, template) = self.admissible(name, &request).await?;
+        let (machine, template) = self.admissible(name, &request, asked).await?;
         let now = self.now();
         let ulid = Ulid::from_parts(now.unix_millis().max(0) as u64, random_80()?);
         let steps = template
@@ -190,8 +210,18 @@ impl Engine {
             .await?;
         let uid = run.metadata.uid.unwrap_or_default();
         let expires_at = now.plus(self.inner.settings.authorisation_life);
-        // 3. The machine: the commit point.
-        self.change_status::<HardwareSpec, _>(name, |m| {
+        // 3. The machine: the commit point. Another instance may have written it since it was judged.
+        let committed = self.change_status::<HardwareSpec, _>(name, |m| {
+            if !self.keeps(Rule::LastLook) {
+                // As it was judged.
+                m.status.phase = machine.status.phase;
+            } else if m.status.authorisation_generation != machine.status.authorisation_generation {
+                let why = format!("somebody else gave {name} something to run at this moment; look, and ask again");
+                return Err(EngineError::Illegal { why });
+            }
+            if self.keeps(Rule::LastLook) {
+                self.may_have(m, &request.overwrite, asked)?;
+            }
             m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Assigned)?);
             m.status.phase_since = Some(now);
             m.status.workflow = Some(run.name().to_owned());
@@ -210,8 +240,12 @@ impl Engine {
                 used_at: None,
             });
             Ok(())
-        })
-        .await?;
+        });
+        if let Err(error) = committed.await {
+            // Nobody stands behind it. After a stop here, or when this fails too, the sweep takes it away.
+            self.abort_run(run.name(), "its machine could not be given it").await.ok();
+            return Err(error);
+        }
         let words = format!("{by} assigned {} to it", request.template);
         self.tell("workflow.assigned", name, Some(run.name()), words);
         self.boot_soon(name);
@@ -227,7 +261,7 @@ impl Engine {
         let name = self.resolve(machine)?;
         let _guard = self.lock(&name).await;
         let now = self.now();
-        let object = self.machine(&name)?;
+        let object = self.machine_now(&name).await?;
         if object.spec.protected && self.keeps(Rule::Protection) {
             return Err(EngineError::Protected { machine: name });
         }
@@ -257,6 +291,10 @@ impl Engine {
             })
             .await?;
         self.change_status::<HardwareSpec, _>(&name, |m| {
+            // The sweep of another instance has done it already.
+            if m.status.phase == Some(Phase::Assigned) && self.is_shared() {
+                return Ok(());
+            }
             m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Retried)?);
             m.status.phase_since = Some(now);
             m.status.message = format!("attempt {} of {} waits for the machine", run.status.attempt, run.spec.template);
@@ -281,7 +319,7 @@ impl Engine {
         let name = self.resolve(machine)?;
         let _guard = self.lock(&name).await;
         let now = self.now();
-        let object = self.machine(&name)?;
+        let object = self.machine_now(&name).await?;
         let under_way = matches!(object.status.phase, Some(Phase::Assigned | Phase::Provisioning | Phase::Error));
         let run = object.status.workflow.clone().filter(|_| under_way);
         let Some(run) = run else {
@@ -294,6 +332,10 @@ impl Engine {
         }
         // The machine first: without its authorisation the workflow is inert.
         self.change_status::<HardwareSpec, _>(&name, |m| {
+            if m.status.workflow.as_deref() != Some(&run) {
+                let why = format!("{name} was given another workflow at this moment; look, and ask again");
+                return Err(EngineError::Illegal { why });
+            }
             let begun = m.status.authorisation.as_ref().is_some_and(|a| a.used_at.is_some());
             m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Aborted)?);
             m.status.phase_since = Some(now);
@@ -366,7 +408,7 @@ impl Engine {
         let name = self.resolve(machine)?;
         let _guard = self.lock(&name).await;
         let now = self.now();
-        let object = self.machine(&name)?;
+        let object = self.machine_now(&name).await?;
         let conflict =
             condition(&object.status.conditions, CONFLICT).is_some_and(|c| c.status == ConditionStatus::True);
         let held = object.status.phase == Some(Phase::Held);
@@ -390,7 +432,7 @@ impl Engine {
                     anchors.smbios_uuid = None;
                 }
             }
-            if held {
+            if held && m.status.phase == Some(Phase::Held) {
                 m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Released)?);
                 m.status.phase_since = Some(now);
                 m.status.authorisation = None;
@@ -405,7 +447,8 @@ impl Engine {
         .await?;
         // What was held with it has nobody behind it any more. The sweep does the same after a stop here.
         let held = object.status.workflow.as_ref().filter(|_| held);
-        if let Some(run) = held.and_then(|run| self.inner.cache.get::<WorkflowSpec>(run))
+        if let Some(run) = held
+            && let Some(run) = self.fresh::<WorkflowSpec>(run).await?
             && run.status.state == RunState::Held
         {
             self.abort_run(run.name(), &format!("{by} released its machine; assign or reimage anew")).await?;
@@ -416,6 +459,11 @@ impl Engine {
 
     pub(super) fn machine(&self, name: &str) -> Result<Arc<Hardware>> {
         self.inner.cache.get::<HardwareSpec>(name).ok_or_else(|| self.not_found(Kind::HARDWARE, name))
+    }
+
+    /// As [`machine`](Self::machine), as it is stored.
+    pub(super) async fn machine_now(&self, name: &str) -> Result<Arc<Hardware>> {
+        self.fresh::<HardwareSpec>(name).await?.ok_or_else(|| self.not_found(Kind::HARDWARE, name))
     }
 
     /// Whether a run is under way on a machine.

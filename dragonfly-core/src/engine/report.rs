@@ -2,15 +2,17 @@
 //! longer speaks for the machine: none of these changes anything.
 
 use serde_json::json;
+use uuid::Uuid;
 
 use super::boot::{ADOPTED, BOOTED};
 use super::rules::Rule;
+use super::work::same_attempt;
 use super::{Engine, Result};
 use crate::action::Progress;
 use crate::boot::Fate;
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::workflow::{AttemptFailure, StepStatus};
-use crate::resource::{ConditionStatus, HardwareSpec, Workflow, WorkflowSpec, set_condition};
+use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Workflow, WorkflowSpec, set_condition};
 use crate::text;
 use crate::wire::{Failure, Heard, Report, ReportKind};
 use crate::workflow::{self, RunEvent, RunState, StepChange, StepEvent, StepState};
@@ -18,6 +20,9 @@ use crate::workflow::{self, RunEvent, RunState, StepChange, StepEvent, StepState
 /// The longest text of a failure that is kept, in bytes, and how many causes.
 const LONGEST: usize = 4096;
 const CAUSES: usize = 16;
+/// Why an agent stops.
+const NOT_AUTHORISED: &str = "this workflow is no longer authorised for this machine";
+const OVERTAKEN: &str = "this attempt has been overtaken";
 
 /// Whether a failed run tries again by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +39,16 @@ impl Engine {
     /// # Errors
     /// `Unauthenticated` when the session has ended.
     pub async fn report(&self, session: &str, mut report: Report) -> Result<Heard> {
-        let (claims, machine) = self.session(session)?;
+        let (claims, machine) = self.session(session).await?;
         let name = machine.name().to_owned();
         let _guard = self.lock(&name).await;
         let stop = |reason: &str| Ok(Heard::Stop { reason: reason.to_owned() });
-        // Read again under the lock.
+        // Read again under the lock. Of progress alone nothing is written, and it comes often.
+        if !matches!(report.what, ReportKind::Step { event: StepEvent::Progressed, .. }) {
+            self.fresh::<HardwareSpec>(&name).await?;
+            self.fresh::<WorkflowSpec>(&report.workflow).await?;
+            self.claimed(session)?;
+        }
         let Some(machine) = self.inner.cache.get::<HardwareSpec>(&name) else { return stop("the machine was deleted") };
         let handed_over = machine.status.phase == Some(Phase::Ready)
             && machine.status.workflow.as_deref() == Some(report.workflow.as_str());
@@ -46,15 +56,11 @@ impl Engine {
             // The acknowledgement was lost on its way: it stays true.
             return Ok(Heard::GoOn);
         }
-        let authorised = machine
-            .status
-            .authorisation
-            .as_ref()
-            .is_some_and(|a| a.workflow == report.workflow && a.generation == report.generation);
+        let authorised = is_authorised(&machine, &report);
         // Without the rule, what is over is taken for what is.
         let late = self.keeps(Rule::LateReport);
         if !authorised && late {
-            return stop("this workflow is no longer authorised for this machine");
+            return stop(NOT_AUTHORISED);
         }
         let Some(run) = self.inner.cache.get::<WorkflowSpec>(&report.workflow) else {
             return stop("the workflow was deleted");
@@ -72,13 +78,13 @@ impl Engine {
             if !matches!(&decision.fate, Fate::Image { workflow } if *workflow == report.workflow) {
                 return stop(&decision.reason);
             }
-            return self.began(&name, &run, &report, &me).await;
+            return self.began(&name, &run, &report, claims.id).await;
         }
         if report.attempt != run.status.attempt && late {
-            return stop("this attempt has been overtaken");
+            return stop(OVERTAKEN);
         }
         if let ReportKind::Refused { failure } = report.what {
-            self.fail_run(&name, &report.workflow, None, failure, Again::Never).await?;
+            self.fail_run(&name, &run, None, failure, Again::Never).await?;
             return Ok(Heard::GoOn);
         }
         if run.status.state != RunState::Running && late {
@@ -89,77 +95,105 @@ impl Engine {
         }
         match report.what {
             ReportKind::Step { index, event, progress, failure } => {
-                self.step(&name, &report.workflow, index, event, progress, failure).await
+                self.step(&name, &run, index, event, progress, failure).await
             }
-            ReportKind::HandOver => self.hand_over(&name, &run).await,
+            ReportKind::HandOver => self.hand_over(&name, &run, claims.id).await,
             ReportKind::Began | ReportKind::Refused { .. } => Ok(Heard::GoOn),
         }
     }
 
-    async fn began(&self, machine: &str, run: &Workflow, report: &Report, session: &str) -> Result<Heard> {
+    async fn began(&self, machine: &str, run: &Workflow, report: &Report, session: Uuid) -> Result<Heard> {
         let now = self.now();
-        let again = run.status.state == RunState::Running && run.status.session.as_deref() == Some(session);
-        if again && report.attempt == run.status.attempt {
-            return Ok(Heard::GoOn);
-        }
-        let taken_over = run.status.state == RunState::Running;
-        let expected = if taken_over { run.status.attempt + 1 } else { run.status.attempt };
-        if report.attempt != expected || again {
-            return Ok(Heard::Stop { reason: format!("attempt {expected} is the one to run") });
+        let attempt = report.attempt;
+        match begins(run, attempt, session) {
+            Begins::Now { .. } => {}
+            Begins::Already => return Ok(Heard::GoOn),
+            Begins::Other(reason) => return Ok(Heard::Stop { reason }),
         }
         workflow::next(run.status.state, RunEvent::Began)?;
-        // The machine first: from here on the authorisation counts as used.
-        self.change_status::<HardwareSpec, _>(machine, |m| {
-            m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Began)?);
-            m.status.phase_since = Some(now);
-            m.status.last_seen = Some(now);
-            m.status.message = format!("running {}, attempt {expected}", run.spec.template);
-            if let Some(authorisation) = &mut m.status.authorisation {
-                authorisation.used_at.get_or_insert(now);
-            }
-            Ok(())
-        })
-        .await?;
-        self.change_status::<WorkflowSpec, _>(run.name(), |w| {
-            if taken_over {
-                let step = running(w).map(|s| s.name.clone());
-                let failure = Failure::message("the machine left in the middle of this attempt");
-                w.status.failures.push(AttemptFailure { attempt: w.status.attempt, step, failure });
-            }
-            w.status.state = workflow::next(w.status.state, RunEvent::Began)?;
-            w.status.attempt = expected;
-            w.status.session = Some(session.to_owned());
-            w.status.started_at.get_or_insert(now);
-            w.status.message.clear();
-            Ok(())
-        })
-        .await?;
-        let words = format!("{} begins, attempt {expected}", run.spec.template);
+        // The machine first: from here on the authorisation counts as used. Here is what the promise hangs on: it is
+        // judged on the very state that is written, whoever has written it meanwhile.
+        let (_, refused) = self
+            .change_status::<HardwareSpec, _>(machine, |m| {
+                if let Some(reason) = self.may_not_begin(m, report, session) {
+                    return Ok(Some(reason));
+                }
+                m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Began)?);
+                m.status.phase_since = Some(now);
+                m.status.last_seen = Some(now);
+                m.status.message = format!("running {}, attempt {attempt}", run.spec.template);
+                if let Some(authorisation) = &mut m.status.authorisation {
+                    authorisation.used_at.get_or_insert(now);
+                }
+                Ok(None)
+            })
+            .await?;
+        if let Some(reason) = refused {
+            return Ok(Heard::Stop { reason });
+        }
+        let (_, refused) = self
+            .change_status::<WorkflowSpec, _>(run.name(), |w| {
+                let judged = if self.keeps(Rule::LastLook) { &*w } else { run };
+                let taken_over = match begins(judged, attempt, session) {
+                    Begins::Now { taken_over } => taken_over,
+                    // The same word, told to another instance.
+                    Begins::Already => return Ok(None),
+                    Begins::Other(reason) => return Ok(Some(reason)),
+                };
+                if taken_over {
+                    let step = running(w).map(|s| s.name.clone());
+                    let failure = Failure::message("the machine left in the middle of this attempt");
+                    w.status.failures.push(AttemptFailure { attempt: w.status.attempt, step, failure });
+                }
+                w.status.state = workflow::next(w.status.state, RunEvent::Began)?;
+                w.status.attempt = attempt;
+                w.status.session = Some(session.to_string());
+                w.status.started_at.get_or_insert(now);
+                w.status.message.clear();
+                Ok(None)
+            })
+            .await?;
+        if let Some(reason) = refused {
+            return Ok(Heard::Stop { reason });
+        }
+        let words = format!("{} begins, attempt {attempt}", run.spec.template);
         self.tell("workflow.began", machine, Some(run.name()), words);
         Ok(Heard::GoOn)
+    }
+
+    /// Why this session may not begin what it reports, on a machine that is so.
+    fn may_not_begin(&self, machine: &Hardware, report: &Report, session: Uuid) -> Option<String> {
+        if !self.keeps(Rule::LastLook) {
+            return None;
+        }
+        let speaks = machine.status.session.as_ref().is_some_and(|s| s.id == session);
+        if !speaks && self.keeps(Rule::LatestSession) {
+            return Some("a later agent speaks for this machine".to_owned());
+        }
+        if !is_authorised(machine, report) && self.keeps(Rule::LateReport) {
+            return Some(NOT_AUTHORISED.to_owned());
+        }
+        let decision = self.decision_for(machine);
+        let is_meant = matches!(&decision.fate, Fate::Image { workflow } if *workflow == report.workflow);
+        (!is_meant).then_some(decision.reason)
     }
 
     async fn step(
         &self,
         machine: &str,
-        run: &str,
+        judged: &Workflow,
         index: usize,
         event: StepEvent,
         progress: Option<Progress>,
         failure: Option<Failure>,
     ) -> Result<Heard> {
-        let now = self.now();
-        let Some(current) = self.inner.cache.get::<WorkflowSpec>(run) else {
-            return Ok(Heard::Stop { reason: "the workflow was deleted".to_owned() });
-        };
-        let Some(step) = current.status.steps.get(index) else {
+        let (now, run) = (self.now(), judged.name());
+        let Some(step) = judged.status.steps.get(index) else {
             return Ok(Heard::Stop { reason: format!("there is no step {index}") });
         };
-        let attempt = current.status.attempt;
-        // What an earlier attempt left behind is pending in this one.
-        let state = if step.attempt == attempt { step.state } else { StepState::Pending };
-        let StepChange::To(to) = workflow::step(state, event) else { return Ok(Heard::GoOn) };
-        if event == StepEvent::Progressed && state == StepState::Running {
+        let attempt = judged.status.attempt;
+        let StepChange::To(to) = workflow::step(state_in(step, attempt), event) else { return Ok(Heard::GoOn) };
+        if event == StepEvent::Progressed && state_in(step, attempt) == StepState::Running {
             if let Some(progress) = progress {
                 self.note_progress(machine, run, attempt, index, &step.name, progress);
             }
@@ -167,34 +201,51 @@ impl Engine {
         }
         if event == StepEvent::Failed {
             let failure = failure.unwrap_or_else(|| Failure::message("the agent did not say why"));
-            self.fail_run(machine, run, Some(index), failure, Again::Maybe).await?;
+            self.fail_run(machine, judged, Some(index), failure, Again::Maybe).await?;
             return Ok(Heard::GoOn);
         }
         let last = self.take_progress(run, index);
-        self.change_status::<WorkflowSpec, _>(run, |w| {
-            let tail = self.log_tail(machine, w.name(), attempt);
-            if let Some(step) = w.status.steps.get_mut(index) {
-                if step.attempt != attempt {
-                    *step = StepStatus {
-                        name: step.name.clone(),
-                        action: step.action.clone(),
-                        attempt,
-                        ..Default::default()
-                    };
+        let (_, heard) = self
+            .change_status::<WorkflowSpec, _>(run, |w| {
+                if !same_attempt(w, judged) {
+                    return Ok(Told::Overtaken);
                 }
-                step.state = to;
-                step.started_at.get_or_insert(now);
-                if to != StepState::Running {
-                    step.ended_at = Some(now);
-                    step.progress = last.or(progress).or(step.progress);
-                    if let Some(tail) = tail {
-                        w.status.log_tail = tail;
+                // The same word, told to another instance: it was faster.
+                if w.status
+                    .steps
+                    .get(index)
+                    .is_none_or(|step| workflow::step(state_in(step, attempt), event) != StepChange::To(to))
+                {
+                    return Ok(Told::Before);
+                }
+                let tail = self.log_tail(machine, w.name(), attempt);
+                if let Some(step) = w.status.steps.get_mut(index) {
+                    if step.attempt != attempt {
+                        *step = StepStatus {
+                            name: step.name.clone(),
+                            action: step.action.clone(),
+                            attempt,
+                            ..Default::default()
+                        };
+                    }
+                    step.state = to;
+                    step.started_at.get_or_insert(now);
+                    if to != StepState::Running {
+                        step.ended_at = Some(now);
+                        step.progress = last.or(progress).or(step.progress);
+                        if let Some(tail) = tail {
+                            w.status.log_tail = tail;
+                        }
                     }
                 }
-            }
-            Ok(())
-        })
-        .await?;
+                Ok(Told::Now)
+            })
+            .await?;
+        match heard {
+            Told::Now => {}
+            Told::Before => return Ok(Heard::GoOn),
+            Told::Overtaken => return Ok(Heard::Stop { reason: OVERTAKEN.to_owned() }),
+        }
         let (kind, word) = match to {
             StepState::Succeeded => ("step.succeeded", "is done"),
             StepState::Skipped => ("step.skipped", "was done before and still holds"),
@@ -227,7 +278,7 @@ impl Engine {
         self.inner.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(run).copied()
     }
 
-    async fn hand_over(&self, machine: &str, run: &Workflow) -> Result<Heard> {
+    async fn hand_over(&self, machine: &str, run: &Workflow, session: Uuid) -> Result<Heard> {
         let undone =
             run.status.steps.iter().find(|s| {
                 s.attempt != run.status.attempt || !matches!(s.state, StepState::Succeeded | StepState::Skipped)
@@ -237,35 +288,50 @@ impl Engine {
         }
         let now = self.now();
         // The machine first: once it is Ready it boots from its disk, whatever happens to us next.
-        self.change_status::<HardwareSpec, _>(machine, |m| {
-            m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::HandedOver)?);
-            m.status.phase_since = Some(now);
-            m.status.last_seen = Some(now);
-            if self.keeps(Rule::EndsWithSuccess) {
-                m.status.authorisation = None;
-            }
-            m.status.installed = Some(run.spec.template.clone());
-            m.status.message = format!("{} is installed", run.spec.template);
-            let conditions = &mut m.status.conditions;
-            set_condition(
-                conditions,
-                BOOTED,
-                ConditionStatus::Unknown,
-                "HandedOver",
-                "the installed system has not been heard yet",
-                now,
-            );
-            set_condition(
-                conditions,
-                ADOPTED,
-                ConditionStatus::False,
-                "Installed",
-                "what runs on it was installed from here",
-                now,
-            );
-            Ok(())
-        })
-        .await?;
+        let (_, handed_over) = self
+            .change_status::<HardwareSpec, _>(machine, |m| {
+                let its_run =
+                    m.status.authorisation.as_ref().is_some_and(|a| {
+                        a.workflow == run.name() && a.generation == run.status.authorisation_generation
+                    });
+                let speaks = m.status.session.as_ref().is_some_and(|s| s.id == session);
+                if !(its_run && speaks) && self.keeps(Rule::LateReport) && self.keeps(Rule::LatestSession) {
+                    return Ok(false);
+                }
+                m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::HandedOver)?);
+                m.status.phase_since = Some(now);
+                m.status.last_seen = Some(now);
+                if self.keeps(Rule::EndsWithSuccess) {
+                    m.status.authorisation = None;
+                }
+                m.status.installed = Some(run.spec.template.clone());
+                m.status.message = format!("{} is installed", run.spec.template);
+                let conditions = &mut m.status.conditions;
+                set_condition(
+                    conditions,
+                    BOOTED,
+                    ConditionStatus::Unknown,
+                    "HandedOver",
+                    "the installed system has not been heard yet",
+                    now,
+                );
+                set_condition(
+                    conditions,
+                    ADOPTED,
+                    ConditionStatus::False,
+                    "Installed",
+                    "what runs on it was installed from here",
+                    now,
+                );
+                if let Some(session) = m.status.session.as_mut().filter(|_| self.is_shared()) {
+                    session.ended = true;
+                }
+                Ok(true)
+            })
+            .await?;
+        if !handed_over {
+            return Ok(Heard::Stop { reason: OVERTAKEN.to_owned() });
+        }
         #[cfg(feature = "testing")]
         if !self.keeps(Rule::EndsWithSuccess) {
             self.keep_after_success(machine, run.name()).await?;
@@ -304,12 +370,12 @@ impl Engine {
     pub(super) async fn fail_run(
         &self,
         machine: &str,
-        run: &str,
+        judged: &Workflow,
         step: Option<usize>,
         failure: Failure,
         again: Again,
     ) -> Result<()> {
-        let now = self.now();
+        let (now, run) = (self.now(), judged.name());
         let most = self.inner.settings.attempts;
         self.take_progress(run, usize::MAX);
         let words = match failure.causes.first() {
@@ -318,6 +384,9 @@ impl Engine {
         };
         let (object, retry) = self
             .change_status::<WorkflowSpec, _>(run, |w| {
+                if !same_attempt(w, judged) {
+                    return Ok(None);
+                }
                 let attempt = w.status.attempt;
                 let name = step.and_then(|i| w.status.steps.get(i)).map(|s| s.name.clone());
                 // The same cause twice: a third try would only cost time.
@@ -350,13 +419,19 @@ impl Engine {
                 } else {
                     w.status.ended_at = Some(now);
                 }
-                Ok(retry)
+                Ok(Some(retry))
             })
             .await?;
+        // Somebody has written it since it was judged: what was to be said of it is past.
+        let Some(retry) = retry else { return Ok(()) };
         let step = step.and_then(|i| object.status.steps.get(i)).map_or("", |s| s.name.as_str());
         let data = json!({ "step": step, "failure": failure, "retry": retry });
         self.tell_with("workflow.failed", machine, Some(run), object.status.message.clone(), data);
         self.change_status::<HardwareSpec, _>(machine, |m| {
+            // Another run, if any, is not touched by this one's failure.
+            if self.is_shared() && m.status.authorisation.as_ref().is_none_or(|a| a.workflow != run) {
+                return Ok(());
+            }
             let failed = lifecycle::next(m.status.phase, PhaseEvent::Failed)?;
             m.status.phase = Some(if retry { lifecycle::next(Some(failed), PhaseEvent::Retried)? } else { failed });
             m.status.phase_since = Some(now);
@@ -372,6 +447,48 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// What a word that an attempt begins means to a run.
+enum Begins {
+    /// It does.
+    Now { taken_over: bool },
+    /// This session has said so before.
+    Already,
+    /// Another attempt is the one to run.
+    Other(String),
+}
+
+fn begins(run: &Workflow, attempt: u32, session: Uuid) -> Begins {
+    let taken_over = run.status.state == RunState::Running;
+    let ours = taken_over && run.status.session.as_deref() == Some(session.to_string().as_str());
+    if ours && attempt == run.status.attempt {
+        return Begins::Already;
+    }
+    let expected = if taken_over { run.status.attempt + 1 } else { run.status.attempt };
+    if attempt != expected || ours {
+        return Begins::Other(format!("attempt {expected} is the one to run"));
+    }
+    Begins::Now { taken_over }
+}
+
+/// What became of the word on a step.
+enum Told {
+    Now,
+    /// It was written already.
+    Before,
+    /// The run is at another attempt, or in other hands.
+    Overtaken,
+}
+
+/// What an earlier attempt left behind is pending in this one.
+fn state_in(step: &StepStatus, attempt: u32) -> StepState {
+    if step.attempt == attempt { step.state } else { StepState::Pending }
+}
+
+fn is_authorised(machine: &Hardware, report: &Report) -> bool {
+    let authorisation = machine.status.authorisation.as_ref();
+    authorisation.is_some_and(|a| a.workflow == report.workflow && a.generation == report.generation)
 }
 
 fn running(w: &Workflow) -> Option<&StepStatus> {

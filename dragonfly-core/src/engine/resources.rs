@@ -116,7 +116,7 @@ impl Engine {
         applied.buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter().collect()
     }
 
-    pub(super) fn may_delete(&self, record: &Record) -> Result<()> {
+    pub(super) async fn may_delete(&self, record: &Record) -> Result<()> {
         let name = &record.metadata.name;
         if record.kind == Kind::HARDWARE {
             let machine = record.decode::<HardwareSpec>()?;
@@ -129,7 +129,7 @@ impl Engine {
         }
         if record.kind == Kind::WORKFLOW {
             let run = record.decode::<WorkflowSpec>()?;
-            let machine = self.inner.cache.get::<HardwareSpec>(&run.spec.hardware);
+            let machine = self.fresh::<HardwareSpec>(&run.spec.hardware).await?;
             let authorised = machine.is_some_and(|m| {
                 m.status.authorisation.as_ref().is_some_and(|a| Some(a.workflow_uid) == run.metadata.uid)
             });
@@ -198,6 +198,7 @@ impl Engine {
     }
 
     pub(super) fn noted(&self, record: &Record, change: Change, by: &str) {
+        self.wrote(record.kind, &record.metadata.resource_version);
         super::note(&self.inner.cache, record);
         self.refresh_networks();
         let name = &record.metadata.name;

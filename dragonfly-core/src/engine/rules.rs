@@ -32,10 +32,12 @@ pub enum Rule {
     Hold,
     /// What a restored backup allowed is void.
     HoldRestored,
+    /// What is judged of a machine is judged on what is written, where others may write too.
+    LastLook,
 }
 
 impl Rule {
-    /// Every rule.
+    /// Every rule that one engine stands on; [`LastLook`](Self::LastLook) is for several.
     #[cfg(feature = "testing")]
     pub const ALL: [Self; 12] = [
         Self::Generation,

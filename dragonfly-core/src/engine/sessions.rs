@@ -15,6 +15,9 @@ use crate::clock::Timestamp;
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 /// After this long without a word an agent counts as silent and another may speak.
 pub const SILENCE: Duration = Duration::from_secs(30);
+/// Where several instances share a store: how long an agent has to show to any of them that it lives. It speaks every
+/// [`HEARTBEAT`], or waits for work for 25 s at a time, and each instance learns of the question a moment later.
+pub const ELSEWHERE: Duration = Duration::from_secs(45);
 /// How long a boot token opens a session.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(600);
 /// How long a session lasts at most.
@@ -43,6 +46,27 @@ pub(crate) struct SessionClaims {
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     heard: Mutex<HashMap<String, (Uuid, Timestamp)>>,
+    /// Since when each machine's `lastSeen` has been what it is, by our own clock: others write it by theirs.
+    stored: Mutex<HashMap<String, (Option<Timestamp>, Timestamp)>>,
+    /// Since when each doubt has stood, by our own clock: the doubted session and the doubt.
+    doubts: Mutex<HashMap<String, ((Uuid, Uuid), Timestamp)>>,
+}
+
+/// When this value was first seen here.
+fn since<T: PartialEq>(
+    seen: &Mutex<HashMap<String, (T, Timestamp)>>,
+    machine: &str,
+    is: T,
+    now: Timestamp,
+) -> Timestamp {
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    match seen.get(machine) {
+        Some((was, at)) if *was == is => *at,
+        _ => {
+            seen.insert(machine.to_owned(), (is, now));
+            now
+        }
+    }
 }
 
 impl Sessions {
@@ -62,8 +86,19 @@ impl Sessions {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(machine).map(|(_, at)| *at)
     }
 
+    /// Since when the stored time of its last word has been this one, as far as is known here.
+    pub(crate) fn stored_since(&self, machine: &str, last_seen: Option<Timestamp>, now: Timestamp) -> Timestamp {
+        since(&self.stored, machine, last_seen, now)
+    }
+
+    /// Since when this doubt about that session has stood, as far as is known here.
+    pub(crate) fn doubted_since(&self, machine: &str, session: Uuid, doubt: Uuid, now: Timestamp) -> Timestamp {
+        since(&self.doubts, machine, (session, doubt), now)
+    }
+
     /// The agent has left.
     pub(crate) fn forget(&self, machine: &str) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(machine);
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner).remove(machine);
     }
 }

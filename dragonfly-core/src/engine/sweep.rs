@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::report::Again;
 use super::settle::{Settlement, settle};
 use super::{Engine, Result};
+use crate::coordinate::SWEEP;
 use crate::deadline::{self, OVERDUE, Owner, Then, Waits};
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Workflow, WorkflowSpec, condition, set_condition};
@@ -28,13 +29,18 @@ const IN_ONE_PASS: usize = 2000;
 impl Engine {
     /// Follows the store and makes the periodic pass until told to stop. Whoever builds the engine spawns this.
     pub async fn run(&self, cancel: CancellationToken) {
-        let follow = self.inner.cache.follow(Arc::clone(&self.inner.store));
+        let follow = self.follow();
+        let standing = CancellationToken::new();
+        let stands = self.inner.coordinator.run(self.controllers(), standing.clone());
         let sweep = async {
             let mut tick = tokio::time::interval(PERIOD);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
                 self.refresh_networks();
+                if self.leads(SWEEP).is_none() {
+                    continue;
+                }
                 if let Err(error) = self.sweep().await {
                     tracing::warn!(%error, "the periodic pass could not be finished; it is made again");
                 }
@@ -44,14 +50,19 @@ impl Engine {
         let clusters = self.follow_clusters();
         #[cfg(not(feature = "proxmox"))]
         let clusters = std::future::pending::<()>();
-        tokio::select! {
-            () = cancel.cancelled() => {}
-            () = follow => {}
-            () = sweep => {}
-            () = self.boot_the_assigned() => {}
-            () = self.watch_power() => {}
-            () = clusters => {}
-        }
+        let works = async {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = follow => {}
+                () = sweep => {}
+                () = self.boot_the_assigned() => {}
+                () = self.watch_power() => {}
+                () = clusters => {}
+            }
+            // What it leads is given up when it does none of it any more.
+            standing.cancel();
+        };
+        tokio::join!(works, stands);
     }
 
     /// One pass over everything. Every change it makes is told as an event with its cause.
@@ -68,6 +79,9 @@ impl Engine {
     pub(super) async fn mend(&self) -> Result<()> {
         for piece in self.inner.cache.pieces::<WorkflowSpec>() {
             for run in piece.iter().filter(|run| !run.status.state.is_final()) {
+                if self.leads(SWEEP).is_none() {
+                    return Ok(());
+                }
                 self.mend_one(run).await?;
             }
             tokio::task::yield_now().await;
@@ -85,17 +99,28 @@ impl Engine {
         let name = machine.name().to_owned();
         let _guard = self.lock(&name).await;
         // Read again under the lock.
-        let (Some(run), Some(machine)) =
+        let (Some(mut run), Some(mut machine)) =
             (self.inner.cache.get::<WorkflowSpec>(run.name()), self.inner.cache.get::<HardwareSpec>(&name))
         else {
             return Ok(());
         };
+        if self.is_shared() {
+            // Most need nothing. What does is looked at as it is stored, the machine last: whoever authorises a run
+            // writes the machine after it.
+            if settle(&machine.status, run.name(), run.metadata.uid, &run.status).is_none()
+                && self.overrun(&machine, &run).is_none()
+            {
+                return Ok(());
+            }
+            let Some(stored) = self.fresh::<WorkflowSpec>(run.name()).await? else { return Ok(()) };
+            run = stored;
+            let Some(stored) = self.fresh::<HardwareSpec>(&name).await? else { return Ok(()) };
+            machine = stored;
+        }
         match settle(&machine.status, run.name(), run.metadata.uid, &run.status) {
             Some(Settlement::WorkflowSucceeded) => self.succeed_run(&name, run.name()).await,
-            Some(Settlement::MachineError) => self.move_machine(&name, PhaseEvent::Failed, &run.status.message).await,
-            Some(Settlement::MachineAssigned) => {
-                self.move_machine(&name, PhaseEvent::Retried, &run.status.message).await
-            }
+            Some(Settlement::MachineError) => self.move_machine(&name, &run, PhaseEvent::Failed).await,
+            Some(Settlement::MachineAssigned) => self.move_machine(&name, &run, PhaseEvent::Retried).await,
             Some(Settlement::WorkflowHeld) => self.hold_run(run.name(), &machine.status.message).await,
             // An assign that is being made looks like this for a moment.
             Some(Settlement::WorkflowAborted) if self.is_old(&run) => {
@@ -103,7 +128,7 @@ impl Engine {
                 self.tell("workflow.aborted", &name, Some(run.name()), "no assign or reimage stands behind it");
                 Ok(())
             }
-            Some(Settlement::WorkflowAborted) | None => self.deadlines(&name, &run).await,
+            Some(Settlement::WorkflowAborted) | None => self.deadlines(&machine, &run).await,
         }
     }
 
@@ -142,6 +167,9 @@ impl Engine {
     {
         let (mut failed, mut left) = (None, IN_ONE_PASS);
         for piece in self.inner.cache.pieces::<HardwareSpec>() {
+            if self.leads(SWEEP).is_none() {
+                return Ok(());
+            }
             let acts: Vec<F> = piece.into_iter().filter(|machine| wants(machine)).take(left).map(&act).collect();
             left -= acts.len();
             let mut done = stream::iter(acts).buffer_unordered(AT_ONCE);
@@ -179,6 +207,9 @@ impl Engine {
             None => (ConditionStatus::False, "it does not wait any more"),
         };
         self.change_status::<HardwareSpec, _>(name, |m| {
+            if self.overdue(m) != over {
+                return Ok(());
+            }
             set_condition(&mut m.status.conditions, OVERDUE, status, "Deadline", words, now);
             Ok(())
         })
@@ -193,36 +224,46 @@ impl Engine {
         run.metadata.creation_timestamp.is_none_or(|made| self.now().since(made) > ORPHAN)
     }
 
-    async fn move_machine(&self, name: &str, event: PhaseEvent, message: &str) -> Result<()> {
-        let now = self.now();
-        self.change_status::<HardwareSpec, _>(name, |m| {
-            m.status.phase = Some(lifecycle::next(m.status.phase, event)?);
-            m.status.phase_since = Some(now);
-            message.clone_into(&mut m.status.message);
-            Ok(())
-        })
-        .await?;
-        self.tell("machine.settled", name, None, message);
+    async fn move_machine(&self, name: &str, run: &Workflow, event: PhaseEvent) -> Result<()> {
+        let (now, message) = (self.now(), &run.status.message);
+        let (_, moved) = self
+            .change_status::<HardwareSpec, _>(name, |m| {
+                let its_run = m.status.authorisation.as_ref().is_some_and(|a| a.workflow == run.name());
+                if its_run {
+                    m.status.phase = Some(lifecycle::next(m.status.phase, event)?);
+                    m.status.phase_since = Some(now);
+                    message.clone_into(&mut m.status.message);
+                }
+                Ok(its_run)
+            })
+            .await?;
+        if moved {
+            self.tell("machine.settled", name, None, message);
+        }
         Ok(())
     }
 
-    async fn deadlines(&self, name: &str, run: &Workflow) -> Result<()> {
+    async fn deadlines(&self, machine: &Hardware, run: &Workflow) -> Result<()> {
+        let Some((failure, again)) = self.overrun(machine, run) else { return Ok(()) };
+        let step = run.status.steps.iter().position(|s| s.state == crate::workflow::StepState::Running);
+        self.fail_run(machine.name(), run, step, failure, again).await
+    }
+
+    /// Why a run has failed by now, if its time is over.
+    fn overrun(&self, machine: &Hardware, run: &Workflow) -> Option<(Failure, Again)> {
         let now = self.now();
-        let Some(machine) = self.inner.cache.get::<HardwareSpec>(name) else { return Ok(()) };
-        let Some(authorisation) = &machine.status.authorisation else { return Ok(()) };
+        let authorisation = machine.status.authorisation.as_ref()?;
         if authorisation.workflow != run.name() {
-            return Ok(());
+            return None;
         }
         let overdue = |kind| {
             let row = deadline::of_phase(machine.status.phase, false, false)?;
             Some((Failure { kind, ..Failure::message(row.cause) }, Again::Never))
         };
-        let failure = match (machine.status.phase, run.status.state) {
+        match (machine.status.phase, run.status.state) {
             (Some(Phase::Assigned), RunState::Pending) if now >= authorisation.expires_at => overdue(None),
             (Some(Phase::Provisioning), RunState::Running | RunState::Pending) => {
-                // Before its start nobody could be heard here, and what is kept of an agent is older still.
-                let heard = self.inner.sessions.last(name).or(machine.status.last_seen).unwrap_or(now);
-                let heard = heard.max(self.inner.started);
+                let heard = self.heard_of(machine, now);
                 let deadline = run.spec.content.timeout_seconds.unwrap_or(4 * 3600);
                 let started = run.status.started_at.unwrap_or(now);
                 if now.since(heard) > self.inner.settings.agent_deadline {
@@ -234,11 +275,6 @@ impl Engine {
                 }
             }
             _ => None,
-        };
-        if let Some((failure, again)) = failure {
-            let step = run.status.steps.iter().position(|s| s.state == crate::workflow::StepState::Running);
-            self.fail_run(name, run.name(), step, failure, again).await?;
         }
-        Ok(())
     }
 }

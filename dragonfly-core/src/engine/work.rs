@@ -31,14 +31,33 @@ impl Engine {
         let wait = Duration::from_secs(ask.wait_seconds.into()).min(LONGEST_WAIT);
         let deadline = tokio::time::Instant::now() + wait;
         // Hung before the first look, so that nothing falls between.
-        let mut bell = self.inner.events.bell(self.session(session)?.1.name());
+        let mut bell = self.inner.events.bell(self.session(session).await?.1.name());
         loop {
-            let (claims, machine) = self.session(session)?;
-            let orders = self.orders(&claims, &machine).await?;
+            // That it waits is no word of its: the connection of one that was switched off stays open.
+            let (claims, machine) = self.speaker(session).await?;
+            let waits = matches!(self.decision_for(&machine).fate, Fate::Discover);
+            let orders = if self.is_shared() && !waits {
+                self.orders_now(session).await?
+            } else {
+                self.orders(&claims, &machine).await?
+            };
             if !matches!(orders, Orders::Wait { .. }) || tokio::time::timeout_at(deadline, bell.rung()).await.is_err() {
                 return Ok(orders);
             }
         }
+    }
+
+    /// As [`orders`](Self::orders), by what is stored: what an agent is sent away with must not be past.
+    async fn orders_now(&self, session: &str) -> Result<Orders> {
+        let (claims, _) = self.speaker(session).await?;
+        if let Some(machine) = self.fresh::<HardwareSpec>(&claims.machine).await?
+            && let Some(authorisation) = &machine.status.authorisation
+            && let Some(run) = self.fresh::<WorkflowSpec>(&authorisation.workflow).await?
+        {
+            self.fresh_values(&run).await?;
+        }
+        let (claims, machine) = self.claimed(session)?;
+        self.orders(&claims, &machine).await
     }
 
     async fn orders(&self, claims: &SessionClaims, machine: &Hardware) -> Result<Orders> {
@@ -58,7 +77,7 @@ impl Engine {
                     }
                     Err(Unfit::Unproven(reason)) => Orders::Wait { reason },
                     Err(Unfit::NoProgress(reason)) => {
-                        self.hold_for_want_of_progress(machine.name(), workflow.name(), &reason).await?;
+                        self.hold_for_want_of_progress(machine.name(), &workflow, &reason).await?;
                         Orders::BootLocal { reason }
                     }
                 },
@@ -90,7 +109,7 @@ impl Engine {
         let authorisation =
             machine.status.authorisation.as_ref().ok_or_else(|| Failure::message("the authorisation is gone"))?;
         let filled = self
-            .filled(machine, &workflow.spec.content, &workflow.spec.values, claims.server.clone(), workflow.name())
+            .filled(machine, &workflow.spec.content, &workflow.spec.values, self.server_of(claims), workflow.name())
             .map_err(|problems| failure(&problems))?;
         if !filled.secrets.is_empty() && machine.spec.trust == Trust::Bmc {
             was_cycled_for(machine, claims).map_err(Unfit::Unproven)?;
@@ -126,20 +145,35 @@ impl Engine {
 
     /// A machine that restarts again and again in the middle of what destroys is left alone: it boots its own
     /// disk, whatever is on it, until a person has looked.
-    async fn hold_for_want_of_progress(&self, machine: &str, run: &str, why: &str) -> Result<()> {
+    async fn hold_for_want_of_progress(&self, machine: &str, judged: &Workflow, why: &str) -> Result<()> {
         let _guard = self.lock(machine).await;
-        let now = self.now();
+        let (now, run) = (self.now(), judged.name());
+        if !self.fresh::<WorkflowSpec>(run).await?.is_some_and(|is| same_attempt(&is, judged)) {
+            return Ok(());
+        }
         // The machine first: once it is held nothing is written to its disks, whatever happens to us next.
-        self.change_status::<HardwareSpec, _>(machine, |m| {
-            m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Held)?);
-            m.status.phase_since = Some(now);
-            why.clone_into(&mut m.status.message);
-            Ok(())
-        })
-        .await?;
-        self.hold_run(run, why).await?;
-        self.tell("machine.held", machine, Some(run), why);
+        let (_, held) = self
+            .change_status::<HardwareSpec, _>(machine, |m| {
+                let its_run = m.status.authorisation.as_ref().is_some_and(|a| a.workflow == run);
+                if its_run {
+                    m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Held)?);
+                    m.status.phase_since = Some(now);
+                    why.clone_into(&mut m.status.message);
+                }
+                Ok(its_run)
+            })
+            .await?;
+        if held {
+            self.hold_run(run, why).await?;
+            self.tell("machine.held", machine, Some(run), why);
+        }
         Ok(())
+    }
+
+    /// Where the machine of a session reaches the server: another instance opened that session, perhaps, and may be gone.
+    fn server_of(&self, claims: &SessionClaims) -> url::Url {
+        let ours = self.inner.settings.server_url.clone().filter(|_| self.is_shared());
+        ours.unwrap_or_else(|| claims.server.clone())
     }
 
     /// Holds a run whose machine is held because it restarts in the middle of it.
@@ -159,7 +193,7 @@ impl Engine {
     /// Fails a workflow that cannot be carried out on its machine. Nothing was done to it.
     async fn refuse(&self, machine: &str, workflow: &Workflow, failure: Failure) -> Result<()> {
         let _guard = self.lock(machine).await;
-        self.fail_run(machine, workflow.name(), None, failure, super::report::Again::Never).await
+        self.fail_run(machine, workflow, None, failure, super::report::Again::Never).await
     }
 
     /// The machine by name, in any spelling that people use: name, display name or MAC.
@@ -192,6 +226,12 @@ impl Engine {
             Owner::Nobody => Err(self.not_found(Kind::HARDWARE, word)),
         }
     }
+}
+
+/// Whether a run is still at the attempt, and in the hands, that it was judged in.
+pub(super) fn same_attempt(is: &Workflow, judged: &Workflow) -> bool {
+    let of = |run: &Workflow| (run.metadata.uid, run.status.state, run.status.attempt, run.status.session.clone());
+    of(is) == of(judged)
 }
 
 /// Why a run is not handed to an agent.

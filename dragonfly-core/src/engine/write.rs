@@ -158,12 +158,15 @@ impl Engine {
             {
                 return Err(StoreError::Conflict { key }.into());
             }
-            self.may_delete(&record)?;
+            self.may_delete(&record).await?;
             if write.dry_run {
                 return Ok(self.shown(record));
             }
             match self.inner.store.delete(&key, version).await {
                 Ok(()) => {
+                    if let Some(uid) = uid.filter(|_| self.is_shared()) {
+                        self.inner.own.note(uid.to_string());
+                    }
                     self.inner.cache.removed(&key, version);
                     self.refresh_networks();
                     let machine = if kind == Kind::HARDWARE { name } else { "" };

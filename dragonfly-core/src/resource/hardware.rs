@@ -149,6 +149,9 @@ pub struct HardwareStatus {
     /// When anything was last heard from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
+    /// Which of several instances wrote this last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub writer: String,
     /// What its controller was told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power: Option<PowerStatus>,
@@ -168,6 +171,13 @@ pub struct SessionInfo {
     pub token_time: Timestamp,
     /// When it was opened.
     pub opened_at: Timestamp,
+    /// Another agent asked to speak for the machine, and this one is to show that it lives: its next word takes
+    /// this away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Uuid>,
+    /// Its agent has left, or was switched off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// What tells one machine from another. A placeholder is left out before it gets here.
@@ -245,4 +255,8 @@ pub enum Overwrite {
 impl Spec for HardwareSpec {
     const KIND: Kind = Kind::HARDWARE;
     type Status = HardwareStatus;
+
+    fn written_by(status: &mut HardwareStatus, instance: &str) {
+        instance.clone_into(&mut status.writer);
+    }
 }

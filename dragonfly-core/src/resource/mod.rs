@@ -43,6 +43,8 @@ pub const GROUP: &str = "dragonfly.computer";
 pub const VERSION: &str = "v1";
 /// API group and version of every kind here.
 pub const API_VERSION: &str = "dragonfly.computer/v1";
+/// The label with the region of a machine or a network.
+pub const REGION_LABEL: &str = "dragonfly.computer/region";
 /// The largest object that is accepted, in bytes of JSON.
 pub const MAX_OBJECT_BYTES: usize = 512 * 1024;
 
@@ -133,6 +135,11 @@ pub trait Spec: fmt::Debug + Clone + PartialEq + Serialize + DeserializeOwned + 
     const KIND: Kind;
     /// What the engine reports beside it.
     type Status: fmt::Debug + Clone + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// Notes in a status which instance wrote it, where that is kept.
+    fn written_by(status: &mut Self::Status, instance: &str) {
+        let _ = (status, instance);
+    }
 }
 
 /// A kind without a status.

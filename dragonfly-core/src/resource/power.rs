@@ -30,6 +30,9 @@ pub struct PowerStatus {
     pub cycled_at: Option<Timestamp>,
     /// How often in a row it could not be booted for its assignment.
     pub failures: u32,
+    /// The leadership under which it is booted for its assignment: an earlier leader does so no more.
+    #[serde(skip_serializing_if = "super::is_zero")]
+    pub term: u64,
 }
 
 /// One operation and its outcome.

@@ -58,6 +58,9 @@ pub struct WorkflowStatus {
     /// What made each earlier attempt fail.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<AttemptFailure>,
+    /// Which of several instances wrote this last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub writer: String,
     /// The last 64 KiB of the agent's log.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub log_tail: String,
@@ -105,4 +108,8 @@ pub struct AttemptFailure {
 impl Spec for WorkflowSpec {
     const KIND: Kind = Kind::WORKFLOW;
     type Status = WorkflowStatus;
+
+    fn written_by(status: &mut WorkflowStatus, instance: &str) {
+        instance.clone_into(&mut status.writer);
+    }
 }

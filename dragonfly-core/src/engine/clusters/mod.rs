@@ -32,6 +32,8 @@ pub const GONE: &str = "Gone";
 
 /// The longest that one look may take.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
+/// How often an instance that follows no cluster looks whether it is to.
+const STAND_BY: Duration = Duration::from_secs(5);
 /// The longest pause after failures, as a multiple of the first.
 const MOST: u32 = 16;
 /// How often one password is tried: clusters, too, lock accounts.
@@ -138,6 +140,13 @@ impl Engine {
     async fn follow_cluster(&self, source: &ClusterSource) {
         let mut watch = Watch::default();
         loop {
+            if !self.leads_clusters() {
+                // Whoever leads then begins with nothing remembered.
+                watch = Watch::default();
+                self.inner.clusters.is_silent(&source.address);
+                tokio::time::sleep(self.inner.settings.cluster_period.min(STAND_BY)).await;
+                continue;
+            }
             let secret = self.secret_version(&source.secret);
             if let Err(error) = self.visit(source, &mut watch).await {
                 let error = &error as &dyn std::error::Error;

@@ -74,7 +74,7 @@ impl Engine {
     /// What stands in the machine's own Secret; a new account is put there first. Or why it cannot be had.
     async fn own_account(&self, machine: &str) -> std::result::Result<Credential, String> {
         let name = format!("bmc-{machine}");
-        if self.inner.cache.get::<SecretSpec>(&name).is_none() {
+        if self.fresh::<SecretSpec>(&name).await.map_err(|error| error.to_string())?.is_none() {
             let password = random_password().map_err(|error| error.to_string())?;
             let metadata = Metadata { name: name.clone(), ..Metadata::default() };
             let data = json!({ "username": USERNAME, "password": password.reveal() });
@@ -83,7 +83,9 @@ impl Engine {
             match self.inner.store.put(sealed, Part::Spec, When::Absent).await {
                 Ok(created) => self.noted(&created, Change::Created, "dragonfly"),
                 // Somebody was faster: theirs counts, once it is known here.
-                Err(StoreError::AlreadyExists { .. }) => {}
+                Err(StoreError::AlreadyExists { .. }) => {
+                    self.fresh::<SecretSpec>(&name).await.map_err(|error| error.to_string())?;
+                }
                 Err(error) => return Err(error.to_string()),
             }
         }
@@ -104,10 +106,11 @@ impl Engine {
     /// # Errors
     /// `Unauthenticated` when the session has ended.
     pub async fn bmc_account(&self, session: &str, report: BmcAccountReport) -> Result<Heard> {
-        let (claims, _) = self.session(session)?;
+        let (claims, _) = self.session(session).await?;
         let name = claims.machine;
         let _guard = self.lock(&name).await;
-        let Some(machine) = self.inner.cache.get::<HardwareSpec>(&name) else {
+        self.fresh::<SecretSpec>(&format!("bmc-{name}")).await?;
+        let Some(machine) = self.fresh::<HardwareSpec>(&name).await? else {
             return Ok(Heard::Stop { reason: "the machine was deleted".to_owned() });
         };
         if !self.inner.settings.bmc_accounts {

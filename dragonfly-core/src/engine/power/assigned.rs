@@ -15,7 +15,7 @@ use super::{POWERED, boot_mode, whole};
 use crate::boot::Fate;
 use crate::clock::Timestamp;
 use crate::engine::sessions::SILENCE;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Result};
 use crate::power::{Operation, PowerError, PowerState};
 use crate::resource::hardware::Trust;
 use crate::resource::power::{PowerOperation, PowerPolicy, PowerStatus};
@@ -136,6 +136,9 @@ impl Engine {
 
     async fn those_that_wait(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
+        if !self.leads_power() {
+            return names;
+        }
         for piece in self.inner.cache.pieces::<HardwareSpec>() {
             let waiting = piece.iter().filter(|machine| self.next_for(machine) != Next::Nothing);
             names.extend(waiting.map(|machine| machine.name().to_owned()));
@@ -149,7 +152,8 @@ impl Engine {
     }
 
     fn next_for(&self, machine: &Hardware) -> Next {
-        let Some(authorisation) = machine.status.authorisation.as_ref().filter(|_| machine.spec.bmc.is_some()) else {
+        let is_ours = machine.spec.bmc.is_some() && self.leads_power_of(machine).is_some();
+        let Some(authorisation) = machine.status.authorisation.as_ref().filter(|_| is_ours) else {
             return Next::Nothing;
         };
         let waits = machine.status.phase == Some(crate::lifecycle::Phase::Assigned)
@@ -215,7 +219,41 @@ impl Engine {
         }
     }
 
+    /// Whether it is this instance that boots it, now. Among several that is settled in the store: no agent of it lives
+    /// elsewhere, it still waits, and no later leader has begun with it.
+    async fn may_boot(&self, name: &str) -> Result<bool> {
+        if !self.is_shared() {
+            return Ok(true);
+        }
+        let Some(machine) = self.fresh::<HardwareSpec>(name).await? else { return Ok(false) };
+        let is_off = condition(&machine.status.conditions, POWERED).is_some_and(|c| c.status == ConditionStatus::False);
+        if !is_off && !must_be_cycled(&machine) && !self.is_silent(name).await? {
+            return Ok(false);
+        }
+        let (_, may) = self
+            .change_status::<HardwareSpec, _>(name, |m| {
+                let Some(term) = self.leads_power_of(m).filter(|_| self.next_for(m) != Next::Nothing) else {
+                    return Ok(false);
+                };
+                let power = m.status.power.get_or_insert_default();
+                let may = power.term <= term.0;
+                power.term = power.term.max(term.0);
+                Ok(may)
+            })
+            .await?;
+        Ok(may)
+    }
+
     async fn boot_for_assignment(&self, name: &str) {
+        match self.may_boot(name).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(machine = name, error, "whether it is to be booted could not be settled");
+                return;
+            }
+        }
         let Some(machine) = self.inner.cache.get::<HardwareSpec>(name) else { return };
         let operation = Operation::NetworkBoot(boot_mode(&machine));
         if self.next_for(&machine) == Next::IfOff {
@@ -269,7 +307,7 @@ mod tests {
         let failure = failure.map(str::to_owned);
         let last =
             PowerOperation { operation: "network-boot".into(), at: at(seconds), by: by.into(), failure, may_repeat };
-        PowerStatus { last: Some(last), failures, cycled_at: None }
+        PowerStatus { last: Some(last), failures, ..PowerStatus::default() }
     }
 
     #[test]

@@ -54,6 +54,10 @@ impl Engine {
         loop {
             tokio::select! {
                 _ = tick.tick() => {
+                    if !self.leads_power() {
+                        known.clear();
+                        continue;
+                    }
                     let mut seen = HashMap::with_capacity(known.len());
                     for piece in self.inner.cache.pieces::<HardwareSpec>() {
                         for machine in piece.iter().filter(|machine| self.is_to_be_asked(machine)) {
@@ -95,7 +99,7 @@ impl Engine {
         if self.inner.clusters.tells_power_of(machine) {
             return false;
         }
-        machine.spec.bmc.is_some()
+        machine.spec.bmc.is_some() && self.leads_power_of(machine).is_some()
     }
 
     /// Asks one controller. Whether it answered.
@@ -110,7 +114,7 @@ impl Engine {
         if matches!(done, Err(PowerError::NotAble { .. })) {
             return false;
         }
-        if let Err(error) = self.note_power(name, &Operation::Status, "dragonfly", &done).await {
+        if let Err(error) = self.note_power(name, &Operation::Status, "dragonfly", None, &done).await {
             tracing::warn!(machine = name, %error, "what is known of its power could not be written");
         }
         done.is_ok()

@@ -10,6 +10,7 @@ mod look;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::Url;
+use uuid::Uuid;
 
 pub(super) use assigned::Boots;
 
@@ -92,11 +93,12 @@ impl Engine {
         if let Some(why) = not_adopted(machine).filter(|_| operation.changes()) {
             return Err(EngineError::Illegal { why: format!("{name} is held: {why}") });
         }
+        let spoke = machine.status.session.as_ref().map(|session| session.id);
         let done = match self.target(machine)? {
             Ok(target) => self.inner.power.carry_out_while(&target, operation.clone(), wanted).await,
             Err(error) => Err(error),
         };
-        self.note_power(name, &operation, by, &done).await?;
+        self.note_power(name, &operation, by, spoke, &done).await?;
         done.map_err(|source| EngineError::Power { machine: name.to_owned(), operation: operation.word(), source })
     }
 
@@ -231,6 +233,7 @@ impl Engine {
         name: &str,
         operation: &Operation,
         by: &str,
+        spoke: Option<Uuid>,
         done: &std::result::Result<Outcome, PowerError>,
     ) -> Result<()> {
         if matches!(done, Err(PowerError::Withdrawn)) {
@@ -267,6 +270,11 @@ impl Engine {
                         may_repeat: done.as_ref().is_err_and(PowerError::is_retryable),
                     };
                     note_last(power, operation, last);
+                    // Other instances need not ask whether it lives.
+                    let session = m.status.session.as_mut().filter(|session| Some(session.id) == spoke);
+                    if let Some(session) = session.filter(|_| restarts && done.is_ok() && self.is_shared()) {
+                        session.ended = true;
+                    }
                 }
                 Ok(())
             })

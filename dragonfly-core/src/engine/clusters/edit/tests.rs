@@ -179,7 +179,7 @@ fn its_state_is_a_condition() {
     let off = Found { state: Some(PowerState::Off), ..found(101, 1) };
     // Something was done to it after it was looked at.
     let last = PowerOperation { operation: "on".into(), at: at(5), by: "me".into(), failure: None, may_repeat: false };
-    status.power = Some(PowerStatus { last: Some(last), failures: 0, cycled_at: None });
+    status.power = Some(PowerStatus { last: Some(last), ..PowerStatus::default() });
     assert_eq!(note(&mut status, &off, at(4), at(6)), []);
     assert_eq!(kinds(note(&mut status, &off, at(6), at(7))), ["power.changed"]);
     assert_eq!(told(&status, POWERED), Some((ConditionStatus::False, "Seen".into(), at(7))));
