@@ -48,7 +48,9 @@ pub(crate) enum FileError {
     },
     #[error("{path} is damaged or is no store ({what}): move it away and restore a backup")]
     NoStore { path: String, what: &'static str },
-    #[error("{path} is gone, and {path}-wal, which holds its last writes, is there: put it back, or move that away too")]
+    #[error(
+        "{path} is gone, and {path}-wal, which holds its last writes, is there: put it back, or move that away too"
+    )]
     Orphan { path: String },
     #[error("{path} failed")]
     Other {
@@ -95,9 +97,7 @@ pub(crate) fn unreachable(path: &Path, error: std::io::Error) -> StoreError {
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
             " may not be read and written by this user"
         }
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            " cannot be made: make room on its disk"
-        }
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => " cannot be made: make room on its disk",
         _ => " cannot be read or written",
     };
     StoreError::Unavailable { store: NAME, what: format!("{}{what}", path.display()), source: Some(error.into()) }

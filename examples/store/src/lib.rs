@@ -63,6 +63,11 @@ impl Default for Options {
     }
 }
 
+/// The version of SQLite in here.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 /// A store in one SQLite file. Clones share it. [`close`](Self::close) it, or drop the last clone, which waits for
 /// the writes that are queued.
 #[derive(Clone)]
