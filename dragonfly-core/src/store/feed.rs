@@ -1,7 +1,10 @@
-//! How a store of ours tells its watches: a bounded channel in front of a bounded log.
+//! How a store tells its watches: a bounded channel in front of a bounded log.
 //!
 //! A watch subscribes first and reads the present second, then drops what the channel brings that
 //! it has read already: so it needs no lock that writers need too, and misses nothing.
+//!
+//! A store of one's own is an [`Origin`]; [`watch`] makes the rest. It sends [`News`] after a write is durable
+//! and before its caller is answered, in the order of the versions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +23,13 @@ const REST: Duration = Duration::from_secs(1);
 
 /// One write that is durable.
 #[derive(Debug, Clone)]
-pub(super) struct Change {
+pub struct Change {
     /// Its version.
-    pub(super) version: u64,
+    pub version: u64,
     /// The object afterwards, or as it was before its deletion.
-    pub(super) record: Arc<Record>,
+    pub record: Arc<Record>,
     /// Whether it is gone.
-    pub(super) deleted: bool,
+    pub deleted: bool,
 }
 
 impl Change {
@@ -38,45 +41,46 @@ impl Change {
 
 /// What the channel carries.
 #[derive(Debug, Clone)]
-pub(super) enum News {
+pub enum News {
     /// A write.
     Change(Change),
     /// Something may have been written that was never told: read again.
-    #[cfg_attr(not(feature = "redb"), allow(dead_code))]
     Again,
 }
 
 /// What a watch reads before it listens.
 #[derive(Debug)]
-pub(super) struct Present {
+pub struct Present {
     /// The last version that this includes.
-    pub(super) version: u64,
+    pub version: u64,
     /// What it is.
-    pub(super) what: Read,
+    pub what: Read,
 }
 
 /// A whole kind, or what changed in it.
 #[derive(Debug)]
-pub(super) enum Read {
+pub enum Read {
     /// Everything.
     Everything(Vec<Record>),
     /// The changes after the version asked for: the log reaches that far.
     Since(Vec<Change>),
 }
 
-/// A store as its watches see it.
+/// A store as its watches see it. It should not keep the store open: a watch ends when the store does.
 #[async_trait]
-pub(super) trait Origin: Send + Sync + 'static {
-    /// News from now on; `None` when the store is closed.
+pub trait Origin: Send + Sync + 'static {
+    /// News from now on; `None` when the store is closed. Any buffer is enough: a watch that falls behind reads.
     fn listen(&self) -> Option<Receiver<News>>;
 
-    /// The changes since that version if the log still has them all, else everything; `None` when
-    /// the store is closed. Called after [`listen`](Self::listen).
+    /// The changes since that version if the log still has them all, else everything, and the version
+    /// that this includes, from one moment; `None` when the store is closed. Called after
+    /// [`listen`](Self::listen). A version from the future gets everything.
     async fn read(&self, kind: Kind, since: Option<u64>) -> Result<Option<Present>>;
 }
 
-/// A watch over one kind.
-pub(super) fn watch<O: Origin>(origin: O, kind: Kind, from: Option<String>) -> BoxStream<'static, Result<WatchEvent>> {
+/// A watch over one kind, as [`Store::watch`](super::Store::watch) promises it. After an error of
+/// [`Origin::read`] it rests a second and reads again.
+pub fn watch<O: Origin>(origin: O, kind: Kind, from: Option<String>) -> BoxStream<'static, Result<WatchEvent>> {
     // A version that is not one of ours cannot be resumed from.
     let since = from.and_then(|version| version.parse().ok());
     let watch = Watch { origin, kind, seen: since, queue: Vec::new(), news: None, failed: false };

@@ -3,15 +3,18 @@
 //! A store promises compare-and-swap on one object and a faithful watch, nothing more: that is
 //! what a redb file and a Kubernetes API server have in common. Each promise is a named test in
 //! `testing::store`.
+//!
+//! A store of one's own keeps bytes and a counter: [`rules`] decides what a write means and [`feed`]
+//! makes the watches. `examples/store` is one over SQLite.
 
 pub mod ext;
-mod feed;
+pub mod feed;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod memory;
 #[cfg(feature = "redb")]
 pub mod redb;
-mod rules;
+pub mod rules;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,7 @@
-//! What a write means, decided without any storage: every store of ours obeys these functions.
+//! What a write means, decided without any storage: every store of ours obeys these functions, and so may yours.
+//!
+//! A write is: read the object, ask [`put`] or [`delete`] with the next number of the store's one counter, keep
+//! what they give as [`encode`] writes it. All of that in one transaction, and one write at a time.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +14,13 @@ use crate::clock::Timestamp;
 use crate::resource::{DecodeError, Kind, MAX_OBJECT_BYTES, Metadata, Record};
 
 /// The object as it is after this write, with `version` as its `resourceVersion`.
-pub(super) fn put(
+///
+/// `current` is what is stored under that name; `version` must be higher than every one given out before.
+///
+/// # Errors
+/// [`StoreError::AlreadyExists`], [`StoreError::NotFound`] or [`StoreError::Conflict`] when `when` does not hold:
+/// nothing is to be written, and no version is used up.
+pub fn put(
     current: Option<Record>,
     given: Record,
     part: Part,
@@ -68,8 +77,11 @@ fn changed(mut current: Record, given: Record, part: Part, version: u64) -> Reco
     current
 }
 
-/// What is deleted, with the version of its deletion.
-pub(super) fn delete(current: Option<Record>, key: &Key, seen: &str, version: u64) -> Result<Record> {
+/// What is deleted, with the version of its deletion, if `current` still has the version that was `seen`.
+///
+/// # Errors
+/// [`StoreError::NotFound`] or [`StoreError::Conflict`]: nothing is to be deleted.
+pub fn delete(current: Option<Record>, key: &Key, seen: &str, version: u64) -> Result<Record> {
     let Some(mut current) = current else { return Err(StoreError::NotFound { key: key.clone() }) };
     if current.metadata.resource_version != seen {
         return Err(StoreError::Conflict { key: key.clone() });
@@ -102,8 +114,11 @@ struct Decode {
     status: Value,
 }
 
-/// An object as bytes: JSON. Refuses one that is larger than an object may be.
-pub(super) fn encode(record: &Record) -> Result<Vec<u8>> {
+/// An object as bytes: JSON.
+///
+/// # Errors
+/// [`StoreError::TooLarge`] when it is larger than an object may be.
+pub fn encode(record: &Record) -> Result<Vec<u8>> {
     let parts = Encode { metadata: &record.metadata, spec: &record.spec, status: &record.status };
     let key = || Key::new(record.kind, record.metadata.name.clone());
     let bytes = serde_json::to_vec(&parts).map_err(|source| unreadable(&key(), source))?;
@@ -114,8 +129,10 @@ pub(super) fn encode(record: &Record) -> Result<Vec<u8>> {
 }
 
 /// The object in these bytes.
-#[cfg_attr(not(feature = "redb"), allow(dead_code))]
-pub(super) fn decode(kind: Kind, name: &str, bytes: &[u8]) -> Result<Record> {
+///
+/// # Errors
+/// [`StoreError::Decode`] when they are no object.
+pub fn decode(kind: Kind, name: &str, bytes: &[u8]) -> Result<Record> {
     let Decode { metadata, spec, status } =
         serde_json::from_slice(bytes).map_err(|source| unreadable(&Key::new(kind, name), source))?;
     Ok(Record { kind, metadata, spec, status })
@@ -123,8 +140,7 @@ pub(super) fn decode(kind: Kind, name: &str, bytes: &[u8]) -> Result<Record> {
 
 /// Whether the object in these bytes may be meant: `false` only when its labels say so. What stands after
 /// its metadata is not looked at, so that a search does not cost what reading everything does.
-#[cfg_attr(not(feature = "redb"), allow(dead_code))]
-pub(super) fn may_match(bytes: &[u8], selector: &Selector) -> bool {
+pub fn may_match(bytes: &[u8], selector: &Selector) -> bool {
     #[derive(Deserialize)]
     struct Labelled {
         metadata: Labels,

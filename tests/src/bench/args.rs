@@ -23,6 +23,9 @@ pub(crate) struct Bench {
     /// How many machines go from their first packet to Ready at once; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) machines: usize,
+    /// With `store`: also the Kubernetes API server that this file leads to
+    #[arg(long, value_name = "KUBECONFIG")]
+    pub(crate) kubernetes: Option<PathBuf>,
     /// Measure this server instead of building one
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) dragonfly: Option<PathBuf>,
@@ -37,4 +40,6 @@ pub(crate) enum What {
     Fleet,
     /// 500 management controllers at once, beside a loop over ipmitool
     Power,
+    /// The embedded store, beside SQLite with the same promises and Kubernetes as it is
+    Store,
 }

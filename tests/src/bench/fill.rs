@@ -10,7 +10,7 @@ use dragonfly_core::inventory::{Bytes, Disk, Inventory, Lldp, MemoryModule, Nic,
 use dragonfly_core::lifecycle::Phase;
 use dragonfly_core::resource::hardware::Anchors;
 use dragonfly_core::resource::{Hardware, HardwareSpec, HardwareStatus, Record};
-use dragonfly_core::store::{Part, RedbStore, Store as _, When};
+use dragonfly_core::store::{Part, RedbStore, Store, When};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -102,7 +102,8 @@ pub(crate) fn anchors(n: usize) -> Anchors {
     Anchors { macs: vec![mac(n), second_mac(n)], smbios_uuid: system.uuid, serial, product }
 }
 
-fn machine(n: usize) -> Hardware {
+/// Machine `n`, registered.
+pub(crate) fn machine(n: usize) -> Hardware {
     let spec = HardwareSpec {
         display_name: format!("Node{n:06}"),
         macs: vec![mac(n), second_mac(n)],
@@ -128,10 +129,17 @@ pub(crate) async fn fill(path: &Path, machines: usize) -> Result<usize> {
     let directory = path.parent().context("a store without a directory")?;
     std::fs::create_dir_all(directory)?;
     let place = path.to_owned();
-    let store = Arc::new(tokio::task::spawn_blocking(move || RedbStore::open(place)).await??);
+    let store = tokio::task::spawn_blocking(move || RedbStore::open(place)).await??;
+    let bytes = fill_store(&(Arc::new(store.clone()) as _), machines).await?;
+    store.close().await?;
+    Ok(bytes)
+}
+
+/// Writes this many machines into an empty store. Returns the bytes of one as it is stored.
+pub(crate) async fn fill_store(store: &Arc<dyn Store>, machines: usize) -> Result<usize> {
     let mut writers = JoinSet::new();
     for first in 0..WRITERS {
-        let store = Arc::clone(&store);
+        let store = Arc::clone(store);
         writers.spawn(async move {
             for n in (first..machines).step_by(WRITERS) {
                 let whole = Record::from(&machine(n));
@@ -145,6 +153,5 @@ pub(crate) async fn fill(path: &Path, machines: usize) -> Result<usize> {
     while let Some(done) = writers.join_next().await {
         done??;
     }
-    store.close().await?;
     Ok(Record::from(&machine(0)).to_json().to_string().len())
 }

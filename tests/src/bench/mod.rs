@@ -1,7 +1,7 @@
 //! `cargo bench-peers`: how fast the real server is with a fleet, beside others in the same run.
 //!
-//! Everything happens in two network namespaces joined by a cable, one for the servers and one for
-//! what asks them. Ours and its peers take turns, five times at least; the report keeps every figure
+//! What goes over a network happens in two network namespaces joined by a cable, one for the servers and
+//! one for what asks them. Ours and its peers take turns, five times at least; the report keeps every figure
 //! beside the medians. Nothing is asserted about speed: a run fails only when an answer is wrong.
 
 mod args;
@@ -17,6 +17,7 @@ mod peers;
 mod power;
 mod report;
 mod server;
+mod stores;
 mod tftp;
 mod watch;
 mod world;
@@ -40,9 +41,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &args::Bench) -> anyhow::Result<()> {
-    if args.what == args::What::Power {
+    if matches!(args.what, args::What::Power | args::What::Store) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let report = runtime.block_on(power::run(args))?;
+        let report = runtime.block_on(async {
+            if args.what == args::What::Power { power::run(args).await } else { stores::run(args).await }
+        })?;
         report.lines().into_iter().for_each(|line| say(format_args!("{line}")));
         return Ok(());
     }
@@ -54,6 +57,7 @@ fn run(args: &args::Bench) -> anyhow::Result<()> {
             args::What::Http => http::run(args, &world, &program).await,
             args::What::Fleet => fleet::run(args, &world, &program).await,
             args::What::Power => power::run(args).await,
+            args::What::Store => stores::run(args).await,
         }
     })?;
     for line in report.lines() {

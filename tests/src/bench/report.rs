@@ -1,6 +1,6 @@
 //! The report: medians, ratios, and every figure they were made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,6 +63,23 @@ impl Report {
         self.versions.insert(who.to_owned(), version.to_owned());
         self.commands.insert(who.to_owned(), command.to_owned());
         self.durability.insert(who.to_owned(), durability.to_owned());
+    }
+
+    /// How many times more a case costs somebody at the last of `places` than at the first: of its medians.
+    pub(crate) fn growth(&mut self, case: &str, places: [&str; 2]) {
+        let mut grown = Vec::new();
+        for (who, cases) in &self.raw {
+            for unit in self.units.values().copied().collect::<BTreeSet<_>>() {
+                let at = |place: &str| cases.get(&format!("{case}, {place}, {unit}")).map(|figures| median(figures));
+                if let [Some(first), Some(last)] = places.map(at) {
+                    let times = if is_cost(unit) { last / first } else { first / last };
+                    grown.push((who.clone(), times));
+                }
+            }
+        }
+        for (who, times) in grown {
+            self.note(&who, &format!("{case}: {} beside {}", places[1], places[0]), "times the cost", times);
+        }
     }
 
     /// A part is done: whatever becomes of the rest of the run, this much is in the file.
@@ -190,6 +207,24 @@ mod tests {
         assert_eq!(report.ours["a, ms"], 2.0);
         assert_eq!(report.ratio, BTreeMap::from([("peer/a, answers/s".into(), 0.5), ("peer/a, ms".into(), 3.0)]));
         assert_eq!(report.raw["peer"]["a, ms"], [12.0, 3.0, 6.0]);
+    }
+
+    #[test]
+    fn growth_is_in_cost_whatever_the_unit() {
+        let mut report = Report::new("t", "mixed", None);
+        for (rate, time) in [(100.0, 1.0), (300.0, 3.0), (200.0, 2.0)] {
+            report.ours("read, 10 machines", "reads/s", rate);
+            report.ours("read, 100 machines", "reads/s", rate / 4.0);
+            report.note("peer", "list, 10 machines", "ms", time);
+            report.note("peer", "list, 100 machines", "ms", time * 8.0);
+        }
+        report.growth("read", ["10 machines", "100 machines"]);
+        report.growth("list", ["10 machines", "100 machines"]);
+        report.growth("read", ["10 machines", "1000 machines"]);
+        report.sum_up();
+        assert_eq!(report.ours["read: 100 machines beside 10 machines, times the cost"], 4.0);
+        assert_eq!(report.peers["peer"]["list: 100 machines beside 10 machines, times the cost"], 8.0);
+        assert_eq!(report.ours.len() + report.peers["peer"].len(), 6);
     }
 
     #[test]

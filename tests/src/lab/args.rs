@@ -81,6 +81,9 @@ pub(crate) struct Run {
     /// Give the machines management controllers: each is off, and one assign is to be enough
     #[arg(long, value_enum, default_value_t = Bmc::None)]
     pub(crate) bmc: Bmc,
+    /// Where the server keeps its state
+    #[arg(long, value_enum, default_value_t = Store::Redb)]
+    pub(crate) store: Store,
     /// What is installed: a whole-disk image, or partitions with a root file system and a boot loader
     #[arg(long, value_enum, default_value_t = TemplateChoice::Disk)]
     pub(crate) template: TemplateChoice,
@@ -239,6 +242,14 @@ pub(crate) enum Bmc {
     Redfish,
     /// QEMU's own monitor, by the driver of examples/power_driver
     Qmp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Store {
+    /// The embedded store
+    Redb,
+    /// The third party's, of examples/store
+    Sqlite,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

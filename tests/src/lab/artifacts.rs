@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
+use super::args::{self, Bmc, Store};
 use super::console::say;
 use super::host::MUSL;
 use super::process::logged;
@@ -40,10 +41,51 @@ pub(crate) fn cache() -> Result<PathBuf> {
     Ok(directory.canonicalize()?)
 }
 
-/// Builds what has changed. `kernel` is the Debian package that the machines boot; `with_driver` takes the server that
-/// has the example's power driver.
-pub(crate) fn build(kernel: &str, with_driver: bool) -> Result<Artifacts> {
-    let (dragonfly, mage) = programs(with_driver)?;
+/// Which program is the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// `dragonfly`.
+    Plain,
+    /// With the power driver of examples/power_driver.
+    Driver,
+    /// With the store of examples/store, and on it.
+    Store,
+}
+
+impl Program {
+    /// The one that these words ask for.
+    pub(crate) fn of(args: &args::Run) -> Result<Self> {
+        match (args.bmc, args.store) {
+            (Bmc::Qmp, Store::Sqlite) => {
+                bail!("--bmc qmp and --store sqlite are two programs: each of the examples adds one thing")
+            }
+            (Bmc::Qmp, Store::Redb) => Ok(Self::Driver),
+            (_, Store::Sqlite) => Ok(Self::Store),
+            (_, Store::Redb) => Ok(Self::Plain),
+        }
+    }
+
+    /// What it is told beyond what every server is.
+    pub(crate) fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain | Self::Driver => &[],
+            Self::Store => &["--backend", "sqlite"],
+        }
+    }
+
+    /// Its package, and its file's name.
+    fn place(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Plain => ("dragonfly-server", "dragonfly"),
+            Self::Driver => ("power_driver", "dragonfly-qmp"),
+            Self::Store => ("sqlite_store", "dragonfly-sqlite"),
+        }
+    }
+}
+
+/// Builds what has changed. `kernel` is the Debian package that the machines boot, `program` the server.
+pub(crate) fn build(kernel: &str, program: Program) -> Result<Artifacts> {
+    let (dragonfly, mage) = programs(program)?;
     let mut digest = Sha256::new();
     digest.update(kernel);
     digest.update(std::fs::read(&mage).with_context(|| mage.display().to_string())?);
@@ -74,8 +116,8 @@ pub(crate) fn build(kernel: &str, with_driver: bool) -> Result<Artifacts> {
 }
 
 /// The server and the agent, built now; or those in the directory that DRAGONFLY_LAB_BIN names.
-fn programs(with_driver: bool) -> Result<(PathBuf, PathBuf)> {
-    let server = if with_driver { "dragonfly-qmp" } else { "dragonfly" };
+fn programs(program: Program) -> Result<(PathBuf, PathBuf)> {
+    let (package, server) = program.place();
     if let Some(directory) = std::env::var_os("DRAGONFLY_LAB_BIN") {
         let directory = PathBuf::from(directory);
         say(format_args!("taking {server} and mage from {}", directory.display()));
@@ -83,11 +125,11 @@ fn programs(with_driver: bool) -> Result<(PathBuf, PathBuf)> {
     }
     let target = target_directory()?;
     say("building the server and the agent: some 300 packages the first time, which takes two cores about six minutes");
-    if with_driver {
-        cargo(&["build", "--locked", "-p", "power_driver", "--features", "server", "--bin", server])?;
-    } else {
-        cargo(&["build", "--locked", "-p", "dragonfly-server", "--bin", server])?;
+    let mut build = vec!["build", "--locked", "-p", package, "--bin", server];
+    if program != Program::Plain {
+        build.extend(["--features", "server"]);
     }
+    cargo(&build)?;
     cargo(&["build", "--locked", "-p", "mage", "--profile", "agent", "--target", MUSL])?;
     Ok((target.join("debug").join(server), target.join(MUSL).join("agent/mage")))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::args::{self, Dhcp};
+use super::artifacts::Program;
 use super::console::say;
 use super::interrupt::Interrupt;
 use super::run::{TEMPLATE, Watch, steps};
@@ -21,7 +22,7 @@ pub(crate) fn interactive(args: &args::Interactive, interrupt: &Interrupt) -> Re
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: None,
-        with_driver: false,
+        program: Program::Plain,
         capture: false,
         options: &[],
     };

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use dragonfly_core::event::Event;
 
-use super::args::{self, Bmc, Scenario, TemplateChoice};
+use super::args::{self, Bmc, Scenario, Store, TemplateChoice};
+use super::artifacts::Program;
 use super::console::say;
 use super::controllers::Controllers;
 use super::events::{Entry, Fact};
@@ -28,6 +29,9 @@ pub(crate) const TEMPLATE: &str = "lab";
 pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
     if args.bmc != Bmc::None && !matches!(args.scenario, Scenario::Install | Scenario::Expected) {
         bail!("--bmc goes with --scenario install or expected: the others switch their machines themselves");
+    }
+    if args.store != Store::Redb && !matches!(args.scenario, Scenario::Install | Scenario::Faults) {
+        bail!("--store goes with --scenario install or faults");
     }
     host::prepare(args.yes)?;
     match args.scenario {
@@ -60,7 +64,7 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
-        with_driver: args.bmc == Bmc::Qmp,
+        program: Program::of(args)?,
         capture: args.keep.is_some(),
         options: &[],
     };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::args::{Dhcp, FirmwareChoice};
-use super::artifacts::{self, Artifacts};
+use super::artifacts::{self, Artifacts, Program};
 use super::events::{Follower, Timeline};
 use super::image::OsImage;
 use super::interrupt::Interrupt;
@@ -31,8 +31,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) image: &'a OsImage,
     /// Keep everything here; a temporary directory otherwise.
     pub(crate) keep: Option<&'a Path>,
-    /// The server has the example's power driver.
-    pub(crate) with_driver: bool,
+    /// The program that is the server.
+    pub(crate) program: Program,
     /// Capture what goes over the bridge.
     pub(crate) capture: bool,
     /// More options of the server.
@@ -56,7 +56,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn build(wish: &Wish<'_>, interrupt: &Interrupt) -> Result<Self> {
         namespace::sweep()?;
-        let artifacts: Artifacts = artifacts::build(wish.kernel, wish.with_driver)?;
+        let artifacts: Artifacts = artifacts::build(wish.kernel, wish.program)?;
         interrupt.check()?;
         let (directory, temporary) = match wish.keep {
             Some(directory) => {
@@ -76,7 +76,8 @@ impl World {
         let capture = if wish.capture { Some(capture::start(&namespace, &directory)?) } else { None };
         let timeline = Timeline::default();
         echo::serve(namespace.door().listen(echo::AT)?, timeline.clone());
-        let server = Server::start(namespace.door(), &artifacts, &directory, wish.options, interrupt)?;
+        let options = [wish.program.options(), wish.options].concat();
+        let server = Server::start(namespace.door(), &artifacts, &directory, &options, interrupt)?;
         server.publish(&wish.image.file)?;
         let follower =
             Follower::start(namespace.door().clone(), server::address(), server.token_file(), timeline.clone());

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::traces::{find, forms};
 use crate::lab::args::{self, ImageChoice, TemplateChoice};
+use crate::lab::artifacts::Program;
 use crate::lab::bmc::{Bmc, FACTORY_USER};
 use crate::lab::console::say;
 use crate::lab::image;
@@ -34,7 +35,7 @@ pub(in crate::lab) fn account(args: &args::Run, interrupt: &Interrupt) -> Result
         kernel: GENERIC_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
-        with_driver: false,
+        program: Program::Plain,
         capture: false,
         options: &["--bmc-accounts"],
     };

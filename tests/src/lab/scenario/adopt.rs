@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::lab::args::{self, ImageChoice, TemplateChoice};
+use crate::lab::artifacts::Program;
 use crate::lab::console::say;
 use crate::lab::events::Fact;
 use crate::lab::interrupt::Interrupt;
@@ -28,7 +29,7 @@ pub(in crate::lab) fn adopt(args: &args::Run, interrupt: &Interrupt) -> Result<(
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
-        with_driver: false,
+        program: Program::Plain,
         capture: args.keep.is_some(),
         options: &[],
     };

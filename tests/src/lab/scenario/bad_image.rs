@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
 use crate::lab::args::{self, FirmwareChoice, ImageChoice, TemplateChoice};
+use crate::lab::artifacts::Program;
 use crate::lab::console::say;
 use crate::lab::disk;
 use crate::lab::image::{self, OsImage};
@@ -50,7 +51,7 @@ pub(in crate::lab) fn bad_image(args: &args::Run, interrupt: &Interrupt) -> Resu
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
-        with_driver: false,
+        program: Program::Plain,
         capture: args.keep.is_some(),
         options: &[],
     };

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::lab::args::{self, Bmc, ImageChoice, TemplateChoice};
+use crate::lab::artifacts::Program;
 use crate::lab::console::say;
 use crate::lab::controllers::Controllers;
 use crate::lab::image;
@@ -25,7 +26,7 @@ pub(in crate::lab) fn expected(args: &args::Run, interrupt: &Interrupt) -> Resul
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
-        with_driver: false,
+        program: Program::Plain,
         capture: false,
         options: &[],
     };

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::lab::args::{self, ImageChoice, TemplateChoice};
+use crate::lab::artifacts::Program;
 use crate::lab::console::say;
 use crate::lab::disk;
 use crate::lab::events::Fact;
@@ -30,7 +31,7 @@ pub(in crate::lab) fn identity(args: &args::Run, interrupt: &Interrupt) -> Resul
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
-        with_driver: false,
+        program: Program::Plain,
         capture: args.keep.is_some(),
         options: &[],
     };

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::smbios::{Module, memory_device};
 use crate::lab::args::{self, ImageChoice, TemplateChoice};
+use crate::lab::artifacts::Program;
 use crate::lab::bmc::{Bmc, FACTORY_USER};
 use crate::lab::console::say;
 use crate::lab::image;
@@ -45,7 +46,7 @@ pub(in crate::lab) fn inventory(args: &args::Run, interrupt: &Interrupt) -> Resu
         kernel: GENERIC_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
-        with_driver: false,
+        program: Program::Plain,
         capture: args.keep.is_some(),
         options: &[],
     };

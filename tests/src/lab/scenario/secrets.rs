@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::traces::{Form, find, forms};
 use crate::lab::args::{self, ImageChoice, TemplateChoice};
+use crate::lab::artifacts::Program;
 use crate::lab::console::say;
 use crate::lab::interrupt::Interrupt;
 use crate::lab::machine::Machine;
@@ -26,7 +27,7 @@ pub(in crate::lab) fn secrets(args: &args::Run, interrupt: &Interrupt) -> Result
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
-        with_driver: false,
+        program: Program::Plain,
         capture: false,
         options: &[],
     };

@@ -15,6 +15,7 @@ use dragonfly_core::diagnose::Fault;
 use sha2::{Digest as _, Sha256};
 
 use crate::lab::args::{self, TemplateChoice};
+use crate::lab::artifacts::Program;
 use crate::lab::console::say;
 use crate::lab::image::{self, OsImage};
 use crate::lab::interrupt::Interrupt;
@@ -42,7 +43,7 @@ pub(in crate::lab) fn why(args: &args::Run, interrupt: &Interrupt) -> Result<()>
         kernel: CLOUD_KERNEL,
         image: &image,
         keep: args.keep.as_deref(),
-        with_driver: false,
+        program: Program::Plain,
         capture: args.keep.is_some(),
         options: &[],
     };
