@@ -81,6 +81,12 @@ pub(crate) struct Run {
     /// Give the machines management controllers: each is off, and one assign is to be enough
     #[arg(long, value_enum, default_value_t = Bmc::None)]
     pub(crate) bmc: Bmc,
+    /// Where the server keeps its state
+    #[arg(long, value_enum, default_value_t = StoreChoice::Redb)]
+    pub(crate) store: StoreChoice,
+    /// How many servers run on one store; two want --store kubernetes
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) instances: u8,
     /// What is installed: a whole-disk image, or partitions with a root file system and a boot loader
     #[arg(long, value_enum, default_value_t = TemplateChoice::Disk)]
     pub(crate) template: TemplateChoice,
@@ -100,7 +106,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) timeout: u64,
     /// Break something when the first machine gets somewhere, and mend it: server@POINT (killed),
-    /// machine@POINT (its power cut), link:SECONDS@POINT (its cable pulled). POINT is one of dhcp, script,
+    /// machine@POINT (its power cut), link:SECONDS@POINT (its cable pulled), instance@POINT (one of two servers
+    /// killed for good), etcd:SECONDS@POINT. POINT is one of dhcp, script,
     /// kernel, mage, registered, assigned, began, image, configure, handover, ready. With --scenario why the
     /// name of a fault: blocked-tftp, mtu, ...
     #[arg(long, value_name = "WHAT@POINT|NAME", value_parser = clap::value_parser!(Wanted))]
@@ -239,6 +246,14 @@ pub(crate) enum Bmc {
     Redfish,
     /// QEMU's own monitor, by the driver of examples/power_driver
     Qmp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoreChoice {
+    /// One file
+    Redb,
+    /// A real API server with etcd, which .ci/kubernetes builds
+    Kubernetes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -23,7 +23,7 @@ fn workspace() -> Result<&'static Path> {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests are not in a workspace")
 }
 
-fn target_directory() -> Result<PathBuf> {
+pub(crate) fn target_directory() -> Result<PathBuf> {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(directory) => Ok(directory.into()),
         None => Ok(workspace()?.join("target")),

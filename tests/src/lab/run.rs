@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use dragonfly_core::event::Event;
 
-use super::args::{self, Bmc, Scenario, TemplateChoice};
+use super::args::{self, Bmc, Scenario, StoreChoice, TemplateChoice};
 use super::console::say;
 use super::controllers::Controllers;
 use super::events::{Entry, Fact};
@@ -28,6 +28,12 @@ pub(crate) const TEMPLATE: &str = "lab";
 pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
     if args.bmc != Bmc::None && !matches!(args.scenario, Scenario::Install | Scenario::Expected) {
         bail!("--bmc goes with --scenario install or expected: the others switch their machines themselves");
+    }
+    if args.instances > 1 && args.store != StoreChoice::Kubernetes {
+        bail!("--instances {} wants a store that several servers share: --store kubernetes", args.instances);
+    }
+    if args.store != StoreChoice::Redb && args.scenario != Scenario::Install {
+        bail!("--store goes with --scenario install");
     }
     host::prepare(args.yes)?;
     match args.scenario {
@@ -62,7 +68,9 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         keep: args.keep.as_deref(),
         with_driver: args.bmc == Bmc::Qmp,
         capture: args.keep.is_some(),
-        options: &[],
+        store: args.store,
+        instances: args.instances,
+        ..Wish::new(&image)
     };
     let mut world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;
