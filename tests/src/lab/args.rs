@@ -84,6 +84,9 @@ pub(crate) struct Run {
     /// Where the server keeps its state
     #[arg(long, value_enum, default_value_t = Store::Redb)]
     pub(crate) store: Store,
+    /// How many servers run on one store; two want --store kubernetes
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) instances: u8,
     /// What is installed: a whole-disk image, or partitions with a root file system and a boot loader
     #[arg(long, value_enum, default_value_t = TemplateChoice::Disk)]
     pub(crate) template: TemplateChoice,
@@ -103,7 +106,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) timeout: u64,
     /// Break something when the first machine gets somewhere, and mend it: server@POINT (killed),
-    /// machine@POINT (its power cut), link:SECONDS@POINT (its cable pulled). POINT is one of dhcp, script,
+    /// machine@POINT (its power cut), link:SECONDS@POINT (its cable pulled), instance@POINT (one of two servers
+    /// killed for good), etcd:SECONDS@POINT. POINT is one of dhcp, script,
     /// kernel, mage, registered, assigned, began, image, configure, handover, ready. With --scenario why the
     /// name of a fault: blocked-tftp, mtu, ...
     #[arg(long, value_name = "WHAT@POINT|NAME", value_parser = clap::value_parser!(Wanted))]
@@ -250,6 +254,8 @@ pub(crate) enum Store {
     Redb,
     /// The third party's, of examples/store
     Sqlite,
+    /// A real API server with etcd, which .ci/kubernetes builds
+    Kubernetes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -24,7 +24,7 @@ fn workspace() -> Result<&'static Path> {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests are not in a workspace")
 }
 
-fn target_directory() -> Result<PathBuf> {
+pub(crate) fn target_directory() -> Result<PathBuf> {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(directory) => Ok(directory.into()),
         None => Ok(workspace()?.join("target")),
@@ -59,9 +59,9 @@ impl Program {
             (Bmc::Qmp, Store::Sqlite) => {
                 bail!("--bmc qmp and --store sqlite are two programs: each of the examples adds one thing")
             }
-            (Bmc::Qmp, Store::Redb) => Ok(Self::Driver),
+            (Bmc::Qmp, Store::Redb | Store::Kubernetes) => Ok(Self::Driver),
             (_, Store::Sqlite) => Ok(Self::Store),
-            (_, Store::Redb) => Ok(Self::Plain),
+            (_, Store::Redb | Store::Kubernetes) => Ok(Self::Plain),
         }
     }
 

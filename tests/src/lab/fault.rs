@@ -22,6 +22,10 @@ const AWAY: Duration = Duration::from_secs(3);
 pub(crate) enum Victim {
     /// The server, by SIGKILL; started again 3 s later.
     Server,
+    /// The server, by SIGKILL, for good: another instance is to go on.
+    Instance,
+    /// The store behind the servers, by SIGKILL; started again after so long.
+    Etcd(Duration),
     /// The machine's power; on again 3 s later.
     Machine,
     /// The machine's cable, for so long.
@@ -103,6 +107,8 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.victim {
             Victim::Server => write!(f, "server@{}", self.at.word()),
+            Victim::Instance => write!(f, "instance@{}", self.at.word()),
+            Victim::Etcd(away) => write!(f, "etcd:{}@{}", away.as_secs(), self.at.word()),
             Victim::Machine => write!(f, "machine@{}", self.at.word()),
             Victim::Link(away) => write!(f, "link:{}@{}", away.as_secs(), self.at.word()),
         }
@@ -116,13 +122,19 @@ impl FromStr for Fault {
         let (victim, at) = text.split_once('@').ok_or("as in server@image, machine@began or link:60@image")?;
         let victim = match victim.split_once(':') {
             None if victim == "server" => Victim::Server,
+            None if victim == "instance" => Victim::Instance,
+            None if victim == "etcd" => Victim::Etcd(Duration::from_secs(30)),
             None if victim == "machine" => Victim::Machine,
             None if victim == "link" => Victim::Link(Duration::from_secs(60)),
-            Some(("link", seconds)) => {
+            Some((what @ ("link" | "etcd"), seconds)) => {
                 let seconds = seconds.parse().map_err(|_| format!("`{seconds}` is not a number of seconds"))?;
-                Victim::Link(Duration::from_secs(seconds))
+                let away = Duration::from_secs(seconds);
+                if what == "link" { Victim::Link(away) } else { Victim::Etcd(away) }
             }
-            _ => return Err(format!("`{victim}` is not one of server, machine, link, link:SECONDS")),
+            _ => {
+                let known = "server, instance, machine, link, link:SECONDS, etcd, etcd:SECONDS";
+                return Err(format!("`{victim}` is not one of {known}"));
+            }
         };
         let points = Point::ALL.map(|(word, _)| word).join(", ");
         let at = Point::ALL
@@ -199,6 +211,19 @@ impl Fault {
                 world.server.kill();
                 Ok(Instant::now() + AWAY)
             }
+            Victim::Instance => {
+                say(format_args!(
+                    "           an instance is killed for good at `{}`, {late} ms after it",
+                    self.at.word()
+                ));
+                world.fail_over()?;
+                Ok(Instant::now())
+            }
+            Victim::Etcd(away) => {
+                say(format_args!("           etcd is killed for {} s at `{}`", away.as_secs(), self.at.word()));
+                world.cluster.as_mut().context("there is no etcd: --store kubernetes has one")?.kill_etcd();
+                Ok(Instant::now() + away)
+            }
             Victim::Machine => {
                 let machine = machines.first_mut().context("no machine")?;
                 say(format_args!("           the machine's power is cut at `{}`, {late} ms after it", self.at.word()));
@@ -222,6 +247,11 @@ impl Fault {
             Victim::Server => {
                 world.server.run(interrupt)?;
                 say("           the server is back");
+            }
+            Victim::Instance => {}
+            Victim::Etcd(_) => {
+                world.cluster.as_mut().context("no etcd")?.start_etcd()?;
+                say("           etcd is back");
             }
             Victim::Machine => {
                 let machine = machines.first_mut().context("no machine")?;
@@ -247,9 +277,11 @@ mod tests {
 
     #[test]
     fn faults_are_written_as_they_are_read() {
-        for text in ["server@image", "machine@began", "link:60@image", "link:5@ready"] {
+        for text in ["server@image", "instance@image", "machine@began", "link:60@image", "link:5@ready", "etcd:7@began"]
+        {
             assert_eq!(text.parse::<Fault>().unwrap().to_string(), text);
         }
+        assert_eq!("etcd@image".parse::<Fault>().unwrap().to_string(), "etcd:30@image");
         assert_eq!("link@image".parse::<Fault>().unwrap().to_string(), "link:60@image");
         for (text, word) in [("server", "@"), ("disk@image", "disk"), ("server@lunch", "lunch"), ("link:x@image", "x")]
         {

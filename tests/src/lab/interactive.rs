@@ -24,7 +24,7 @@ pub(crate) fn interactive(args: &args::Interactive, interrupt: &Interrupt) -> Re
         keep: None,
         program: Program::Plain,
         capture: false,
-        options: &[],
+        ..Wish::new(&image)
     };
     let world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, Dhcp::Full)?;

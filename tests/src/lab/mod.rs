@@ -8,6 +8,7 @@ mod args;
 mod artifacts;
 mod bmc;
 mod capture;
+mod cluster;
 pub(crate) mod console;
 mod controllers;
 mod disk;
@@ -32,6 +33,7 @@ mod scenario;
 mod serial;
 mod server;
 mod stages;
+mod standby;
 mod world;
 
 use std::process::ExitCode;

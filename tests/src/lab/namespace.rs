@@ -77,11 +77,18 @@ impl Namespace {
 
     /// Another host on the bridge: its card is `eth0` in `other`.
     pub(crate) fn plug(&self, other: &Self, address: &str) -> Result<()> {
+        self.plug_as(other, address, "eth0")
+    }
+
+    /// Another host on the bridge, and the name of its card in `other`.
+    pub(crate) fn plug_as(&self, other: &Self, address: &str, card: &str) -> Result<()> {
         let (n, o) = (self.name(), other.name());
-        ip(&["-n", n, "link", "add", "peer0", "type", "veth", "peer", "name", "eth0", "netns", o])?;
-        ip(&["-n", n, "link", "set", "peer0", "master", BRIDGE, "up"])?;
-        ip(&["-n", o, "addr", "add", &format!("{address}/24"), "dev", "eth0"])?;
-        ip(&["-n", o, "link", "set", "eth0", "up"])?;
+        // As long as addresses are: fifteen characters.
+        let port = format!("to-{}", address.rsplit('.').next().unwrap_or_default());
+        ip(&["-n", n, "link", "add", &port, "type", "veth", "peer", "name", card, "netns", o])?;
+        ip(&["-n", n, "link", "set", &port, "master", BRIDGE, "up"])?;
+        ip(&["-n", o, "addr", "add", &format!("{address}/24"), "dev", card])?;
+        ip(&["-n", o, "link", "set", card, "up"])?;
         Ok(())
     }
 

@@ -30,6 +30,9 @@ pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
     if args.bmc != Bmc::None && !matches!(args.scenario, Scenario::Install | Scenario::Expected) {
         bail!("--bmc goes with --scenario install or expected: the others switch their machines themselves");
     }
+    if args.instances > 1 && args.store != Store::Kubernetes {
+        bail!("--instances {} wants a store that several servers share: --store kubernetes", args.instances);
+    }
     if args.store != Store::Redb && !matches!(args.scenario, Scenario::Install | Scenario::Faults) {
         bail!("--store goes with --scenario install or faults");
     }
@@ -66,7 +69,9 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         keep: args.keep.as_deref(),
         program: Program::of(args)?,
         capture: args.keep.is_some(),
-        options: &[],
+        store: args.store,
+        instances: args.instances,
+        ..Wish::new(&image)
     };
     let mut world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;

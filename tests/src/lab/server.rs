@@ -19,6 +19,40 @@ pub(crate) fn address() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, PORT).into()
 }
 
+/// How a server is started, beside what every one is given.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Launch {
+    /// More options.
+    pub(crate) options: Vec<String>,
+    /// More variables.
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+impl Launch {
+    pub(crate) fn new(options: &[&str]) -> Self {
+        Self { options: options.iter().map(|option| (*option).to_owned()).collect(), environment: Vec::new() }
+    }
+
+    #[must_use]
+    pub(crate) fn and(mut self, options: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.options.extend(options.into_iter().map(Into::into));
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// Makes a cluster ready to keep a server's state.
+pub(crate) fn install(door: &Door, artifacts: &Artifacts, launch: &Launch) -> Result<String> {
+    let mut command = door.command(&artifacts.dragonfly);
+    command.args(["install", "--kubernetes"]).envs(launch.environment.iter().map(|(name, value)| (name, value)));
+    output(&mut command)
+}
+
 /// A server that runs, and its command line.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -28,7 +62,7 @@ pub(crate) struct Server {
     data: PathBuf,
     log: PathBuf,
     door: Door,
-    options: Vec<String>,
+    launch: Launch,
     process: Option<Process>,
     most_memory: u64,
 }
@@ -39,7 +73,7 @@ impl Server {
         door: &Door,
         artifacts: &Artifacts,
         directory: &Path,
-        options: &[&str],
+        launch: &Launch,
         interrupt: &Interrupt,
     ) -> Result<Self> {
         let mut server = Self {
@@ -49,7 +83,7 @@ impl Server {
             data: directory.join("data"),
             log: directory.join("server.log"),
             door: door.clone(),
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            launch: launch.clone(),
             process: None,
             most_memory: 0,
         };
@@ -69,7 +103,8 @@ impl Server {
             .arg(&self.boot_files)
             .arg("--images")
             .arg(&self.images)
-            .args(&self.options)
+            .args(&self.launch.options)
+            .envs(self.launch.environment.iter().map(|(name, value)| (name, value)))
             .env_remove("DRAGONFLY_TOKEN");
         self.process = Some(Process::start("the server", command, &self.log)?);
         let end = Instant::now() + Duration::from_secs(30);

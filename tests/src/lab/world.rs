@@ -4,17 +4,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::args::{Dhcp, FirmwareChoice};
+use super::args::{Dhcp, FirmwareChoice, Store};
 use super::artifacts::{self, Artifacts, Program};
+use super::cluster::Cluster;
 use super::events::{Follower, Timeline};
 use super::image::OsImage;
 use super::interrupt::Interrupt;
 use super::machine::Machine;
-use super::namespace::{self, Namespace};
+use super::namespace::{self, Namespace, SERVER};
 use super::peer::Peer;
 use super::process::Process;
 use super::qemu::{self, Accel};
-use super::server::{self, Server};
+use super::server::{self, Launch, Server};
+use super::standby::{self, Standby};
 use super::{capture, echo, manifest};
 
 /// The Debian kernel that machines boot into the agent with: without decompressing itself slowly.
@@ -37,13 +39,38 @@ pub(crate) struct Wish<'a> {
     pub(crate) capture: bool,
     /// More options of the server.
     pub(crate) options: &'a [&'a str],
+    /// Where state is kept.
+    pub(crate) store: Store,
+    /// How many servers run on it.
+    pub(crate) instances: u8,
+}
+
+impl<'a> Wish<'a> {
+    /// One machine, one server, its own file.
+    pub(crate) fn new(image: &'a OsImage) -> Self {
+        Self {
+            machines: 1,
+            dhcp: Dhcp::Full,
+            kernel: CLOUD_KERNEL,
+            image,
+            keep: None,
+            program: Program::Plain,
+            capture: false,
+            options: &[],
+            store: Store::Redb,
+            instances: 1,
+        }
+    }
 }
 
 /// Fields are dropped in this order: processes before the network they are in, files last.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) server: Server,
-    _follower: Follower,
+    standby: Option<Standby>,
+    pub(crate) cluster: Option<Cluster>,
+    _standby_network: Option<Namespace>,
+    follower: Follower,
     _capture: Option<Process>,
     _peer: Option<Peer>,
     pub(crate) namespace: Namespace,
@@ -76,14 +103,41 @@ impl World {
         let capture = if wish.capture { Some(capture::start(&namespace, &directory)?) } else { None };
         let timeline = Timeline::default();
         echo::serve(namespace.door().listen(echo::AT)?, timeline.clone());
-        let options = [wish.program.options(), wish.options].concat();
-        let server = Server::start(namespace.door(), &artifacts, &directory, &options, interrupt)?;
+        let mut launch = Launch::new(wish.program.options()).and(wish.options.iter().copied());
+        let cluster = match wish.store {
+            Store::Redb | Store::Sqlite => None,
+            Store::Kubernetes => {
+                let cluster = Cluster::start(namespace.door(), &directory, interrupt)?;
+                launch = launch
+                    .and(["--backend", "kubernetes"])
+                    .with("KUBECONFIG", &cluster.kubeconfig().display().to_string());
+                server::install(namespace.door(), &artifacts, &launch)?;
+                Some(cluster)
+            }
+        };
+        let mine = match wish.instances {
+            0 | 1 => launch.clone(),
+            _ => launch.clone().and(swarm("first", SERVER, standby::ADDRESS)),
+        };
+        let server = Server::start(namespace.door(), &artifacts, &directory, &mine, interrupt)?;
         server.publish(&wish.image.file)?;
+        let standby = match wish.instances {
+            0 | 1 => None,
+            _ => {
+                let launch = launch.and(swarm("second", standby::ADDRESS, SERVER));
+                let standby = Standby::start(&namespace, &artifacts, &directory, &launch, timeline.clone(), interrupt)?;
+                standby.server.publish(&wish.image.file)?;
+                Some(standby)
+            }
+        };
         let follower =
             Follower::start(namespace.door().clone(), server::address(), server.token_file(), timeline.clone());
         Ok(Self {
             server,
-            _follower: follower,
+            standby,
+            cluster,
+            _standby_network: None,
+            follower,
             _capture: capture,
             _peer: peer,
             namespace,
@@ -92,6 +146,17 @@ impl World {
             directory,
             _temporary: temporary,
         })
+    }
+
+    /// Kills the server for good; the other instance is the server from now on.
+    pub(crate) fn fail_over(&mut self) -> Result<()> {
+        let standby = self.standby.take().context("there is no other instance: --instances 2 makes one")?;
+        self.server.kill();
+        let Standby { server, follower, namespace } = standby;
+        self.server = server;
+        self.follower = follower;
+        self._standby_network = Some(namespace);
+        Ok(())
     }
 
     /// Machines with blank disks, not yet on. Those with a reservation are made known first.
@@ -107,6 +172,14 @@ impl World {
         self.server.apply(&manifest::network(dhcp))?;
         Ok(machines)
     }
+}
+
+/// What makes a server one of two.
+fn swarm(name: &str, address: &str, other: &str) -> Vec<String> {
+    let url = |address: &str| format!("https://{address}:3000");
+    ["--mode", "swarm", "--instance", name, "--server-url", &url(address), "--also", &url(other)]
+        .map(str::to_owned)
+        .into()
 }
 
 /// Left in a directory that a lab has filled, so that the next one may clear it.

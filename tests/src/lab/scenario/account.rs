@@ -38,6 +38,7 @@ pub(in crate::lab) fn account(args: &args::Run, interrupt: &Interrupt) -> Result
         program: Program::Plain,
         capture: false,
         options: &["--bmc-accounts"],
+        ..Wish::new(&image)
     };
     let mut world = World::build(&wish, interrupt)?;
     let bmc = Bmc::start(&world.namespace, &world.directory)?;

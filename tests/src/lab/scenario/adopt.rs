@@ -31,7 +31,7 @@ pub(in crate::lab) fn adopt(args: &args::Run, interrupt: &Interrupt) -> Result<(
         keep: args.keep.as_deref(),
         program: Program::Plain,
         capture: args.keep.is_some(),
-        options: &[],
+        ..Wish::new(&image)
     };
     let world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;

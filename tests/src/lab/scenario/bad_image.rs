@@ -53,7 +53,7 @@ pub(in crate::lab) fn bad_image(args: &args::Run, interrupt: &Interrupt) -> Resu
         keep: args.keep.as_deref(),
         program: Program::Plain,
         capture: args.keep.is_some(),
-        options: &[],
+        ..Wish::new(&image)
     };
     let world = World::build(&wish, interrupt)?;
     publish_truncated(&world, &image)?;

@@ -28,7 +28,7 @@ pub(in crate::lab) fn expected(args: &args::Run, interrupt: &Interrupt) -> Resul
         keep: args.keep.as_deref(),
         program: Program::Plain,
         capture: false,
-        options: &[],
+        ..Wish::new(&image)
     };
     let world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;

@@ -33,7 +33,7 @@ pub(in crate::lab) fn identity(args: &args::Run, interrupt: &Interrupt) -> Resul
         keep: args.keep.as_deref(),
         program: Program::Plain,
         capture: args.keep.is_some(),
-        options: &[],
+        ..Wish::new(&image)
     };
     let world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;

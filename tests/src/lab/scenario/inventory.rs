@@ -48,7 +48,7 @@ pub(in crate::lab) fn inventory(args: &args::Run, interrupt: &Interrupt) -> Resu
         keep: args.keep.as_deref(),
         program: Program::Plain,
         capture: args.keep.is_some(),
-        options: &[],
+        ..Wish::new(&image)
     };
     let world = World::build(&wish, interrupt)?;
     let bmc = Bmc::start(&world.namespace, &world.directory)?;

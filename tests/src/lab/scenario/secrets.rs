@@ -29,7 +29,7 @@ pub(in crate::lab) fn secrets(args: &args::Run, interrupt: &Interrupt) -> Result
         keep: args.keep.as_deref(),
         program: Program::Plain,
         capture: false,
-        options: &[],
+        ..Wish::new(&image)
     };
     let world = World::build(&wish, interrupt)?;
     let mut wire = capture::whole(&world.namespace, &world.directory)?;

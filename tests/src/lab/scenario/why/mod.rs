@@ -45,7 +45,7 @@ pub(in crate::lab) fn why(args: &args::Run, interrupt: &Interrupt) -> Result<()>
         keep: args.keep.as_deref(),
         program: Program::Plain,
         capture: args.keep.is_some(),
-        options: &[],
+        ..Wish::new(&image)
     };
     let world = World::build(&wish, interrupt)?;
     world.server.apply(&manifest::network(wish.dhcp))?;
