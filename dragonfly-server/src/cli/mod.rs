@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod client;
+mod cluster;
 mod import;
 mod objects;
 mod output;
@@ -65,6 +66,10 @@ fn run(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
             Out::stdout().raw(&String::from_utf8_lossy(&script))?;
             return Ok(ExitCode::SUCCESS);
         }
+        Some(Command::Crds) => {
+            cluster::crds(&Out::stdout())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Some(Command::Boot) => {
             anyhow::bail!(
                 "boot services alone at a remote site, for {}, are not part of this version; \
@@ -93,6 +98,10 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
     }
     if let Command::Restore { file } = command {
         backup::restore(&out, &file, &cli.data.unwrap_or_else(data_dir)).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Install(args) = command {
+        cluster::install(&out, args).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let target = Target { server: cli.reach.server, pin: cli.reach.pin, data: cli.data.unwrap_or_else(data_dir) };
@@ -136,6 +145,8 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         Command::Name { .. }
         | Command::Boot
         | Command::Completions { .. }
+        | Command::Crds
+        | Command::Install(_)
         | Command::Mage { .. }
         | Command::Restore { .. } => {}
     }
