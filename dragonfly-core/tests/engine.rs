@@ -20,7 +20,7 @@ use dragonfly_core::resource::hardware::{Anchors, ExistingOs, Overwrite};
 use dragonfly_core::resource::{ConditionStatus, Hardware, HardwareSpec, Kind, TemplateSpec, WorkflowSpec};
 use dragonfly_core::secret::SealingKey;
 use dragonfly_core::store::memory::MemoryStore;
-use dragonfly_core::store::{Store, StoreError, StoreExt as _};
+use dragonfly_core::store::{Part, Store, StoreError, StoreExt as _, When};
 use dragonfly_core::testing::ManualClock;
 use dragonfly_core::wire::{Ask, Failure, Heard, Hello, Orders, Report, ReportKind, Versions, Welcome, Work};
 use dragonfly_core::workflow::{RunState, StepEvent};
@@ -319,6 +319,26 @@ async fn secrets_do_not_come_back() {
     site.says_nowhere("correct-horse").await;
     let unchanged = site.engine.apply(SETUP, "me").await.unwrap();
     assert!(unchanged.iter().all(|a| a.change == dragonfly_core::engine::Change::Unchanged), "{unchanged:?}");
+}
+
+#[tokio::test]
+async fn a_secret_that_others_wrote_plain_is_used_and_shown_to_nobody() {
+    let site = Site::new().await;
+    let key = dragonfly_core::store::Key::new(Kind::SECRET, "root");
+    let mut stored = site.store.get(&key).await.unwrap().unwrap();
+    stored.spec = serde_json::json!({ "sealed": {}, "data": { "password": "correct-horse" } });
+    let seen = When::Unchanged(stored.metadata.resource_version.clone());
+    site.store.put(stored, Part::Spec, seen).await.unwrap();
+    let site = site.restarted().await;
+    let shown = site.engine.get(Kind::SECRET, "root").await.unwrap().spec;
+    assert_eq!(shown, serde_json::json!({ "keys": ["password"] }));
+    let unchanged = site.engine.apply(SETUP, "me").await.unwrap();
+    assert!(unchanged.iter().all(|a| a.change == dragonfly_core::engine::Change::Unchanged), "{unchanged:?}");
+    let agent = site.boot(1).await;
+    site.engine.assign(&agent.welcome.machine, assign(), "me").await.unwrap();
+    let work = agent.work().await;
+    assert_eq!(work.steps[1].with["content"], "censusablequalityparent db correct-horse");
+    assert_eq!(work.secrets, ["correct-horse".to_owned().into()]);
 }
 
 #[tokio::test]

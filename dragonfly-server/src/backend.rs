@@ -12,6 +12,7 @@ use dragonfly_core::near::did_you_mean;
 use dragonfly_core::store::{RedbStore, Store};
 
 use crate::config::{BackendName, Config, Mode};
+use crate::kubernetes::Kubernetes;
 
 /// The embedded store's file, in the data directory.
 pub(crate) const STORE_FILE: &str = "dragonfly.redb";
@@ -72,7 +73,7 @@ pub struct Backends(Vec<Arc<dyn Backend>>);
 
 impl Default for Backends {
     fn default() -> Self {
-        Self(vec![Arc::new(Redb)])
+        Self(vec![Arc::new(Redb), Arc::new(Kubernetes)])
     }
 }
 
@@ -155,6 +156,6 @@ mod tests {
         let told = Backends::default().find(&name("rdb")).unwrap_err().to_string();
         assert!(told.contains("`rdb`") && told.contains("redb"), "{told}");
         let told = Backends::default().find(&name("other")).unwrap_err().to_string();
-        assert!(told.contains("there are: redb"), "{told}");
+        assert!(told.contains("there are: redb, kubernetes"), "{told}");
     }
 }

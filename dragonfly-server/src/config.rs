@@ -21,6 +21,8 @@ pub use clusters::ClusterError;
 pub const CONFIG_FILE: &str = "/etc/dragonfly/config.toml";
 /// Where the data stands unless told.
 pub const DATA_DIR: &str = "/var/lib/dragonfly";
+/// The namespace in a Kubernetes cluster unless told.
+pub const NAMESPACE: &str = "dragonfly";
 /// The port unless told.
 pub const PORT: u16 = 3000;
 
@@ -48,9 +50,14 @@ pub struct Options {
     /// How much of a datacenter this server runs [default: simple]
     #[arg(long, env = "DRAGONFLY_MODE", value_enum, value_name = "MODE")]
     pub mode: Option<Mode>,
-    /// Where state is kept: redb, one file in the data directory, or another store of this build [default: redb]
+    /// Where state is kept: redb, one file in the data directory; kubernetes; or another store of this build [default: redb]
     #[arg(long, env = "DRAGONFLY_BACKEND", value_name = "STORE")]
     pub backend: Option<BackendName>,
+    /// With --backend kubernetes: the namespace of its Secrets [default: dragonfly]
+    ///
+    /// The cluster is the one of KUBECONFIG, else of ~/.kube/config, else the one that this runs in.
+    #[arg(long, env = "DRAGONFLY_NAMESPACE", value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
     /// Where machines reach this server, if not at the address their request came to
     #[arg(long, env = "DRAGONFLY_SERVER_URL", value_name = "URL")]
     pub server_url: Option<Url>,
@@ -183,6 +190,8 @@ pub struct Config {
     pub mode: Mode,
     /// Where state is kept.
     pub backend: BackendName,
+    /// The namespace of Secrets in a Kubernetes cluster.
+    pub namespace: String,
     /// Where machines reach the server, if not where their request came to.
     pub server_url: Option<Url>,
     /// Host names accepted beside the machine's own.
@@ -263,6 +272,7 @@ impl Options {
             discovery: self.discovery.or(other.discovery),
             mode: self.mode.or(other.mode),
             backend: self.backend.or(other.backend),
+            namespace: self.namespace.or(other.namespace),
             server_url: self.server_url.or(other.server_url),
             names: self.names.or(other.names),
             bmc_accounts: self.bmc_accounts.or(other.bmc_accounts),
@@ -288,6 +298,7 @@ impl Options {
             discovery: self.discovery.map_or(Discovery::default(), Discovery::from),
             mode: self.mode.unwrap_or_default(),
             backend: self.backend.unwrap_or_default(),
+            namespace: self.namespace.unwrap_or_else(|| NAMESPACE.to_owned()),
             server_url: self.server_url,
             names: self.names.unwrap_or_default(),
             bmc_accounts: self.bmc_accounts.unwrap_or_default(),
@@ -300,7 +311,7 @@ impl Options {
 
 /// Variables that begin like ours and that neither the server nor its commands read.
 pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
-    const OURS: [&str; 17] = [
+    const OURS: [&str; 18] = [
         "HOST",
         "PORT",
         "BOOT_FILES",
@@ -308,6 +319,7 @@ pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
         "DISCOVERY",
         "MODE",
         "BACKEND",
+        "NAMESPACE",
         "SERVER_URL",
         "NAMES",
         "BMC_ACCOUNTS",

@@ -21,6 +21,7 @@ mod crowd;
 mod files;
 pub mod http;
 pub mod images;
+pub mod kubernetes;
 mod leases;
 pub mod listen;
 mod log;

@@ -35,6 +35,9 @@ use crate::listen::{self, Limits};
 use crate::metrics::{Counted, Meters, Timed};
 use crate::{config, files, http, log, networks, tls};
 
+/// What the store's secrets are sealed with, in the data directory.
+pub(crate) const SEALING_KEY: &str = "sealing.key";
+
 /// How long the parts have to end once somebody said stop.
 const STOP: Duration = Duration::from_secs(15);
 
@@ -110,7 +113,7 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let auth = Arc::new(Auth::open(&data, Arc::clone(&clock))?);
-    let key = sealing_key(&data.join("sealing.key"))?;
+    let key = sealing_key(&data.join(SEALING_KEY))?;
     let meters = Meters::new(clock.now());
     let settings = Settings {
         discovery: config.discovery,
@@ -286,7 +289,7 @@ async fn watch_signals(stop: CancellationToken) {
     stop.cancel();
 }
 
-fn sealing_key(path: &std::path::Path) -> anyhow::Result<SealingKey> {
+pub(crate) fn sealing_key(path: &std::path::Path) -> anyhow::Result<SealingKey> {
     let made = || {
         let key = SealingKey::generate().map_err(std::io::Error::other)?;
         Ok(key.to_bytes().to_vec())
@@ -301,7 +304,7 @@ fn sealing_key(path: &std::path::Path) -> anyhow::Result<SealingKey> {
     })
 }
 
-fn hostname() -> Option<String> {
+pub(crate) fn hostname() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_owned();
     (!name.is_empty() && name != "(none)").then_some(name)
 }

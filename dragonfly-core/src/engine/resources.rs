@@ -40,7 +40,7 @@ pub struct Applied {
 }
 
 /// What a sealed value is bound to, so that it cannot be moved elsewhere.
-pub(super) fn sealing_place(secret: &str, key: &str) -> String {
+fn sealing_place(secret: &str, key: &str) -> String {
     format!("Secret/{secret}/{key}")
 }
 

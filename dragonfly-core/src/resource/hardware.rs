@@ -173,6 +173,7 @@ pub struct SessionInfo {
     pub opened_at: Timestamp,
     /// Another agent asked to speak for the machine, and this one is to show that it lives: its next word takes
     /// this away.
+    #[schemars(with = "Option<String>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<Uuid>,
     /// Its agent has left, or was switched off.

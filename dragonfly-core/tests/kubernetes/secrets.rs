@@ -1,7 +1,7 @@
 //! Secrets: Kubernetes' own, ours and others'.
 
 use dragonfly_core::resource::{Kind, Metadata, Record};
-use dragonfly_core::store::kubernetes::ConnectOptions;
+use dragonfly_core::store::kubernetes::{ConnectOptions, SharedFiles};
 use dragonfly_core::store::{Key, KubernetesStore, Part, Selector, Store, StoreError, WatchEvent, When};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -81,4 +81,29 @@ async fn a_server_without_secrets_is_named() {
     let store = KubernetesStore::connect(cluster.options()).await.unwrap();
     let told = store.list(Kind::SECRET, &Selector::all(), 0, None).await.unwrap_err().to_string();
     assert!(told.contains("which the API server https://127.0.0.1:") && told.contains("does not have"), "{told}");
+}
+
+#[tokio::test]
+async fn what_servers_share_is_what_the_first_had() {
+    if !Server::Whole.is_here() {
+        return;
+    }
+    let cluster = cluster(Server::Whole).await;
+    let made = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shared" } });
+    cluster.ask("POST", "/api/v1/namespaces", Some(&made)).await;
+    let namespace = "shared".to_owned();
+    let store = KubernetesStore::connect(ConnectOptions { namespace, ..cluster.options() }).await.unwrap();
+    let files = |who: u8, names: &[&str]| -> SharedFiles {
+        names.iter().map(|name| ((*name).to_owned(), vec![who, 0, 255].into())).collect()
+    };
+    let many: Vec<SharedFiles> = (0..8).map(|who| files(who, &["sealing.key", "http.key"])).collect();
+    let got = futures_util::future::join_all(many.iter().map(|ours| store.share("dragonfly-keys", ours))).await;
+    let got: Vec<SharedFiles> = got.into_iter().map(Result::unwrap).collect();
+    assert!(many.contains(&got[0]), "one of them won whole");
+    assert!(got.iter().all(|one| *one == got[0]), "and everybody has its files");
+    // A later version shares one file more.
+    let later = store.share("dragonfly-keys", &files(9, &["sealing.key", "new.key"])).await.unwrap();
+    assert_eq!(later["sealing.key"], got[0]["sealing.key"]);
+    assert_eq!(later["new.key"].as_slice(), [9, 0, 255]);
+    assert_eq!(later.len(), 3);
 }

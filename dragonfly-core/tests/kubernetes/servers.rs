@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -60,17 +60,19 @@ struct Program {
 }
 
 impl Program {
-    fn start(directory: &Path, name: &str, program: &Path, arguments: &[String]) -> Self {
+    /// With `last`, the directory goes with it: nobody drops what is static.
+    fn start(directory: &Path, name: &str, program: &Path, arguments: &[String], last: bool) -> Self {
         let pid = directory.join(format!("{name}.pid"));
         fs::remove_file(&pid).ok();
         let script = r#"log=$1 pid=$2; shift 2; "$@" >>"$log" 2>&1 & child=$!; echo $child >"$pid.new"; mv "$pid.new" "$pid"
-cat >/dev/null; kill -CONT $child; kill -KILL $child; wait"#;
+cat >/dev/null; kill -CONT $child; kill -KILL $child; wait; [ -z "$rubbish" ] || rm -rf "$rubbish""#;
         let shell = Command::new("sh")
             .args(["-c", script, "sh"])
             .arg(directory.join(format!("{name}.log")))
             .arg(&pid)
             .arg(program)
             .args(arguments)
+            .env("rubbish", if last { directory.as_os_str() } else { "".as_ref() })
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -135,9 +137,14 @@ impl Cluster {
             "--unsafe-no-fsync",
         ]
         .map(str::to_owned);
-        let etcd = Program::start(directory.path(), "etcd", Path::new("etcd"), &etcd);
+        let etcd = Program::start(directory.path(), "etcd", Path::new("etcd"), &etcd, true);
         let cluster = Self { server, directory, port, etcd_port, etcd, api: Mutex::new(None) };
         cluster.start_api();
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(start.elapsed() < PATIENCE, "the API server does not listen: {}", cluster.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
         cluster
     }
 
@@ -179,7 +186,7 @@ impl Cluster {
                 "--endpoint-reconciler-type=none".to_owned(),
             ]),
         }
-        let program = Program::start(self.directory.path(), "api", &self.server.program(), &arguments);
+        let program = Program::start(self.directory.path(), "api", &self.server.program(), &arguments, false);
         *self.api.lock().unwrap() = Some(program);
     }
 

@@ -348,6 +348,15 @@ pub(super) enum Command {
         #[arg(short, long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Print the definitions of Dragonfly's kinds for a Kubernetes cluster
+    #[command(after_help = "Example:\n  dragonfly crds | kubectl apply -f -")]
+    Crds,
+    /// Install into a Kubernetes cluster what a server needs there: definitions, namespace, permissions
+    #[command(after_help = "Examples:\n  dragonfly install --kubernetes --dry-run\n  \
+        dragonfly install --kubernetes && dragonfly --backend kubernetes\n  \
+        dragonfly install --kubernetes --image registry.example/dragonfly:0.1.0\n\n\
+        May be repeated: what is there is made to be as it says.")]
+    Install(super::cluster::InstallArgs),
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  source <(dragonfly completions bash)\n  \
         dragonfly completions zsh > ~/.zfunc/_dragonfly\n  \

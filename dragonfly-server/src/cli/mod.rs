@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod client;
+mod cluster;
 mod import;
 mod kubeconfig;
 mod objects;
@@ -66,6 +67,10 @@ fn run(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
             Out::stdout().raw(&String::from_utf8_lossy(&script))?;
             return Ok(ExitCode::SUCCESS);
         }
+        Some(Command::Crds) => {
+            cluster::crds(&Out::stdout())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Some(Command::Boot) => {
             anyhow::bail!(
                 "boot services alone at a remote site, for {}, are not part of this version; \
@@ -99,6 +104,10 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
     if let Command::Kubeconfig { out: file } = command {
         let target = Target { server: cli.reach.server, pin: cli.reach.pin, data: cli.data.unwrap_or_else(data_dir) };
         kubeconfig::kubeconfig(target, &out, file.as_deref()).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Install(args) = command {
+        cluster::install(&out, args).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let target = Target { server: cli.reach.server, pin: cli.reach.pin, data: cli.data.unwrap_or_else(data_dir) };
@@ -143,6 +152,8 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         | Command::Boot
         | Command::Completions { .. }
         | Command::Kubeconfig { .. }
+        | Command::Crds
+        | Command::Install(_)
         | Command::Mage { .. }
         | Command::Restore { .. } => {}
     }

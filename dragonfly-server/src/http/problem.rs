@@ -128,6 +128,7 @@ fn of_store(error: &StoreError) -> Problem {
         StoreError::NotFound { .. } => StatusCode::NOT_FOUND,
         StoreError::AlreadyExists { .. } | StoreError::Conflict { .. } => StatusCode::CONFLICT,
         StoreError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        StoreError::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         StoreError::Unavailable { .. } => {
             tracing::error!(error = %chain(error), "the store is unavailable");
             StatusCode::SERVICE_UNAVAILABLE

@@ -8,12 +8,14 @@
 //! Needs Kubernetes 1.20 or later, the definitions ([`schema::crds`](crate::resource::schema::crds)), and leave to get,
 //! list, watch, create, patch and delete.
 
+mod apply;
 mod connect;
 mod failure;
 mod list;
 mod object;
 mod request;
 mod secret;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -32,6 +34,7 @@ use crate::resource::{Kind, Record};
 pub use connect::ConnectOptions;
 use failure::Doing;
 use object::Place;
+pub use shared::SharedFiles;
 
 /// What this store is called in errors.
 const NAME: &str = "Kubernetes";
