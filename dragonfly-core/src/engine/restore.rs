@@ -6,7 +6,7 @@ use super::Result;
 use crate::clock::Timestamp;
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::hardware::HardwareStatus;
-use crate::resource::{ConditionStatus, HardwareSpec, WorkflowSpec, set_condition};
+use crate::resource::{ConditionStatus, HardwareSpec, WorkflowSpec, WorkflowStatus, set_condition};
 use crate::store::{Selector, Store, StoreExt};
 use crate::workflow::{self, RunEvent, RunState};
 
@@ -49,9 +49,7 @@ pub async fn hold_restored<T: Store + ?Sized>(store: &T, now: Timestamp) -> Resu
         }
         store
             .update_status::<WorkflowSpec, super::EngineError, _>(run.name(), |w| {
-                w.status.state = workflow::next(w.status.state, RunEvent::Held)?;
-                w.status.session = None;
-                "held: it was not at its end in the backup that was restored".clone_into(&mut w.status.message);
+                hold_run(&mut w.status)?;
                 Ok(())
             })
             .await?;
@@ -60,8 +58,19 @@ pub async fn hold_restored<T: Store + ?Sized>(store: &T, now: Timestamp) -> Resu
     Ok(held)
 }
 
+/// Holds a restored workflow that was not at its end. Whether it was not.
+pub(super) fn hold_run(status: &mut WorkflowStatus) -> Result<bool> {
+    if status.state.is_final() || status.state == RunState::Held {
+        return Ok(false);
+    }
+    status.state = workflow::next(status.state, RunEvent::Held)?;
+    status.session = None;
+    "held: it was not at its end in the backup that was restored".clone_into(&mut status.message);
+    Ok(true)
+}
+
 /// Voids what a restored machine was allowed. Whether there was anything.
-fn hold(status: &mut HardwareStatus, now: Timestamp) -> Result<bool> {
+pub(super) fn hold(status: &mut HardwareStatus, now: Timestamp) -> Result<bool> {
     // Authorisations given after the backup have numbers that it does not know, and disks bear them;
     // the time is beyond them all, and beyond those of another restore of the same backup.
     let beyond = u64::try_from(now.unix_seconds()).unwrap_or(0);

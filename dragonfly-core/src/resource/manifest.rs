@@ -99,6 +99,12 @@ pub fn parse(text: &str) -> Result<Vec<Manifest>, ManifestError> {
     Ok(manifests)
 }
 
+/// Every document of a text as it stands, unchecked: for who hands it on to where it is checked.
+pub fn documents(text: &str) -> Result<Vec<Value>, ManifestError> {
+    let all = located::documents(text)?;
+    Ok(all.into_iter().map(|(value, _)| value).filter(|value| !value.is_null()).collect())
+}
+
 /// Checks one object that came as JSON.
 pub fn from_json(value: Value) -> Result<Record, ManifestError> {
     object(value, &Located::default())

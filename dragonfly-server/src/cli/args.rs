@@ -249,12 +249,38 @@ pub(super) enum Command {
         #[arg(required = true)]
         machines: Vec<String>,
     },
-    /// Write down what is expected
-    #[command(subcommand_required = true, arg_required_else_help = true)]
+    /// Write every object as YAML, for `import` on another server, whatever its store is
+    #[command(after_help = "Examples:\n  dragonfly export -o site.yaml\n  dragonfly export --kind templates\n\n\
+        What the engine knows goes with machines and workflows. Left out: secrets, each is named; what this server has\n\
+        allowed; images, logs, events, DHCP leases.")]
+    Export {
+        /// Only this kind, as for `get`
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        /// The file, which must not exist; standard output, without
+        #[arg(short, long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Take what `export` has written, or write down what is expected
+    #[command(
+        subcommand_negates_reqs = true,
+        args_conflicts_with_subcommands = true,
+        arg_required_else_help = true,
+        after_help = "Examples:\n  dragonfly import site.yaml --dry-run\n  dragonfly import site.yaml\n  \
+        dragonfly import machines rack-a1.csv\n\n\
+        Nothing is overwritten: an object that is there and differs is refused, and then nothing is written. Machines\n\
+        and workflows that had work under way are held."
+    )]
     Import {
+        /// What `export` has written, `-` for standard input
+        #[arg(required = true)]
+        file: Option<PathBuf>,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
         /// What
         #[command(subcommand)]
-        what: ImportCommand,
+        what: Option<ImportCommand>,
     },
     /// Switch machines by their controllers, and choose what they boot from
     #[command(

@@ -11,6 +11,7 @@ mod output;
 mod power;
 mod rows;
 mod timeline;
+mod transfer;
 mod usage;
 mod verbs;
 mod watch;
@@ -18,6 +19,7 @@ mod watch;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 pub use args::Cli;
@@ -141,7 +143,14 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         Command::Abort { machines } => verbs::each(&client, &out, &machines, "abort", "is called off").await?,
         Command::Release { machines } => verbs::each(&client, &out, &machines, "release", "is released").await?,
         Command::Protect { machines, off } => verbs::protect(&client, &out, &machines, !off).await?,
-        Command::Import { what: ImportCommand::Machines { file, power_on, wait, dry_run } } => {
+        Command::Export { kind, out: file } => {
+            transfer::export(&client, &out, kind.as_deref(), file.as_deref()).await?;
+        }
+        Command::Import { what: None, file, dry_run } => {
+            let file = file.context("name the file that `dragonfly export` has written")?;
+            transfer::import(&client, &out, &file, dry_run).await?;
+        }
+        Command::Import { what: Some(ImportCommand::Machines { file, power_on, wait, dry_run }), .. } => {
             import::machines(&client, &out, &file, import::Wish { power_on, wait, dry_run }).await?;
         }
         Command::Power { command } => power::power(&client, &out, command).await?,

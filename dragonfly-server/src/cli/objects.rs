@@ -17,7 +17,7 @@ use super::rows::{rows, served};
 use crate::view::{self, Machine};
 
 /// The kind a person means; machines are hardware.
-fn kind(word: &str) -> anyhow::Result<Kind> {
+pub(super) fn kind(word: &str) -> anyhow::Result<Kind> {
     if word.eq_ignore_ascii_case("machines") || word.eq_ignore_ascii_case("machine") {
         return Ok(Kind::HARDWARE);
     }
@@ -51,7 +51,12 @@ fn only_one_way(selector: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn fetch(client: &Client, kind: Kind, names: &[String], selector: Option<&str>) -> anyhow::Result<Vec<Value>> {
+pub(super) async fn fetch(
+    client: &Client,
+    kind: Kind,
+    names: &[String],
+    selector: Option<&str>,
+) -> anyhow::Result<Vec<Value>> {
     if !names.is_empty() {
         only_one_way(selector)?;
         let mut objects = Vec::new();

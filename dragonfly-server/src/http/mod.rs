@@ -9,6 +9,7 @@ mod extract;
 mod guard;
 mod health;
 mod images;
+mod import;
 mod kube;
 mod machines;
 mod openapi;
@@ -128,6 +129,7 @@ fn routes(app: &App) -> (Router<App>, Vec<Route>) {
         machines::routes,
         power::routes,
         apply::routes,
+        import::routes,
         kube::routes,
         events::routes,
         images::routes,
