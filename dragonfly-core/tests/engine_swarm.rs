@@ -460,11 +460,21 @@ async fn each_region_is_served_by_its_own_instances() {
     assert_eq!(machine.metadata.labels.get(REGION_LABEL).map(String::as_str), Some("fra"));
 }
 
+async fn leader(instances: &[(Engine, tokio::task::JoinHandle<()>)]) -> usize {
+    let mut found = None;
+    until("one leads", async || {
+        found = instances.iter().position(|(engine, _)| engine.coordinator().leads(SWEEP).is_some());
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
 #[tokio::test]
 async fn when_the_leader_dies_another_goes_on() {
     let site = Site::new().await;
     let leases = Arc::new(MemoryLeases::default());
-    let timing = Timing::new(Duration::from_secs(2), Duration::from_secs(1), Duration::from_millis(400)).unwrap();
+    let timing = Timing::new(Duration::from_secs(6), Duration::from_secs(2), Duration::from_secs(1)).unwrap();
     let mut instances = Vec::new();
     for name in ["a", "b", "c"] {
         let coordinator = Leases::new(Arc::clone(&leases) as _, name, timing);
@@ -475,20 +485,15 @@ async fn when_the_leader_dies_another_goes_on() {
         });
         instances.push((engine, task));
     }
-    let leader = |instances: &[(Engine, tokio::task::JoinHandle<()>)]| {
-        instances.iter().position(|(engine, _)| engine.coordinator().leads(SWEEP).is_some())
-    };
-    until("one leads", async || leader(&instances).is_some()).await;
     // An orphan: nobody stands behind it, and it is old.
     let (engine, _) = &instances[0];
     engine.apply("{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {name: m}}", "test").await.unwrap();
-    let (dead, task) = instances.swap_remove(leader(&instances).unwrap());
+    let (dead, task) = instances.swap_remove(leader(&instances).await);
     let before = dead.coordinator().leads(SWEEP);
     task.abort();
     task.await.unwrap_err();
-    until("another leads", async || leader(&instances).is_some()).await;
+    let (engine, _) = &instances[leader(&instances).await];
     assert_eq!(dead.coordinator().leads(SWEEP), None, "it knows that by itself");
-    let (engine, _) = &instances[leader(&instances).unwrap()];
     assert!(engine.coordinator().leads(SWEEP) > before);
     let orphan = "{apiVersion: dragonfly.computer/v1, kind: Workflow, metadata: {name: w}, spec: {hardware: m, \
                   template: debian, content: {actions: []}}}";
