@@ -112,7 +112,7 @@ impl Agent {
             .pin
             .parse()
             .map_err(|e: crate::pin::BadPin| e.to_string())
-            .and_then(|pin| HttpImages::new(identity.server.clone(), pin, Path::new(CA_BUNDLE)))?;
+            .and_then(|pin| HttpImages::new(crate::client::servers(&identity), pin, Path::new(CA_BUNDLE)))?;
         let link = Link::new(identity, hello, self.journal.clone()).map_err(|e| chain(&e))?;
         let link = Arc::new(link);
         let welcome = link.connect().await.map_err(|e| chain(&e))?;

@@ -3,7 +3,7 @@
 //! Every call goes over TLS to the pinned key and is asked again until the server answers: a server
 //! that is away for an hour costs an hour, not an installation.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -92,7 +92,10 @@ pub trait Reports: Send + Sync {
 /// The connection to one server, in the name of one machine.
 #[derive(Debug)]
 pub struct Link {
-    base: Url,
+    /// The server's instances, the one that gave the identity first.
+    servers: Vec<Url>,
+    /// Which of them is asked.
+    at: AtomicUsize,
     pinned: reqwest::Client,
     plain: reqwest::Client,
     journal: Journal,
@@ -122,7 +125,8 @@ impl Link {
         let pinned = client().tls_backend_preconfigured(tls).https_only(true).build();
         let plain = plain_client();
         Ok(Self {
-            base: identity.server.clone(),
+            servers: servers(&identity),
+            at: AtomicUsize::new(0),
             pinned: pinned.map_err(|e| refused(chain(&e)))?,
             plain: plain.map_err(|e| refused(chain(&e)))?,
             journal,
@@ -156,7 +160,7 @@ impl Link {
     /// Sends a part of the log, once.
     pub async fn log(&self, offset: u64, text: Bytes) -> Result<(), CallError> {
         let (_, session) = self.session(0).await?;
-        let mut url = self.url("dragonfly/v1/agent/log")?;
+        let (at, mut url) = self.url("dragonfly/v1/agent/log")?;
         url.query_pairs_mut().append_pair("offset", &offset.to_string());
         let request = self
             .pinned
@@ -165,11 +169,40 @@ impl Link {
             .header("content-type", "text/plain; charset=utf-8")
             .timeout(Duration::from_secs(30))
             .body(text);
-        answer(request).await.map(drop)
+        self.heard(at, answer(request).await.map(drop))
     }
 
-    fn url(&self, path: &str) -> Result<Url, CallError> {
-        self.base.join(path).map_err(|e| CallError::Refused { status: 0, detail: e.to_string() })
+    /// The instance that is asked now, and its number.
+    fn server(&self) -> (usize, &Url) {
+        let at = self.at.load(Ordering::Acquire) % self.servers.len();
+        // The list is never empty, and the number is below its length.
+        (at, &self.servers[at])
+    }
+
+    /// This one does not answer: the next is asked from now on. Of several calls that find out, one moves on.
+    fn move_on(&self, from: usize) {
+        if self.servers.len() > 1
+            && self
+                .at
+                .compare_exchange(from, (from + 1) % self.servers.len(), Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+        {
+            self.journal.say(format!("{} does not answer; asking {}", self.servers[from], self.server().1));
+        }
+    }
+
+    fn url(&self, path: &str) -> Result<(usize, Url), CallError> {
+        let (at, server) = self.server();
+        let url = server.join(path).map_err(|e| CallError::Refused { status: 0, detail: e.to_string() })?;
+        Ok((at, url))
+    }
+
+    /// The same result; who was away is not asked next.
+    fn heard<T>(&self, from: usize, result: Result<T, CallError>) -> Result<T, CallError> {
+        if let Err(CallError::Away { .. }) = &result {
+            self.move_on(from);
+        }
+        result
     }
 
     /// The session in force and its number. When the caller's own (`not`) has been refused, a new
@@ -195,10 +228,10 @@ impl Link {
         loop {
             state.hello.uptime_seconds = crate::journal::uptime();
             let token = state.identity.token.reveal().to_owned();
-            let url = self.url("dragonfly/v1/agent/hello")?;
+            let (at, url) = self.url("dragonfly/v1/agent/hello")?;
             let result =
                 call::<_, Welcome>(self.pinned.post(url).timeout(Duration::from_secs(20)), &token, &state.hello).await;
-            let why = match result {
+            let why = match self.heard(at, result) {
                 Ok(welcome) => return Ok(welcome),
                 // The token was used, is too old, or was given to an address that is not ours any
                 // more. A new one is had as the firmware had the first.
@@ -222,14 +255,14 @@ impl Link {
     }
 
     async fn fresh_identity(&self, state: &mut State) -> Result<(), CallError> {
-        let mut url = self.url(&format!("boot/{}/identity", state.identity.mac))?;
+        let (at, mut url) = self.url(&format!("boot/{}/identity", state.identity.mac))?;
         // The plain half of the same port: the token is bound to this address, and the key that it
         // will be shown to stays the one we were started with.
+        let port = url.port_or_known_default();
         let _ = url.set_scheme("http");
-        if self.base.port().is_none() {
-            let _ = url.set_port(Some(443));
-        }
-        let archive = match answer(self.plain.get(url).timeout(Duration::from_secs(20))).await {
+        let _ = url.set_port(port);
+        let given = answer(self.plain.get(url).timeout(Duration::from_secs(20))).await;
+        let archive = match self.heard(at, given) {
             Err(CallError::Refused { status: 404, .. }) => return Err(CallError::NotWanted),
             other => other?,
         };
@@ -256,8 +289,9 @@ impl Link {
         let mut lost = false;
         loop {
             let (number, session) = self.session(ended).await?;
-            let request = self.pinned.post(self.url(path)?).timeout(limit);
-            match call(request, session.key.reveal(), body).await {
+            let (at, url) = self.url(path)?;
+            let answered = call(self.pinned.post(url).timeout(limit), session.key.reveal(), body).await;
+            match self.heard(at, answered) {
                 Ok(answer) => {
                     if lost {
                         self.journal.say("the server answers again");
@@ -290,9 +324,17 @@ impl Reports for Link {
 
     async fn report_once(&self, report: &Report) -> Result<Heard, CallError> {
         let (_, session) = self.session(0).await?;
-        let request = self.pinned.post(self.url("dragonfly/v1/agent/report")?).timeout(Duration::from_secs(10));
-        call(request, session.key.reveal(), report).await
+        let (at, url) = self.url("dragonfly/v1/agent/report")?;
+        let request = self.pinned.post(url).timeout(Duration::from_secs(10));
+        self.heard(at, call(request, session.key.reveal(), report).await)
     }
+}
+
+/// Every instance that an identity names, the one that gave it first.
+pub fn servers(identity: &Identity) -> Vec<Url> {
+    let mut all = vec![identity.server.clone()];
+    all.extend(identity.also.iter().filter(|other| **other != identity.server).cloned());
+    all
 }
 
 /// A client with the limits that every connection of the agent has.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,7 +22,10 @@ pub const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Images over HTTP and HTTPS.
 #[derive(Debug)]
 pub struct HttpImages {
-    server: Url,
+    /// The server's instances: what lies on one of them lies on all.
+    servers: Vec<Url>,
+    /// Which of them is asked.
+    at: AtomicUsize,
     pinned: reqwest::Client,
     plain: reqwest::Client,
     /// For servers that are not ours; absent without a bundle of authorities.
@@ -29,8 +33,8 @@ pub struct HttpImages {
 }
 
 impl HttpImages {
-    /// For the server of an identity, and for others if `bundle` is there.
-    pub fn new(server: Url, pin: Pin, bundle: &Path) -> Result<Self, String> {
+    /// For the server of an identity, by all its instances, and for others if `bundle` is there.
+    pub fn new(servers: Vec<Url>, pin: Pin, bundle: &Path) -> Result<Self, String> {
         let tls = pin::client_config(pin).map_err(|e| e.to_string())?;
         let build = |builder: reqwest::ClientBuilder| {
             builder.read_timeout(Duration::from_secs(30)).build().map_err(|e| crate::client::chain(&e))
@@ -48,7 +52,8 @@ impl HttpImages {
             None => None,
         };
         Ok(Self {
-            server,
+            servers,
+            at: AtomicUsize::new(0),
             pinned: build(client().tls_backend_preconfigured(tls))?,
             plain: plain_client().map_err(|e| crate::client::chain(&e))?,
             public,
@@ -56,22 +61,38 @@ impl HttpImages {
     }
 
     /// An image that a template names by path alone lies on the server that this agent talks to.
-    fn resolve(&self, url: &Url) -> Result<Url, ImageError> {
-        if url.scheme() != dragonfly_actions::plan::SERVER_SCHEME {
-            return Ok(url.clone());
+    fn resolve(&self, url: &Url, at: usize) -> Url {
+        let is_named = url.scheme() == dragonfly_actions::plan::SERVER_SCHEME;
+        match self.servers.get(at) {
+            Some(server) if is_named || (at > 0 && self.is_ours(url)) => {
+                let mut resolved = server.clone();
+                resolved.set_path(url.path());
+                resolved.set_query(url.query());
+                resolved
+            }
+            _ => url.clone(),
         }
-        let mut resolved = self.server.clone();
-        resolved.set_path(url.path());
-        resolved.set_query(url.query());
-        Ok(resolved)
+    }
+
+    /// Whether it is on one of the server's instances.
+    fn is_ours(&self, url: &Url) -> bool {
+        let place = |url: &Url| (url.host().map(|host| host.to_owned()), url.port_or_known_default());
+        url.scheme() == "https" && self.servers.iter().any(|server| place(server) == place(url))
+    }
+
+    /// This instance does not answer: the next one is asked from now on.
+    fn move_on(&self, from: usize) {
+        if self.servers.len() > 1 {
+            // Of several streams that find out, one moves on.
+            let next = (from + 1) % self.servers.len();
+            let _ = self.at.compare_exchange(from, next, Ordering::AcqRel, Ordering::Acquire);
+        }
     }
 
     fn client_for(&self, url: &Url) -> Result<&reqwest::Client, ImageError> {
-        let same =
-            url.host() == self.server.host() && url.port_or_known_default() == self.server.port_or_known_default();
         match url.scheme() {
             "http" => Ok(&self.plain),
-            "https" if same => Ok(&self.pinned),
+            "https" if self.is_ours(url) => Ok(&self.pinned),
             "https" => self.public.as_ref().ok_or_else(|| ImageError::Io {
                 url: bare(url),
                 source: "this agent carries no certificate authorities, so it can trust no https server but its own; \
@@ -139,7 +160,8 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 #[async_trait]
 impl ImageSource for HttpImages {
     async fn open(&self, url: &Url, offset: u64, known: Option<&str>) -> Result<ImageStream, ImageError> {
-        let resolved = self.resolve(url)?;
+        let at = self.at.load(Ordering::Acquire);
+        let resolved = self.resolve(url, at);
         let url = &resolved;
         let shown = bare(url);
         let io = |source: dragonfly_core::Source| match is_of_time(&*source) {
@@ -153,7 +175,12 @@ impl ImageSource for HttpImages {
                 request = request.header(IF_RANGE, known);
             }
         }
-        let response = request.send().await.map_err(|e| io(e.without_url().into()))?;
+        let response = request.send().await.map_err(|e| {
+            if self.is_ours(url) {
+                self.move_on(at);
+            }
+            io(e.without_url().into())
+        })?;
         let status = response.status().as_u16();
         let found = validator(response.headers());
         let changed = known.is_some() && found.as_deref() != known;

@@ -112,7 +112,7 @@ impl Setup {
 
     fn runner(&self, link: &Arc<Link>) -> Runner {
         let images = HttpImages::new(
-            self.server.identity(&self.keys, "").server,
+            vec![self.server.identity(&self.keys, "").server],
             self.keys.pin.parse().unwrap(),
             Path::new("/none"),
         );
@@ -192,6 +192,40 @@ async fn a_server_killed_and_restarted_in_the_middle_of_a_step_changes_nothing()
     assert_eq!(events(&script), ["began", "0 Began", "0 Succeeded", "1 Began", "1 Succeeded", "handOver"]);
     assert_eq!(s.toil.runs.load(Ordering::SeqCst), 2);
     assert_eq!(script.lock().unwrap().hellos.len(), 1, "the session outlives the server");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_one_instance_dies_another_hears_the_rest() {
+    let orders = vec![work(1, vec![step("a", serde_json::json!({"millis": 1500})), step("b", serde_json::json!({}))])];
+    let s = setup(orders).await;
+    // The same state and the same key, elsewhere.
+    let other = Server::start(&s.keys, &s.script, None).await;
+    let also = vec![other.identity(&s.keys, "").server];
+    let identity = Identity { also: also.clone(), ..s.server.identity(&s.keys, "first") };
+    let images = HttpImages::new(mage::client::servers(&identity), s.keys.pin.parse().unwrap(), Path::new("/none"));
+    let images = images.unwrap();
+    let link = Arc::new(Link::new(identity, hello(), s.journal.clone()).unwrap());
+    link.connect().await.unwrap();
+    let runner = s.runner(&link);
+    let (script, journal) = (Arc::clone(&s.script), s.journal.clone());
+    let agent = tokio::spawn({
+        let link = Arc::clone(&link);
+        async move { serve(&link, &runner, &journal, &|| {}).await }
+    });
+    until("the first step", || events(&script).contains(&"0 Began".to_owned())).await;
+    script.lock().unwrap().image = vec![7; 1000];
+    let gone = s.server.kill().await;
+    let leave = tokio::time::timeout(Duration::from_secs(120), agent).await.unwrap().unwrap();
+    assert!(matches!(leave, Leave::Restart { .. }), "{leave:?}");
+    assert_eq!(events(&script), ["began", "0 Began", "0 Succeeded", "1 Began", "1 Succeeded", "handOver"]);
+    assert_eq!(script.lock().unwrap().hellos.len(), 1, "the session is good at both");
+    let (_, log) = s.journal.pending(100_000).unwrap();
+    let log = String::from_utf8_lossy(&log);
+    assert!(log.contains(&format!("{gone}/ does not answer; asking {}", also[0])), "{log}");
+    // An image that the one was to give is had from the other.
+    let url = format!("https://{gone}/images/a.raw").parse().unwrap();
+    assert!(images.open(&url, 0, None).await.is_err(), "as it finds out");
+    assert_eq!(images.open(&url, 0, None).await.unwrap().total, Some(1000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -375,7 +409,7 @@ async fn images_resume_and_notice_a_change() {
     let bytes: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
     s.script.lock().unwrap().files.push(("/images/a.raw".into(), bytes.clone()));
     let server = s.server.identity(&s.keys, "").server;
-    let images = HttpImages::new(server.clone(), s.keys.pin.parse().unwrap(), Path::new("/none")).unwrap();
+    let images = HttpImages::new(vec![server.clone()], s.keys.pin.parse().unwrap(), Path::new("/none")).unwrap();
     let read = async |mut stream: dragonfly_core::action::ImageStream| {
         let mut all = Vec::new();
         while let Some(part) = stream.bytes.next().await {

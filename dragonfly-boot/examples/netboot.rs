@@ -44,6 +44,7 @@ impl BootProvider for OneFate {
     async fn identity(&self, request: &BootRequest) -> Result<Option<Identity>, BootError> {
         Ok((self.0 == Fate::Discover).then(|| Identity {
             server: "https://192.0.2.1:3000".parse().expect("a URL"),
+            also: Vec::new(),
             pin: "00".repeat(32),
             token: "example".to_owned().into(),
             mac: request.mac,

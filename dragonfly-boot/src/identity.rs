@@ -86,6 +86,7 @@ mod tests {
     fn identity() -> Identity {
         Identity {
             server: "https://192.168.77.1:3000".parse().unwrap(),
+            also: Vec::new(),
             pin: "ab".repeat(32),
             token: "t".repeat(43).into(),
             mac: Mac::new([0x52, 0x54, 0, 0xab, 0xcd, 1]),

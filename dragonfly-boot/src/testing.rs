@@ -42,6 +42,7 @@ impl BootProvider for Provider {
         *given += 1;
         Ok(Some(Identity {
             server: "https://192.0.2.1:3000".parse().unwrap(),
+            also: Vec::new(),
             pin: "00".repeat(32),
             token: format!("token-{given}").into(),
             mac: request.mac,

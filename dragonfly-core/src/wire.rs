@@ -57,6 +57,9 @@ impl Versions {
 pub struct Identity {
     /// Where the server speaks TLS: `https://192.168.77.1:3000`.
     pub server: Url,
+    /// Where other instances of it do, with the same key: asked in turn when one does not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Url>,
     /// SHA-256 of the server's public key (SubjectPublicKeyInfo), 64 hex digits. Nothing else is trusted.
     pub pin: String,
     /// Opens one session; ten minutes.

@@ -92,6 +92,7 @@ fn every_golden_file_is_tested() {
 fn identity() {
     let identity = Identity {
         server: "https://192.168.77.1:3000".parse().unwrap(),
+        also: Vec::new(),
         pin: "3b1f9c0d5e7a8246b1f0c3d2e4a59687f8b7a6c5d4e3f2019182736455463728".to_owned(),
         token: "boot-token".to_owned().into(),
         mac: mac(1),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use dragonfly_core::coordinate::{Coordinator, LeaseStore, Leases, Timing};
 use dragonfly_core::near::did_you_mean;
 use dragonfly_core::store::{RedbStore, Store};
 
@@ -40,12 +41,21 @@ pub struct Opened {
     pub store: Arc<dyn Store>,
     /// The same, if it is the embedded one: this server backs it up, knows whether it was restored, and closes it.
     pub embedded: Option<RedbStore>,
+    /// Where servers on the same store keep who leads what; mode `swarm` needs it.
+    pub leases: Option<Arc<dyn LeaseStore>>,
 }
 
 impl Opened {
     /// A store that looks after itself and ends when it is dropped.
     pub fn new(store: impl Store) -> Self {
-        Self { store: Arc::new(store), embedded: None }
+        Self { store: Arc::new(store), embedded: None, leases: None }
+    }
+
+    /// Its servers keep there who leads what.
+    #[must_use]
+    pub fn with_leases(mut self, leases: Arc<dyn LeaseStore>) -> Self {
+        self.leases = Some(leases);
+        self
     }
 }
 
@@ -63,7 +73,7 @@ impl Backend for Redb {
         let path = config.data.join(STORE_FILE);
         let store =
             tokio::task::spawn_blocking(move || RedbStore::open(path)).await?.context("the store cannot be opened")?;
-        Ok(Opened { store: Arc::new(store.clone()), embedded: Some(store) })
+        Ok(Opened { store: Arc::new(store.clone()), embedded: Some(store), leases: None })
     }
 }
 
@@ -120,6 +130,33 @@ pub(crate) fn check_mode(config: &Config, backend: &dyn Backend) -> anyhow::Resu
         backend.name()
     );
     Ok(())
+}
+
+/// Who does what among the servers on a store; `None` where there is one.
+pub(crate) fn coordinator(
+    config: &Config,
+    opened: &Opened,
+    hostname: Option<&str>,
+) -> anyhow::Result<Option<Arc<dyn Coordinator>>> {
+    if config.mode != Mode::Swarm {
+        return Ok(None);
+    }
+    let leases = opened.leases.clone().with_context(|| {
+        format!(
+            "mode `swarm`: the store `{}` keeps no leases, so its servers cannot agree on who leads",
+            config.backend
+        )
+    })?;
+    let instance = config.instance.clone().unwrap_or_else(|| instance_name(hostname));
+    Ok(Some(Arc::new(Leases::new(leases, instance, Timing::default()))))
+}
+
+/// A host's name with a random part: two servers on one host are two.
+fn instance_name(hostname: Option<&str>) -> String {
+    let host: String = hostname.unwrap_or_default().to_lowercase();
+    let host = host.split('.').next().filter(|host| !host.is_empty()).unwrap_or("dragonfly");
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    format!("{host}-{}", random.get(..5).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub const CONFIG_FILE: &str = "/etc/dragonfly/config.toml";
 pub const DATA_DIR: &str = "/var/lib/dragonfly";
 /// The namespace in a Kubernetes cluster unless told.
 pub const NAMESPACE: &str = "dragonfly";
+/// How many other instances an agent can be told of: its identity has a place of its own in boot files.
+const MOST_ALSO: usize = 7;
 /// The port unless told.
 pub const PORT: u16 = 3000;
 
@@ -61,6 +63,15 @@ pub struct Options {
     /// Where machines reach this server, if not at the address their request came to
     #[arg(long, env = "DRAGONFLY_SERVER_URL", value_name = "URL")]
     pub server_url: Option<Url>,
+    /// Where machines reach the other servers on the same store, by the same key: agents ask them when this one is gone
+    #[arg(long, env = "DRAGONFLY_ALSO", value_name = "URL", value_delimiter = ',')]
+    pub also: Option<Vec<Url>>,
+    /// Region of this server: it serves the networks with this label `dragonfly.computer/region`, and those without one
+    #[arg(long, env = "DRAGONFLY_REGION", value_name = "REGION")]
+    pub region: Option<String>,
+    /// Name of this server among those on the same store [default: its host name and a random part]
+    #[arg(long, env = "DRAGONFLY_INSTANCE", value_name = "NAME")]
+    pub instance: Option<String>,
     /// Host names, besides its own, under which browsers may reach this server
     #[arg(long, env = "DRAGONFLY_NAMES", value_name = "NAME", value_delimiter = ',')]
     pub names: Option<Vec<String>>,
@@ -194,6 +205,12 @@ pub struct Config {
     pub namespace: String,
     /// Where machines reach the server, if not where their request came to.
     pub server_url: Option<Url>,
+    /// Where machines reach the other servers on the same store.
+    pub also: Vec<Url>,
+    /// The region that it serves.
+    pub region: Option<String>,
+    /// Its name among the servers on the same store, if it is given one.
+    pub instance: Option<String>,
     /// Host names accepted beside the machine's own.
     pub names: Vec<String>,
     /// Whether agents make accounts on controllers.
@@ -235,9 +252,19 @@ pub enum ConfigError {
         #[source]
         source: ClusterError,
     },
+    /// A name cannot be used.
+    #[error("{what} is `{name}`: write lower-case letters, digits and `-` between them, 63 at most")]
+    Name {
+        /// Which setting.
+        what: &'static str,
+        /// What was given.
+        name: String,
+    },
     /// The server's URL cannot be used.
-    #[error("server_url is `{url}`: {problem}")]
+    #[error("{what} is `{url}`: {problem}")]
     ServerUrl {
+        /// Which setting.
+        what: &'static str,
         /// What was given.
         url: String,
         /// What is wrong with it.
@@ -274,6 +301,9 @@ impl Options {
             backend: self.backend.or(other.backend),
             namespace: self.namespace.or(other.namespace),
             server_url: self.server_url.or(other.server_url),
+            also: self.also.or(other.also),
+            region: self.region.or(other.region),
+            instance: self.instance.or(other.instance),
             names: self.names.or(other.names),
             bmc_accounts: self.bmc_accounts.or(other.bmc_accounts),
             log: self.log.or(other.log),
@@ -285,8 +315,18 @@ impl Options {
     /// Fills what is still open with defaults and refuses what does not fit together.
     pub fn settle(self) -> Result<Config, ConfigError> {
         if let Some(url) = &self.server_url {
-            check_server_url(url)?;
+            check_server_url("server_url", url)?;
         }
+        let also = self.also.unwrap_or_default();
+        for url in &also {
+            check_server_url("also", url)?;
+        }
+        if also.len() > MOST_ALSO {
+            let problem = "an agent carries seven at most";
+            return Err(ConfigError::ServerUrl { what: "also", url: format!("{} URLs", also.len()), problem });
+        }
+        check_name("region", self.region.as_deref())?;
+        check_name("instance", self.instance.as_deref())?;
         let clusters = self.proxmox.unwrap_or_default();
         clusters::check(&clusters)?;
         let data = self.data.unwrap_or_else(|| DATA_DIR.into());
@@ -300,6 +340,9 @@ impl Options {
             backend: self.backend.unwrap_or_default(),
             namespace: self.namespace.unwrap_or_else(|| NAMESPACE.to_owned()),
             server_url: self.server_url,
+            also,
+            region: self.region,
+            instance: self.instance,
             names: self.names.unwrap_or_default(),
             bmc_accounts: self.bmc_accounts.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
@@ -311,7 +354,7 @@ impl Options {
 
 /// Variables that begin like ours and that neither the server nor its commands read.
 pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
-    const OURS: [&str; 18] = [
+    const OURS: [&str; 21] = [
         "HOST",
         "PORT",
         "BOOT_FILES",
@@ -322,6 +365,9 @@ pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
         "NAMESPACE",
         "SERVER_URL",
         "NAMES",
+        "ALSO",
+        "REGION",
+        "INSTANCE",
         "BMC_ACCOUNTS",
         "LOG",
         "DATA",
@@ -335,8 +381,19 @@ pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
     names.filter(|name| name.strip_prefix("DRAGONFLY_").is_some_and(|rest| !OURS.contains(&rest))).collect()
 }
 
-fn check_server_url(url: &Url) -> Result<(), ConfigError> {
-    let bad = |problem| Err(ConfigError::ServerUrl { url: url.to_string(), problem });
+/// A label's value, and a part of a lease's name: what Kubernetes takes for both.
+fn check_name(what: &'static str, name: Option<&str>) -> Result<(), ConfigError> {
+    let Some(name) = name else { return Ok(()) };
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = name.len() <= 63 && name.chars().all(|c| is_plain(c) || c == '-');
+    if fits && name.starts_with(is_plain) && name.ends_with(is_plain) {
+        return Ok(());
+    }
+    Err(ConfigError::Name { what, name: name.to_owned() })
+}
+
+fn check_server_url(what: &'static str, url: &Url) -> Result<(), ConfigError> {
+    let bad = |problem| Err(ConfigError::ServerUrl { what, url: url.to_string(), problem });
     if url.scheme() != "https" {
         return bad("Mage speaks only TLS to the server; write https://HOST:PORT");
     }
@@ -415,6 +472,9 @@ pub(super) mod tests {
             ("server_url = \"http://10.0.0.1:3000\"", "https"),
             ("server_url = \"https://u:p@10.0.0.1\"", "password"),
             ("server_url = \"https://10.0.0.1/x\"", "nothing after"),
+            ("also = [\"https://10.0.0.2\", \"http://10.0.0.3\"]", "also is `http://10.0.0.3/`"),
+            ("region = \"Frankfurt 1\"", "region is `Frankfurt 1`"),
+            ("instance = \"-a\"", "instance"),
         ] {
             let error = read(text).unwrap().settle().unwrap_err();
             assert!(causes(&error).contains(want), "{text}: {}", causes(&error));

@@ -115,9 +115,12 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
     let auth = Arc::new(Auth::open(&data, Arc::clone(&clock))?);
     let key = sealing_key(&data.join(SEALING_KEY))?;
     let meters = Meters::new(clock.now());
+    let coordinator = backend::coordinator(&config, &opened, hostname.as_deref())?;
     let settings = Settings {
         discovery: config.discovery,
         server_url: config.server_url.clone(),
+        also: config.also.clone(),
+        region: config.region.clone(),
         server_pin: tls.pin.clone(),
         bmc_accounts: config.bmc_accounts,
         clusters: config.clusters.clone(),
@@ -129,7 +132,11 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
         None => false,
     };
     let timed = Arc::new(Timed::new(Arc::clone(&opened.store), Arc::clone(&meters)));
-    let engine = Engine::builder(timed, key, checker())
+    let mut builder = Engine::builder(timed, key, checker());
+    if let Some(coordinator) = coordinator {
+        builder = builder.coordinator(coordinator);
+    }
+    let engine = builder
         .clock(clock)
         .settings(settings)
         .images(Arc::clone(&images) as _)

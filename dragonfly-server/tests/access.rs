@@ -132,7 +132,8 @@ struct Sessions {
 async fn sessions(bench: &Bench) -> Sessions {
     let over = bench.session_of("52:54:00:ab:cd:03".parse().unwrap()).await.reveal().to_owned();
     let signed_out = bench.cookie();
-    let long = bench.app.engine.session_machine(&over).map(|_| std::time::Duration::from_secs(32 * 24 * 3600)).unwrap();
+    let long =
+        bench.app.engine.session_machine(&over).await.map(|_| std::time::Duration::from_secs(32 * 24 * 3600)).unwrap();
     bench.clock.advance(long);
     let this = bench.session().await.reveal().to_owned();
     let other = bench.session_of("52:54:00:ab:cd:02".parse().unwrap()).await.reveal().to_owned();

@@ -132,6 +132,7 @@ impl Server {
 pub fn identity(address: SocketAddr, keys: &Keys, token: &str) -> Identity {
     Identity {
         server: format!("https://{address}").parse().unwrap(),
+        also: Vec::new(),
         pin: keys.pin.clone(),
         token: token.to_owned().into(),
         mac: "52:54:00:00:00:01".parse().unwrap(),

@@ -138,7 +138,9 @@ impl Engine {
         let made_at = self.now();
         let claims = TokenClaims { mac: request.mac, from: request.from, server: server.clone(), made_at };
         let token = self.inner.tokens.sign(&claims);
-        Some(Identity { server, pin: self.inner.settings.server_pin.clone(), token, mac: request.mac, time: made_at })
+        let also = self.inner.settings.also.iter().filter(|other| **other != server).cloned().collect();
+        let pin = self.inner.settings.server_pin.clone();
+        Some(Identity { server, also, pin, token, mac: request.mac, time: made_at })
     }
 
     /// The name that a machine of this card has or would get.

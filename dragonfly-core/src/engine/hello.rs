@@ -296,6 +296,11 @@ impl Engine {
         Ok((claims, machine))
     }
 
+    /// Whether this is a session key of ours, and its agent still speaks for its machine.
+    pub fn is_session(&self, key: &str) -> bool {
+        self.claimed(key).is_ok()
+    }
+
     /// The name of the machine that a session key speaks for.
     ///
     /// # Errors

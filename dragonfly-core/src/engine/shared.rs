@@ -165,7 +165,9 @@ impl Engine {
         let (name, status) = (machine.name(), &machine.status);
         let here = self.inner.sessions.last(name);
         let heard = if self.is_shared() {
-            let elsewhere = self.inner.sessions.stored_since(name, status.last_seen, now);
+            // It may have been heard for another third of the time: no more than that is left out.
+            let shown = self.inner.sessions.stored_since(name, status.last_seen, now);
+            let elsewhere = shown.plus(self.inner.settings.agent_deadline / 3);
             here.map_or(elsewhere, |here| here.max(elsewhere))
         } else {
             here.or(status.last_seen).unwrap_or(now)

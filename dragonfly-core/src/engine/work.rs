@@ -35,7 +35,8 @@ impl Engine {
         loop {
             // That it waits is no word of its: the connection of one that was switched off stays open.
             let (claims, machine) = self.speaker(session).await?;
-            let waits = matches!(self.decision_for(&machine).fate, Fate::Discover);
+            let waits =
+                machine.status.authorisation.is_none() && matches!(self.decision_for(&machine).fate, Fate::Discover);
             let orders = if self.is_shared() && !waits {
                 self.orders_now(session).await?
             } else {

@@ -49,14 +49,17 @@ pub(crate) async fn admit(
         }
         Access::Agent => {
             let shown = bearer(request.headers()).ok_or_else(|| agent_needs("its session"))?.to_owned();
-            app.engine.session_machine(&shown).map_err(|e| Problem::from(e).into_response())?;
+            app.engine.session_machine(&shown).await.map_err(|e| Problem::from(e).into_response())?;
             request.extensions_mut().insert(Shown(shown.into()));
         }
         Access::Image => {
             let uri = request.uri();
             let signed = app.auth.opens(uri.path(), uri.query().unwrap_or_default());
-            let agent = || bearer(request.headers()).is_some_and(|b| app.engine.session_machine(b).is_ok());
-            if !signed && !agent() {
+            let agent = match bearer(request.headers()).map(str::to_owned) {
+                Some(shown) if !signed => app.engine.session_machine(&shown).await.is_ok(),
+                _ => false,
+            };
+            if !signed && !agent {
                 person(&app, &request).map_err(|refusal| refuse(access, &request, refusal))?;
             }
         }
@@ -100,7 +103,7 @@ fn person(app: &App, request: &Request) -> Result<Caller, Refusal> {
         if app.auth.is_admin(token) {
             return Ok(Caller { by: "admin".to_owned() });
         }
-        let agent = app.engine.session_machine(token).is_ok();
+        let agent = app.engine.is_session(token);
         return Err(if agent { Refusal::Agent } else { Refusal::Nobody });
     }
     let Some(cookie) = cookie(headers) else { return Err(Refusal::Nobody) };

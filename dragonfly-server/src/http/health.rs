@@ -22,10 +22,14 @@ async fn ready(State(app): State<App>) -> Response {
         problems.push(format!("the store does not answer: {}", super::chain(&error)));
     }
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let coordinator = app.engine.coordinator();
     let body = json!({
         "ready": problems.is_empty(),
         "problems": problems,
         "mode": app.mode.word(),
+        "instance": Some(coordinator.instance()).filter(|name| !name.is_empty()),
+        "region": app.engine.settings().region,
+        "leads": coordinator.led().keys().collect::<Vec<_>>(),
         "version": env!("CARGO_PKG_VERSION"),
     });
     (status, Json(body)).into_response()

@@ -22,7 +22,7 @@ use super::search::Search;
 use crate::view::{self, Machine};
 
 const LIST: &str = "Machines in one line each: all of them, or `limit` at a time with `continue`; `q`, `phase`, \
-    `labelSelector` say which";
+    `region`, `labelSelector` say which";
 
 pub(super) fn routes(routes: Routes) -> Routes {
     use Access::Person;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use dragonfly_core::cache::Find;
 use dragonfly_core::lifecycle::Phase;
+use dragonfly_core::resource::REGION_LABEL;
 use serde::Deserialize;
 
 use super::kube::{PAGE, equality};
@@ -18,6 +19,8 @@ pub(super) struct Search {
     pub(super) q: String,
     /// Phases, several with commas; `unseen` for machines that never reported.
     pub(super) phase: String,
+    /// Those of a region: as `labelSelector` with its label.
+    pub(super) region: String,
     /// `key=value`, several with commas.
     pub(super) label_selector: String,
     /// How many at most; 0 is all.
@@ -32,7 +35,10 @@ impl Search {
     pub(super) fn find(&self) -> Result<Find, Problem> {
         let words = self.phase.split(',').map(str::trim).filter(|word| !word.is_empty());
         let phases = words.map(phase).collect::<Result<BTreeSet<_>, _>>()?;
-        let labels = equality(&self.label_selector)?.labels;
+        let mut labels = equality(&self.label_selector)?.labels;
+        if !self.region.is_empty() {
+            labels.insert(REGION_LABEL.to_owned(), self.region.clone());
+        }
         Ok(Find { phases, labels, ..Find::typed(&self.q) })
     }
 

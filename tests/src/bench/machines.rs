@@ -145,7 +145,7 @@ impl Site {
             clock_offset_seconds: None,
         };
         let pin = identity.pin.parse().map_err(|_| anyhow::anyhow!("{card}: the pin is none"))?;
-        let images = HttpImages::new(identity.server.clone(), pin, Path::new("/nonexistent"));
+        let images = HttpImages::new(mage::client::servers(&identity), pin, Path::new("/nonexistent"));
         let images = images.map_err(|error| anyhow::anyhow!("{card}: {error}"))?;
         let link = Arc::new(Link::new(identity, hello, self.journal.clone()).map_err(said)?);
         let welcome = link.connect().await.map_err(said)?;
