@@ -52,6 +52,7 @@ const ROWS: &[Row] = &[
         never: &["axum", "redb", "kube", "dhcproto", "pyo3", "aws-lc-rs"],
     },
     Row { package: "power_driver", features: &[], ours: &["dragonfly-core"], never: &["axum", "redb", "kube", "aes"] },
+    Row { package: "sqlite_store", features: &[], ours: &["dragonfly-core"], never: &["axum", "redb", "kube", "aes"] },
 ];
 
 fn workspace() -> &'static Path {

@@ -19,8 +19,13 @@ const READERS: usize = 8;
 pub(crate) struct File {
     path: PathBuf,
     /// `None` once it is closed.
-    readers: Mutex<Option<Vec<Connection>>>,
-    /// Held for as long as this lives.
+    open: Mutex<Option<Open>>,
+}
+
+/// Dropped in this order.
+struct Open {
+    readers: Vec<Connection>,
+    /// Keeps other processes out.
     _lock: std::fs::File,
 }
 
@@ -56,7 +61,7 @@ impl File {
     /// Opens or makes it, with the connection that writes.
     pub(crate) fn open(path: PathBuf) -> Result<(Self, Connection)> {
         let (connection, lock) = place::open(&path)?;
-        let file = Self { path, readers: Mutex::new(Some(Vec::new())), _lock: lock };
+        let file = Self { path, open: Mutex::new(Some(Open { readers: Vec::new(), _lock: lock })) };
         // What is wrong with it is to be known now and not at the first write.
         Meta::read(&connection).map_err(|error| file.failed(error))?;
         file.get(&Key::new(Kind::HARDWARE, ""))?;
@@ -68,7 +73,7 @@ impl File {
     }
 
     pub(crate) fn close(&self) {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     pub(crate) fn closed(&self) -> StoreError {
@@ -83,8 +88,8 @@ impl File {
 
     /// Reads from one moment of the file.
     fn read<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, Trouble>) -> Result<T> {
-        let idle = match &mut *self.readers.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(readers) => readers.pop(),
+        let idle = match &mut *self.open.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(open) => open.readers.pop(),
             None => return Err(self.closed()),
         };
         let done = || -> Result<(T, Connection), Trouble> {
@@ -99,10 +104,10 @@ impl File {
             Trouble::File(error) => self.failed(error),
         })?;
         // One that failed is not used again.
-        if let Some(readers) = &mut *self.readers.lock().unwrap_or_else(PoisonError::into_inner)
-            && readers.len() < READERS
+        if let Some(open) = &mut *self.open.lock().unwrap_or_else(PoisonError::into_inner)
+            && open.readers.len() < READERS
         {
-            readers.push(connection);
+            open.readers.push(connection);
         }
         Ok(found)
     }

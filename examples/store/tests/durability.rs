@@ -198,9 +198,11 @@ async fn on_a_small_disk(directory: &Path) {
     let store = SqliteStore::open(&path).unwrap();
     let large = |n: usize| json!({ "text": format!("{n:04}").repeat(25_000) });
     let mut kept = vec![put(&store, "before", large(0), None).await.unwrap()];
+    let mut watch = store.watch(Kind::HARDWARE, None);
+    let mut known = BTreeMap::from([("before".to_owned(), kept[0].clone())]);
+    assert_eq!(watch.next().await.unwrap().unwrap(), WatchEvent::Snapshot(kept.clone()));
     let mut filler = std::fs::File::create(directory.join("filler")).unwrap();
     while filler.write_all(&[7; 4096]).is_ok() {}
-    let mut watch = store.watch(Kind::HARDWARE, None);
     let mut refusal = None;
     for n in 1..100 {
         // What the WAL has already can be written over.
@@ -226,7 +228,6 @@ async fn on_a_small_disk(directory: &Path) {
     kept.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     assert_eq!(all(&store).await, kept);
     // Whoever watched hears of all that was written, and of nothing else.
-    let mut known = BTreeMap::new();
     while known.len() < kept.len() {
         match watch.next().await.unwrap().unwrap() {
             WatchEvent::Snapshot(all) => known = all.into_iter().map(|one| (one.metadata.name.clone(), one)).collect(),
