@@ -9,11 +9,11 @@ use super::fields::Fields;
 use super::network::Told;
 use super::read::Document;
 use super::secret::{Secrets, labels};
-use super::{Note, Outcome, known};
+use super::{Note, Outcome, known, read};
 use crate::Mac;
 use crate::power::BootMode;
 use crate::resource::hardware::Reservation;
-use crate::resource::{Hardware, HardwareSpec};
+use crate::resource::{Hardware, HardwareSpec, Record};
 
 /// A machine of ours, with what templates and networks need of it.
 #[derive(Debug)]
@@ -86,6 +86,7 @@ pub(super) fn convert(
     let agent = agent.or(spec.macs.first().map(ToString::to_string)).unwrap_or_default();
     let mut object = Hardware::new(document.name.clone(), spec);
     (object.metadata.labels, object.metadata.annotations) = (names, annotations);
+    read::is_taken(document, Record::from(&object).to_json(), notes).then_some(())?;
     let (namespace, manifest) = (document.namespace.clone(), document.value.clone());
     Some(Machine { object, namespace, agent, told, manifest })
 }

@@ -9,11 +9,11 @@ use super::hardware::{Machine, unfilled};
 use super::read::Document;
 use super::secret::{Secrets, labels};
 use super::workflow::Made;
-use super::{Assignment, Note, Options, Outcome, known};
+use super::{Assignment, Note, Options, Outcome, known, read};
 use crate::power::BootMode;
 use crate::resource::hardware::{Bmc, NameRef};
 use crate::resource::template::{TemplateAction, TemplateSpec};
-use crate::resource::{Hardware, HardwareSpec, Template};
+use crate::resource::{Hardware, HardwareSpec, Record, Template};
 
 pub(super) fn convert(
     document: &Document,
@@ -58,7 +58,8 @@ pub(super) fn convert(
         let said = "the machine is protected: assign and reimage are refused";
         notes.push(document.note("spec.externallyProvisioned", Outcome::Changed, said));
     }
-    if let Some(template) = template(document, &mut fields, options, notes) {
+    let template = template(document, &mut fields, options, notes);
+    if let Some(template) = template.filter(|made| read::is_taken(document, Record::from(made).to_json(), notes)) {
         let state = document.text("/status/provisioning/state").unwrap_or_default().to_owned();
         if matches!(state.as_str(), "" | "registering" | "inspecting" | "preparing" | "available" | "ready") {
             if spec.protected {
@@ -77,6 +78,10 @@ pub(super) fn convert(
     fields.tell_rest(&known::bare_metal_host(), notes);
     let mut object = Hardware::new(name, spec);
     (object.metadata.labels, object.metadata.annotations) = (names, annotations);
+    if !read::is_taken(document, Record::from(&object).to_json(), notes) {
+        made.assignments.retain(|pair| pair.hardware != document.name);
+        return;
+    }
     machines.push(Machine {
         agent: String::new(),
         namespace: document.namespace.clone(),

@@ -8,6 +8,7 @@
 mod actions;
 mod bmc;
 mod device;
+mod escape;
 mod fields;
 mod go;
 mod hardware;
@@ -18,8 +19,6 @@ mod note;
 mod read;
 mod secret;
 mod template;
-#[cfg(test)]
-mod tests;
 mod workflow;
 
 use serde_json::{Value, json};

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::bmc::Controllers;
 use super::secret::Secrets;
 use super::{ManifestFile, Note, Outcome};
+use crate::resource::manifest;
 use crate::resource::manifest::located::{self, Located};
 use crate::text::harmless;
 
@@ -135,6 +136,16 @@ fn one(
 
 fn group_word(group: &str) -> String {
     if group.is_empty() { "Kubernetes".to_owned() } else { harmless(group).into_owned() }
+}
+
+/// Whether the strict door takes what was made of a document; else it is told why.
+pub(super) fn is_taken(document: &Document, made: Value, notes: &mut Vec<Note>) -> bool {
+    let taken = manifest::from_json(made);
+    if let Err(error) = &taken {
+        let said = format!("what it becomes is not taken here: {error}");
+        notes.push(document.note("", Outcome::Refused, said));
+    }
+    taken.is_ok()
 }
 
 /// Tells of documents that nothing refers to, and of names that stand twice.

@@ -9,8 +9,8 @@ use super::go::{self, Keys};
 use super::hardware::{Machine, seen_by_templates};
 use super::read::Document;
 use super::template::{self, Converted};
-use super::{Assignment, Note, Options, Outcome, known};
-use crate::resource::{Template, TemplateSpec};
+use super::{Assignment, Note, Options, Outcome, known, read};
+use crate::resource::{Record, Template, TemplateSpec};
 
 /// What was made of templates.
 #[derive(Debug, Default)]
@@ -53,12 +53,15 @@ pub(super) fn convert(documents: &[Document], machines: &[Machine], options: &Op
         let before = made.made.len();
         if mine.is_empty() {
             if let Some(spec) = unpaired(template, &data, options, notes) {
-                made.made.push(Template::new(template.name.clone(), spec));
+                let object = Template::new(template.name.clone(), spec);
+                if read::is_taken(template, Record::from(&object).to_json(), notes) {
+                    made.made.push(object);
+                }
             }
         } else {
             let pairs = mine.iter().filter_map(|document| pair(document, template, &data, machines, options, notes));
             let pairs: Vec<Pair<'_>> = pairs.collect();
-            name(template, pairs, &mut made);
+            name(template, pairs, &mut made, notes);
         }
         for object in made.made.iter_mut().skip(before) {
             (object.metadata.labels, object.metadata.annotations) = labels.clone();
@@ -217,7 +220,7 @@ fn root(map: Option<&serde_json::Map<String, Value>>, machine: Option<&Machine>)
 }
 
 /// One Template where all machines get the same, else one for each that differs.
-fn name(template: &Document, pairs: Vec<Pair<'_>>, made: &mut Made) {
+fn name(template: &Document, pairs: Vec<Pair<'_>>, made: &mut Made, notes: &mut Vec<Note>) {
     let mut groups: Vec<(TemplateSpec, Vec<Pair<'_>>)> = Vec::new();
     for pair in pairs {
         match groups.iter_mut().find(|(spec, _)| *spec == pair.spec) {
@@ -229,12 +232,16 @@ fn name(template: &Document, pairs: Vec<Pair<'_>>, made: &mut Made) {
     for (spec, group) in groups {
         let Some(first) = group.first() else { continue };
         let name = if single { template.name.clone() } else { format!("{}-{}", template.name, first.hardware) };
+        let object = Template::new(name.clone(), spec);
+        if !read::is_taken(template, Record::from(&object).to_json(), notes) {
+            continue;
+        }
         for pair in &group {
             if waits(pair.document).is_ok() {
                 let (hardware, workflow) = (pair.hardware.clone(), pair.document.name.clone());
                 made.assignments.push(Assignment { hardware, template: name.clone(), workflow });
             }
         }
-        made.made.push(Template::new(name, spec));
+        made.made.push(object);
     }
 }

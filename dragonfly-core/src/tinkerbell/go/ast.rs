@@ -14,7 +14,7 @@ pub(super) struct Template {
 
 #[derive(Debug)]
 pub(super) enum Node {
-    Outside(String),
+    Outside(String, Place),
     Print(Pipe),
     /// `if` and `else if`, in order, then `else`.
     If {

@@ -61,7 +61,7 @@ impl<'a> Walk<'a> {
 
     fn node(&mut self, node: &'a Node, dot: &Value) -> Result<Flow, GoError> {
         match node {
-            Node::Outside(text) => self.write(text, Place { line: 1, column: 1 })?,
+            Node::Outside(text, place) => self.write(text, *place)?,
             Node::Print(pipe) => {
                 let value = self.pipe(pipe, dot)?;
                 if pipe.variables.is_empty() {

@@ -71,7 +71,7 @@ impl Parser {
         loop {
             let Some(lexed) = self.next() else { return Ok((nodes, End::Whole)) };
             match lexed.token {
-                Token::Outside(text) => nodes.push(Node::Outside(text)),
+                Token::Outside(text) => nodes.push(Node::Outside(text, lexed.place)),
                 Token::Open => {
                     let word = match self.tokens.peek() {
                         Some(Lexed { token: Token::Word(word), .. }) => word.clone(),
