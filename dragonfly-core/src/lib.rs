@@ -31,6 +31,8 @@ pub mod store;
 pub mod testing;
 pub mod text;
 pub mod timeline;
+#[cfg(feature = "tinkerbell")]
+pub mod tinkerbell;
 pub mod wire;
 pub mod workflow;
 

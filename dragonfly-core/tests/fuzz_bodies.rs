@@ -8,6 +8,9 @@ mod ipmi;
 mod manifest;
 #[path = "../fuzz/bodies/render.rs"]
 mod render;
+#[cfg(feature = "tinkerbell")]
+#[path = "../fuzz/bodies/tinkerbell.rs"]
+mod tinkerbell;
 #[path = "../fuzz/bodies/wire.rs"]
 mod wire;
 
@@ -52,4 +55,10 @@ fn wire_holds() {
 #[test]
 fn render_holds() {
     run("render", render::render_text);
+}
+
+#[cfg(feature = "tinkerbell")]
+#[test]
+fn tinkerbell_holds() {
+    run("tinkerbell", tinkerbell::tinkerbell);
 }

@@ -3,7 +3,7 @@
 //! YAML 1.2 or JSON, several documents in one text. An unknown field, a wrong type or a value out
 //! of range is an error that names where it stands; every error of a text is told at once.
 
-mod located;
+pub(crate) mod located;
 mod rules;
 
 use std::fmt;

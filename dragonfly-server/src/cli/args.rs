@@ -7,6 +7,7 @@ use dragonfly_core::Mac;
 use dragonfly_core::resource::power::PowerPolicy;
 use url::Url;
 
+use super::import::Foreign;
 use super::power::{BmcCommand, PowerCommand};
 use crate::config::{self, Config, ConfigError, Options};
 
@@ -435,6 +436,25 @@ pub(super) enum ImportCommand {
         #[arg(long, conflicts_with_all = ["power_on", "wait"])]
         dry_run: bool,
     },
+    /// Machines, templates and their pairs from manifests of Tinkerbell
+    #[command(
+        after_help = "Hardware, Template and Workflow of tinkerbell.org/v1alpha1, Machine of bmc.tinkerbell.org/v1alpha1, and the\n\
+        Secrets that they refer to: as files, or as `kubectl get hw,tpl,wf -A -o yaml` writes them. Templates are filled for\n\
+        the machines that Workflows name; their actions become the native ones. Every field that is not carried over as it\n\
+        stands is told.\n\n\
+        Examples:\n  dragonfly import tinkerbell -f manifests/ --dry-run\n  \
+        dragonfly import tinkerbell -f stack.yaml --dry-run -o yaml > ours.yaml\n  \
+        dragonfly import tinkerbell -f manifests/ --map-url http://10.1.1.11:8080/=/images/ --assign\n\n\
+        The exit code is 1 when nothing could be made, and when an assignment failed."
+    )]
+    Tinkerbell(Foreign),
+    /// Machines and their images from manifests of Metal3
+    #[command(
+        after_help = "BareMetalHost of metal3.io/v1alpha1 and the Secrets that it refers to. Of an image, a template is made that\n\
+        writes it and reboots.\n\n\
+        Examples:\n  dragonfly import metal3 -f hosts.yaml --dry-run\n  dragonfly import metal3 -f hosts.yaml --assign"
+    )]
+    Metal3(Foreign),
 }
 
 #[derive(Debug, Subcommand)]

@@ -153,6 +153,9 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         Command::Import { what: Some(ImportCommand::Machines { file, power_on, wait, dry_run }), .. } => {
             import::machines(&client, &out, &file, import::Wish { power_on, wait, dry_run }).await?;
         }
+        Command::Import { what: ImportCommand::Tinkerbell(args) | ImportCommand::Metal3(args) } => {
+            import::foreign(&client, &out, &args).await?;
+        }
         Command::Power { command } => power::power(&client, &out, command).await?,
         Command::Bmc { command } => power::bmc(&client, &out, command).await?,
         Command::Hold { machines, reason } => verbs::hold(&client, &out, &machines, reason.as_deref()).await?,

@@ -277,7 +277,7 @@ pub(super) async fn apply(client: &Client, out: &Out, files: &[PathBuf], format:
 }
 
 /// What a person should know of objects that were taken all the same. It goes to standard error, whatever the format.
-fn warnings(items: &[Value]) -> Vec<String> {
+pub(super) fn warnings(items: &[Value]) -> Vec<String> {
     let mut all = Vec::new();
     for item in items {
         let name = format!("{}/{}", text(item, "/object/kind").to_lowercase(), text(item, "/object/metadata/name"));
@@ -313,7 +313,7 @@ pub(super) async fn delete(
 }
 
 /// The texts of files, of `-`, and of the manifests in directories, with their names.
-fn read(files: &[PathBuf]) -> anyhow::Result<Vec<(String, String)>> {
+pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<(String, String)>> {
     let mut texts = Vec::new();
     for file in files {
         if file == Path::new("-") {

@@ -296,4 +296,6 @@ pub(crate) enum Scenario {
     Why,
     /// A CSV of expected machines: those that are there are switched on and matched, the one that is not is named
     Expected,
+    /// Manifests of Tinkerbell are imported and assigned by one command, and install a machine
+    Tinkerbell,
 }

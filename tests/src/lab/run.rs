@@ -47,6 +47,7 @@ pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         Scenario::Expected => scenario::expected(args, interrupt),
         Scenario::Secrets => scenario::secrets(args, interrupt),
         Scenario::Identity => scenario::identity(args, interrupt),
+        Scenario::Tinkerbell => scenario::tinkerbell(args, interrupt),
         Scenario::Why => scenario::why(args, interrupt),
     }
 }

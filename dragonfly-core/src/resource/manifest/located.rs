@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, ScalarStyle, YamlData};
 use serde_json::{Map, Number, Value};
 
 use super::ManifestError;
@@ -12,14 +12,14 @@ const MAX_DEPTH: usize = 64;
 
 /// The line that each value of a document stands on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Located {
+pub(crate) struct Located {
     line: usize,
     children: BTreeMap<String, Self>,
 }
 
 impl Located {
     /// The line of the value at `path`, or of the nearest enclosing one; 0 when lines are not known.
-    pub(super) fn line_of(&self, path: &str) -> usize {
+    pub(crate) fn line_of(&self, path: &str) -> usize {
         let mut here = self;
         let mut rest = path;
         while !rest.is_empty() {
@@ -38,6 +38,13 @@ impl Located {
             rest = rest.get(key.len()..).unwrap_or_default();
         }
         here.line
+    }
+
+    /// The lines of one item of a list.
+    #[cfg(feature = "tinkerbell")]
+    pub(crate) fn item(&self, field: &str, index: usize) -> Self {
+        let found = self.children.get(field).and_then(|list| list.children.get(&format!("[{index}]")));
+        found.cloned().unwrap_or_default()
     }
 }
 
@@ -67,13 +74,29 @@ pub(super) fn bracketed(path: &serde_ignored::Path<'_>) -> String {
 }
 
 /// Every document of a text.
-pub(super) fn documents(text: &str) -> Result<Vec<(Value, Located)>, ManifestError> {
+pub(crate) fn documents(text: &str) -> Result<Vec<(Value, Located)>, ManifestError> {
     shallow(text)?;
     let nodes = MarkedYaml::load_from_str(text).map_err(|error| {
         let line = error.marker().line();
         ManifestError::one(line, "", format!("this is not YAML: {}", error.info()))
     })?;
     nodes.iter().map(|node| convert(node, "", 0)).collect()
+}
+
+/// Every document of a text, each scalar as the text that stands there: `0644` stays what it is.
+#[cfg(feature = "tinkerbell")]
+pub(crate) fn raw_documents(text: &str) -> Result<Vec<(Value, Located)>, ManifestError> {
+    shallow(text)?;
+    let fail = |error: &saphyr::ScanError| {
+        ManifestError::one(error.marker().line(), "", format!("this is not YAML: {}", error.info()))
+    };
+    let mut loader = saphyr::YamlLoader::<MarkedYaml<'_>>::default();
+    loader.early_parse(false);
+    saphyr_parser::Parser::new_from_str(text).load(&mut loader, true).map_err(|error| fail(&error))?;
+    if let Some(error) = loader.error() {
+        return Err(fail(error));
+    }
+    loader.into_documents().iter().map(|node| convert(node, "", 0)).collect()
 }
 
 /// Refuses nesting so deep that a parser could run out of stack, before one sees it.
@@ -114,6 +137,7 @@ fn convert(node: &MarkedYaml<'_>, path: &str, depth: usize) -> Result<(Value, Lo
             },
             Scalar::String(text) => Value::String(text.to_string()),
         },
+        YamlData::Representation(text, ScalarStyle::Plain, _) if matches!(&**text, "" | "~" | "null") => Value::Null,
         YamlData::Representation(text, ..) => Value::String(text.to_string()),
         YamlData::Sequence(items) => {
             let mut list = Vec::with_capacity(items.len());
@@ -132,6 +156,7 @@ fn convert(node: &MarkedYaml<'_>, path: &str, depth: usize) -> Result<(Value, Lo
                     YamlData::Value(Scalar::String(text)) => text.to_string(),
                     YamlData::Value(Scalar::Integer(n)) => n.to_string(),
                     YamlData::Value(Scalar::Boolean(b)) => b.to_string(),
+                    YamlData::Representation(text, ..) => text.to_string(),
                     _ => return fail("a key here is not text"),
                 };
                 let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };

@@ -1,5 +1,6 @@
 //! `dragonfly import`: machines that somebody expects, before any of them was seen.
 
+mod foreign;
 mod rows;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use super::client::{Call, Client, is_not_there};
 use super::objects::text;
 use super::output::{self, Out};
+pub(super) use foreign::{Foreign, foreign};
 use rows::Expected;
 
 /// The largest file: some hundred thousand machines.

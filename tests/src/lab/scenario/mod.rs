@@ -9,6 +9,7 @@ mod identity;
 mod inventory;
 mod secrets;
 mod smbios;
+mod tinkerbell;
 mod traces;
 mod why;
 
@@ -20,4 +21,5 @@ pub(super) use faults::faults;
 pub(super) use identity::identity;
 pub(super) use inventory::inventory;
 pub(super) use secrets::secrets;
+pub(super) use tinkerbell::tinkerbell;
 pub(super) use why::why;
