@@ -33,6 +33,9 @@ pub const SWEEP: &str = "sweep";
 /// each region, for controllers of machines are reached from there alone.
 pub const POWER: &str = "power";
 
+/// The controller that answers DHCP; each region has one.
+pub const DHCP: &str = "dhcp";
+
 /// The name of a controller of which every region has its own.
 pub fn regional(controller: &str, region: Option<&str>) -> String {
     region.map_or_else(|| controller.to_owned(), |region| format!("{controller}.{region}"))

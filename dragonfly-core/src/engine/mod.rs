@@ -20,6 +20,7 @@ pub mod anchors;
 mod boot;
 #[cfg(feature = "proxmox")]
 mod clusters;
+mod dhcp;
 pub mod error;
 mod fill;
 mod found;
@@ -215,6 +216,7 @@ struct Inner {
     networks: watch::Sender<Vec<Network>>,
     power: Dispatcher,
     boots: power::Boots,
+    answering: dhcp::Answering,
     #[cfg(feature = "proxmox")]
     cluster_driver: Arc<dyn Clusters>,
     #[cfg(feature = "proxmox")]
@@ -342,6 +344,7 @@ impl EngineBuilder {
             networks: watch::Sender::new(Vec::new()),
             power,
             boots: power::Boots::default(),
+            answering: dhcp::Answering::default(),
             #[cfg(feature = "proxmox")]
             cluster_driver,
             #[cfg(feature = "proxmox")]
@@ -412,7 +415,7 @@ impl Engine {
 
     fn refresh_networks(&self) {
         let all = self.inner.cache.all::<NetworkSpec>();
-        let networks: Vec<Network> = all.iter().filter(|n| self.serves(n)).map(|n| Network::clone(n)).collect();
+        let networks: Vec<Network> = all.iter().filter(|n| self.serves(n)).map(|n| self.seen_here(n)).collect();
         self.inner.networks.send_if_modified(|old| {
             let changed = *old != networks;
             if changed {

@@ -87,6 +87,7 @@ impl Engine {
         if let Some(region) = &self.inner.settings.region {
             all.push(regional(POWER, Some(region)));
         }
+        all.extend(self.dhcp_controllers());
         all
     }
 
@@ -214,6 +215,6 @@ impl Engine {
 }
 
 /// The region that an object belongs to.
-fn region(labels: &Labels) -> Option<&str> {
+pub(super) fn region(labels: &Labels) -> Option<&str> {
     labels.get(REGION_LABEL).map(String::as_str).filter(|region| !region.is_empty())
 }

@@ -55,6 +55,7 @@ impl Engine {
                 () = cancel.cancelled() => {}
                 () = follow => {}
                 () = sweep => {}
+                () = self.follow_dhcp() => {}
                 () = self.boot_the_assigned() => {}
                 () = self.watch_power() => {}
                 () = clusters => {}

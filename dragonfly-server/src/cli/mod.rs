@@ -153,7 +153,7 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         Command::Import { what: Some(ImportCommand::Machines { file, power_on, wait, dry_run }), .. } => {
             import::machines(&client, &out, &file, import::Wish { power_on, wait, dry_run }).await?;
         }
-        Command::Import { what: ImportCommand::Tinkerbell(args) | ImportCommand::Metal3(args) } => {
+        Command::Import { what: Some(ImportCommand::Tinkerbell(args) | ImportCommand::Metal3(args)), .. } => {
             import::foreign(&client, &out, &args).await?;
         }
         Command::Power { command } => power::power(&client, &out, command).await?,
