@@ -47,6 +47,8 @@ struct Watch {
 enum Step {
     Tell(WatchEvent, String),
     Note(String),
+    /// An object that cannot be read: told, and passed over.
+    Skip(StoreError, String),
     /// The version is forgotten there.
     StartOver,
     /// The connection has ended as it should.
@@ -86,6 +88,10 @@ impl Watch {
                 Step::Note(version) => {
                     self.failures = 0;
                     self.seen = Some(version);
+                }
+                Step::Skip(error, version) => {
+                    self.seen = Some(version);
+                    return Err(error);
                 }
                 Step::StartOver => {
                     self.seen = None;
@@ -146,16 +152,17 @@ impl Inner {
             Ok(Told::Error(status)) => return Step::Fail(refused(&doing, &self.server, &status)),
             Err(error) => return Step::Fail(failure(&doing, &self.server, error)),
         };
+        let version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+        let version = version.unwrap_or_default().to_owned();
         match place.read(kind, object) {
             Ok(Some(record)) => {
-                let version = record.metadata.resource_version.clone();
                 let record = Box::new(record);
                 let event = if gone { WatchEvent::Deleted(record) } else { WatchEvent::Applied(record) };
                 Step::Tell(event, version)
             }
-            // None of ours: its version is known all the same by the next bookmark.
-            Ok(None) => Step::Reopen,
-            Err(error) => Step::Fail(error),
+            // None of ours.
+            Ok(None) => Step::Note(version),
+            Err(error) => Step::Skip(error, version),
         }
     }
 }
