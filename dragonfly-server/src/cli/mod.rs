@@ -20,7 +20,6 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
-use dragonfly_core::power::PowerDrivers;
 
 pub use args::Cli;
 use args::{Command, ImportCommand, MageCommand};
@@ -28,14 +27,15 @@ use client::{Client, Target};
 use output::Out;
 
 use crate::mage_build::{self, BuildOptions};
+use crate::serve::Kit;
 
 /// Runs the command line and gives the process' exit code: 0 done, 1 failed, 2 not understood.
 pub fn main() -> ExitCode {
-    main_with(crate::serve::drivers())
+    main_with(Kit::default())
 }
 
-/// As [`main`], for a server that knows these kinds of controllers: its own and whoever's.
-pub fn main_with(drivers: PowerDrivers) -> ExitCode {
+/// As [`main`], for a server that knows these kinds of controllers and stores: its own and whoever's.
+pub fn main_with(kit: Kit) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -46,7 +46,7 @@ pub fn main_with(drivers: PowerDrivers) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match run(cli, drivers) {
+    match run(cli, kit) {
         Ok(code) => code,
         Err(error) => {
             output::complain(&error);
@@ -55,7 +55,7 @@ pub fn main_with(drivers: PowerDrivers) -> ExitCode {
     }
 }
 
-fn run(cli: Cli, drivers: PowerDrivers) -> anyhow::Result<ExitCode> {
+fn run(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
     // The name of a MAC, completions and Mage's files need no server.
     match &cli.command {
         Some(Command::Name { mac }) => {
@@ -78,15 +78,15 @@ fn run(cli: Cli, drivers: PowerDrivers) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let done = runtime.block_on(dispatch(cli, drivers));
+    let done = runtime.block_on(dispatch(cli, kit));
     // A blocking read that hangs must not keep a finished command alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     done
 }
 
-async fn dispatch(cli: Cli, drivers: PowerDrivers) -> anyhow::Result<ExitCode> {
+async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
     let Some(command) = cli.command else {
-        crate::serve::serve(cli.settle()?, drivers).await?;
+        crate::serve::serve(cli.settle()?, kit).await?;
         return Ok(ExitCode::SUCCESS);
     };
     let out = Out::stdout();
