@@ -18,7 +18,8 @@ async fn document(State(app): State<App>) -> Json<Value> {
 /// OpenAPI 3.1 for a table of routes.
 fn describe(table: &[Route]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
-    for route in table {
+    // An address with a slash at its end is another spelling of one that is there.
+    for route in table.iter().filter(|route| route.path == "/" || !route.path.ends_with('/')) {
         // OpenAPI has no catch-all: what axum writes as `{*path}` is a parameter like another.
         let path = route.path.replace("{*", "{");
         let parameters: Vec<Value> = path

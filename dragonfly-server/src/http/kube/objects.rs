@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::App;
-use super::super::extract::{Asked, Input, Whole};
+use super::super::extract::{Asked, Whole};
 use super::super::guard::Caller;
 use super::super::problem::Problem;
 use super::super::route::{Access, Routes};
@@ -174,9 +174,11 @@ async fn create(
     Path(plural): Path<String>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<Query>,
-    Input(object): Input<Value>,
+    headers: HeaderMap,
+    Whole(body): Whole,
 ) -> Answer {
     let kind = kind(&plural)?;
+    let object = object(&headers, &body)?;
     let name = name_of(&object).to_owned();
     let write = Write { by: &caller.by, dry_run: query.dry_run()? };
     same_kind(kind, &object)?;
@@ -195,10 +197,12 @@ async fn replace(
     Path((plural, name)): Path<(String, String)>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<Query>,
-    Input(object): Input<Value>,
+    headers: HeaderMap,
+    Whole(body): Whole,
 ) -> Answer {
     let kind = kind(&plural)?;
     let write = Write { by: &caller.by, dry_run: query.dry_run()? };
+    let object = object(&headers, &body)?;
     same_kind(kind, &object)?;
     same_name(&name, name_of(&object))?;
     let record = app.engine.replace_with(object, write).await.about(kind, &name)?;
@@ -322,6 +326,18 @@ async fn status_refused(State(app): State<App>, Path((plural, name)): Path<(Stri
     app.engine.get(kind, &name).await.about(kind, &name)?;
     let detail = format!("the engine alone writes the status of a {}; change its spec, or use a verb", kind.name);
     Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)).about(kind, &name)
+}
+
+/// The object of a body: JSON, also where nothing is said of what it is, as Kubernetes takes it. What a foreign page
+/// can send so has been refused before: it has no token.
+fn object(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim();
+    if !matches!(media, "" | "application/json") {
+        let detail = format!("an object is sent as `application/json`, not as `{media}`");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    super::super::extract::parse(body)
 }
 
 fn name_of(object: &Value) -> &str {
