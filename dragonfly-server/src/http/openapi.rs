@@ -18,8 +18,7 @@ async fn document(State(app): State<App>) -> Json<Value> {
 /// OpenAPI 3.1 for a table of routes.
 fn describe(table: &[Route]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
-    // An address with a slash at its end is another spelling of one that is there.
-    for route in table.iter().filter(|route| route.path == "/" || !route.path.ends_with('/')) {
+    for route in table {
         // OpenAPI has no catch-all: what axum writes as `{*path}` is a parameter like another.
         let path = route.path.replace("{*", "{");
         let parameters: Vec<Value> = path
@@ -70,7 +69,10 @@ fn describe(table: &[Route]) -> Value {
 
 fn operation_id(route: &Route) -> String {
     let words = route.path.split(['/', '{', '}', '*', '.', '-']).filter(|w| !w.is_empty());
-    std::iter::once(route.method.as_str().to_lowercase()).chain(words.map(str::to_owned)).collect::<Vec<_>>().join("_")
+    // Another spelling of an address that is there without it.
+    let slash = (route.path.len() > 1 && route.path.ends_with('/')).then(|| "slash".to_owned());
+    let words = std::iter::once(route.method.as_str().to_lowercase()).chain(words.map(str::to_owned)).chain(slash);
+    words.collect::<Vec<_>>().join("_")
 }
 
 fn security(access: Access) -> Value {

@@ -7,16 +7,16 @@ use axum::body::Bytes;
 use axum::http::StatusCode;
 use dragonfly_core::engine::{Engine, EngineError};
 use dragonfly_core::resource::{Kind, Record};
-use dragonfly_core::store::{WatchEvent, order};
+use dragonfly_core::store::{Page, Selector, WatchEvent, order};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 
 use super::super::problem::Problem;
-use super::PAGE;
 use super::select::Selection;
 use super::shape::Shape;
 use super::status::status;
+use super::{PAGE, named};
 
 /// How often a client that wants bookmarks is told how far its watch has come.
 const BOOKMARKS: Duration = Duration::from_secs(60);
@@ -52,11 +52,12 @@ pub(super) fn present_then_changes(
     }
     // Who resumes must hear of an object that no longer matches: all of them are looked at.
     let equal = if since.is_some() { Default::default() } else { selection.equal };
+    let name = selection.name;
     stream::unfold(At::Page { version: None, from: None }, move |at| {
-        let (engine, equal, since) = (engine.clone(), equal.clone(), since.clone());
+        let (engine, equal, name, since) = (engine.clone(), equal.clone(), name.clone(), since.clone());
         async move {
             match at {
-                At::Page { version, from } => match engine.list(kind, &equal, PAGE, from.as_deref()).await {
+                At::Page { version, from } => match page(&engine, kind, &equal, name.as_deref(), from).await {
                     Ok(page) => {
                         let version = version.unwrap_or(page.version);
                         let next = match (page.more, &since) {
@@ -78,6 +79,19 @@ pub(super) fn present_then_changes(
             }
         }
     })
+}
+
+async fn page(
+    engine: &Engine,
+    kind: Kind,
+    equal: &Selector,
+    name: Option<&str>,
+    from: Option<String>,
+) -> Result<Page, EngineError> {
+    match name {
+        Some(name) => named(engine, kind, name).await,
+        None => engine.list(kind, equal, PAGE, from.as_deref()).await,
+    }
 }
 
 /// The same, with word every now and then that it is time for a bookmark.
