@@ -67,7 +67,9 @@ fn portable(kind: Kind, mut object: Value) -> Value {
     keep(object.get_mut("status").and_then(Value::as_object_mut), &|field| {
         !matches!(field, "authorisation" | "authorisationGeneration" | "session")
     });
-    keep(object.as_object_mut(), &|field| field != "status" || matches!(kind, Kind::HARDWARE | Kind::WORKFLOW));
+    let says = object.get("status").and_then(Value::as_object).is_some_and(|status| !status.is_empty());
+    let is_kept = says && matches!(kind, Kind::HARDWARE | Kind::WORKFLOW);
+    keep(object.as_object_mut(), &|field| field != "status" || is_kept);
     object
 }
 
@@ -104,7 +106,7 @@ pub(super) async fn import(client: &Client, out: &Out, file: &Path, dry_run: boo
     if dry_run {
         return Ok(());
     }
-    let mut held = 0u64;
+    let mut held = Vec::new();
     for batch in &batches {
         for item in send(client, batch, false).await? {
             match item.get("problem").and_then(Value::as_str) {
@@ -112,13 +114,15 @@ pub(super) async fn import(client: &Client, out: &Out, file: &Path, dry_run: boo
                 None => out.line(&format!("{} {}", named(&item), text(&item, "/change")))?,
             }
             let is_machine = text(&item, "/kind") == Kind::HARDWARE.name;
-            held += u64::from(is_machine && item.get("held") == Some(&Value::Bool(true)));
+            if is_machine && item.get("held") == Some(&Value::Bool(true)) {
+                held.push(text(&item, "/name").to_owned());
+            }
         }
     }
-    if held > 0 {
-        output::note(&format!(
-            "{held} machines that had work under way are held; look at them, then dragonfly release them"
-        ));
+    if !held.is_empty() {
+        let held = held.join(" ");
+        output::note(&format!("held, since work was under way there: {held}"));
+        output::note(&format!("look at them, then release them: dragonfly release {held}"));
     }
     if !problems.is_empty() {
         bail!("{}: not all of it was written\n  {}", file.display(), problems.join("\n  "));

@@ -69,7 +69,10 @@ fn describe(table: &[Route]) -> Value {
 
 fn operation_id(route: &Route) -> String {
     let words = route.path.split(['/', '{', '}', '*', '.', '-']).filter(|w| !w.is_empty());
-    std::iter::once(route.method.as_str().to_lowercase()).chain(words.map(str::to_owned)).collect::<Vec<_>>().join("_")
+    // Another spelling of an address that is there without it.
+    let slash = (route.path.len() > 1 && route.path.ends_with('/')).then(|| "slash".to_owned());
+    let words = std::iter::once(route.method.as_str().to_lowercase()).chain(words.map(str::to_owned)).chain(slash);
+    words.collect::<Vec<_>>().join("_")
 }
 
 fn security(access: Access) -> Value {

@@ -51,7 +51,7 @@ async fn kube_rs_lists_watches_patches_and_deletes() {
     let (found, capabilities) = kube::discovery::pinned_kind(&client, &kind).await.unwrap();
     assert_eq!((found.plural.as_str(), capabilities.scope), ("hardware", kube::discovery::Scope::Cluster));
     let resource = ApiResource::from_gvk_with_plural(&kind, "hardware");
-    let machines: Api<DynamicObject> = Api::all_with(client, &resource);
+    let machines: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
 
     let list = machines.list(&ListParams::default().labels("rack in (a1,a3)")).await.unwrap();
     assert_eq!(list.items.iter().map(|m| m.name_any()).collect::<Vec<_>>(), ["db-1"]);
@@ -116,4 +116,41 @@ async fn kube_rs_lists_watches_patches_and_deletes() {
         .unwrap();
     let left = machines.list(&ListParams::default()).await.unwrap();
     assert_eq!(left.items.iter().map(|m| m.name_any()).collect::<Vec<_>>(), ["db-2"]);
+
+    secrets(&site, client).await;
+}
+
+/// A Secret is patched without its values being told to anybody, and keeps those that were not meant.
+async fn secrets(site: &Site, client: Client) {
+    let kind = GroupVersionKind::gvk("dragonfly.computer", "v1", "Secret");
+    let secrets: Api<DynamicObject> = Api::all_with(client, &ApiResource::from_gvk_with_plural(&kind, "secrets"));
+    let given = |labels: &str, data: &str| {
+        let text = format!(
+            "{{apiVersion: dragonfly.computer/v1, kind: Secret, metadata: {{name: bmc{labels}}}, spec: {{data: {data}}}}}"
+        );
+        site.done(&["apply", "-f", "-"], &text)
+    };
+    let none = PatchParams::default();
+    let label = Patch::Merge::<serde_json::Value>(json!({ "metadata": { "labels": { "a": "b" } } }));
+    let shown = secrets.patch("bmc", &none, &label).await.unwrap();
+    assert_eq!(shown.data["spec"], json!({ "keys": ["password", "username"] }));
+    assert!(given(", labels: {a: b}", "{username: root, password: hunter2-hunter2}").contains("unchanged"));
+    let one = Patch::Merge(json!({ "spec": { "data": { "username": "admin" } } }));
+    secrets.patch("bmc", &none, &one).await.unwrap();
+    assert!(given(", labels: {a: b}", "{username: admin, password: hunter2-hunter2}").contains("unchanged"));
+    let operations: json_patch::Patch = serde_json::from_value(json!([
+        { "op": "move", "from": "/spec/data/password", "path": "/spec/data/secret" },
+        { "op": "remove", "path": "/metadata/labels" },
+    ]))
+    .unwrap();
+    secrets.patch("bmc", &none, &Patch::Json::<()>(operations)).await.unwrap();
+    assert!(given("", "{username: admin, secret: hunter2-hunter2}").contains("unchanged"));
+    // What a value is cannot be found out by asking whether it is this.
+    let guess: json_patch::Patch =
+        serde_json::from_value(json!([{ "op": "test", "path": "/spec/data/secret", "value": "hunter2-hunter2" }]))
+            .unwrap();
+    match secrets.patch("bmc", &none, &Patch::Json::<()>(guess)).await {
+        Err(kube::Error::Api(status)) => assert_eq!((status.code, status.message.contains("hunter2")), (422, false)),
+        other => panic!("{other:?}"),
+    }
 }

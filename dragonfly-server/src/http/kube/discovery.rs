@@ -20,6 +20,14 @@ const CATEGORIES: [&str; 1] = ["dragonfly"];
 
 pub(super) fn routes(routes: Routes) -> Routes {
     use Access::Person;
+    // Some clients end these addresses with a slash.
+    let routes = routes
+        .get("/version/", Person, "The same as without the slash", version)
+        .get("/api/", Person, "The same as without the slash", core_versions)
+        .get("/api/v1/", Person, "The same as without the slash", core_kinds)
+        .get("/apis/", Person, "The same as without the slash", groups)
+        .get("/apis/dragonfly.computer/", Person, "The same as without the slash", group)
+        .get("/apis/dragonfly.computer/v1/", Person, "The same as without the slash", kinds);
     routes
         .get("/version", Person, "Which version of Kubernetes' conventions are kept", version)
         .get("/api", Person, "The versions of the core group", core_versions)

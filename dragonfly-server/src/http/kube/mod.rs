@@ -8,14 +8,16 @@ mod openapi;
 mod patch;
 mod proto;
 mod query;
+mod remove;
 mod select;
 mod shape;
 mod status;
 mod watch;
 
+use dragonfly_core::engine::{Engine, EngineError};
 use dragonfly_core::near::did_you_mean;
 use dragonfly_core::resource::Kind;
-use dragonfly_core::store::Selector;
+use dragonfly_core::store::{Page, Selector};
 
 use super::problem::Problem;
 use super::route::Routes;
@@ -39,6 +41,18 @@ fn kind(plural: &str) -> Result<Kind, Problem> {
         let meant = did_you_mean(plural, known).unwrap_or_else(|| format!("there are: {}", known.join(", ")));
         Problem::not_found(format!("no kind is called `{plural}`; {meant}"))
     })
+}
+
+/// The object of this name as a page, and the version that it was read at.
+async fn named(engine: &Engine, kind: Kind, name: &str) -> Result<Page, EngineError> {
+    // The version first: whoever follows from it hears of what has changed meanwhile.
+    let page = engine.list(kind, &Selector::all(), 1, None).await?;
+    let items = match engine.get(kind, name).await {
+        Ok(record) => vec![record],
+        Err(EngineError::NotFound { .. }) => Vec::new(),
+        Err(other) => return Err(other),
+    };
+    Ok(Page { items, more: None, version: page.version })
 }
 
 /// `a=b,c==d` for those who search by equality alone.

@@ -1,4 +1,4 @@
-//! Objects: list, get, create, replace, patch, delete.
+//! Objects: list, get, create, replace, patch.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -8,16 +8,14 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use dragonfly_core::engine::{Applied, Change, Deletion, Write};
+use dragonfly_core::engine::{Applied, Change, Write};
 use dragonfly_core::resource::{API_VERSION, Kind, Record, manifest};
-use dragonfly_core::store::Selector;
+use dragonfly_core::store::Page;
 use futures_util::StreamExt as _;
-use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::super::App;
-use super::super::extract::{Asked, Input, Whole};
+use super::super::extract::{Asked, Whole};
 use super::super::guard::Caller;
 use super::super::problem::Problem;
 use super::super::route::{Access, Routes};
@@ -28,9 +26,9 @@ use super::select::Selection;
 use super::shape::Shape;
 use super::status::{About as _, Refused};
 use super::watch::{Wish, lines, present_then_changes, with_bookmarks};
-use super::{GROUP, PAGE, kind};
+use super::{PAGE, kind, named, remove};
 
-type Answer = Result<Response, Refused>;
+pub(super) type Answer = Result<Response, Refused>;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     use Access::Person;
@@ -40,11 +38,11 @@ pub(super) fn routes(routes: Routes) -> Routes {
     routes
         .get(ALL, Person, "Objects of one kind; `watch=1` follows them as JSON lines", list)
         .post(ALL, Person, "Create an object", create)
-        .delete(ALL, Person, "Delete the objects that the selectors mean", delete_all)
+        .delete(ALL, Person, "Delete the objects that the selectors mean", remove::all)
         .get(ONE, Person, "One object", one)
         .put(ONE, Person, "Replace an object; with a resourceVersion only if it still has it", replace)
         .patch(ONE, Person, "Change an object: merge patch, JSON patch, or the whole of it applied", patch)
-        .delete(ONE, Person, "Delete an object", delete)
+        .delete(ONE, Person, "Delete an object", remove::one)
         .get(STATUS, Person, "One object, with what the engine reports of it", one)
         .put(STATUS, Person, "Refused: the engine alone writes it", status_refused)
         .patch(STATUS, Person, "Refused: the engine alone writes it", status_refused)
@@ -79,14 +77,15 @@ async fn list(
     Ok(Json(shape.list(kind, metadata, &items)).into_response())
 }
 
-struct Found {
-    items: Vec<Record>,
-    version: String,
+/// Some objects, the version that they were read at, and where the others begin.
+pub(super) struct Found {
+    pub(super) items: Vec<Record>,
+    pub(super) version: String,
     more: Option<String>,
 }
 
 /// The objects that are meant, `limit` at most (0: all).
-async fn find(
+pub(super) async fn find(
     app: &App,
     kind: Kind,
     selection: &Selection,
@@ -94,13 +93,8 @@ async fn find(
     from: Option<String>,
 ) -> Result<Found, Refused> {
     if let Some(name) = &selection.name {
-        let version = app.engine.list(kind, &Selector::all(), 1, None).await?.version;
-        let found = match app.engine.get(kind, name).await {
-            Ok(record) => Some(record),
-            Err(dragonfly_core::engine::EngineError::NotFound { .. }) => None,
-            Err(other) => return Err(other.into()),
-        };
-        let items = found.into_iter().filter(|record| selection.matches(record)).collect();
+        let Page { items, version, .. } = named(&app.engine, kind, name).await?;
+        let items = items.into_iter().filter(|record| selection.matches(record)).collect();
         return Ok(Found { items, version, more: None });
     }
     let mut found = Found { items: Vec::new(), version: String::new(), more: from };
@@ -174,9 +168,11 @@ async fn create(
     Path(plural): Path<String>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<Query>,
-    Input(object): Input<Value>,
+    headers: HeaderMap,
+    Whole(body): Whole,
 ) -> Answer {
     let kind = kind(&plural)?;
+    let object = object(&headers, &body)?;
     let name = name_of(&object).to_owned();
     let write = Write { by: &caller.by, dry_run: query.dry_run()? };
     same_kind(kind, &object)?;
@@ -195,10 +191,12 @@ async fn replace(
     Path((plural, name)): Path<(String, String)>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<Query>,
-    Input(object): Input<Value>,
+    headers: HeaderMap,
+    Whole(body): Whole,
 ) -> Answer {
     let kind = kind(&plural)?;
     let write = Write { by: &caller.by, dry_run: query.dry_run()? };
+    let object = object(&headers, &body)?;
     same_kind(kind, &object)?;
     same_name(&name, name_of(&object))?;
     let record = app.engine.replace_with(object, write).await.about(kind, &name)?;
@@ -242,86 +240,23 @@ async fn apply(app: &App, kind: Kind, name: &str, body: &[u8], write: Write<'_>)
     Ok(shown(app, code, &record))
 }
 
-/// What a client says beside `DELETE` (Kubernetes' `DeleteOptions`).
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct DeleteOptions {
-    preconditions: Option<Preconditions>,
-    dry_run: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Preconditions {
-    uid: Option<Uuid>,
-    resource_version: Option<String>,
-}
-
-impl DeleteOptions {
-    fn read(body: &[u8]) -> Result<Self, Problem> {
-        if body.trim_ascii().is_empty() {
-            return Ok(Self::default());
-        }
-        let options: Self = super::super::extract::parse(body)?;
-        match options.dry_run.iter().find(|word| *word != "All") {
-            Some(other) => Err(Problem::bad_request(format!("dryRun: `{other}` is not known; write All"))),
-            None => Ok(options),
-        }
-    }
-
-    fn meant(&self) -> Deletion {
-        let given = self.preconditions.as_ref();
-        Deletion { uid: given.and_then(|g| g.uid), version: given.and_then(|g| g.resource_version.clone()) }
-    }
-}
-
-async fn delete(
-    State(app): State<App>,
-    Path((plural, name)): Path<(String, String)>,
-    Extension(caller): Extension<Caller>,
-    Asked(query): Asked<Query>,
-    Whole(body): Whole,
-) -> Answer {
-    let kind = kind(&plural)?;
-    let options = DeleteOptions::read(&body)?;
-    let write = Write { by: &caller.by, dry_run: query.dry_run()? || !options.dry_run.is_empty() };
-    let gone = app.engine.delete_if(kind, &name, &options.meant(), write).await.about(kind, &name)?;
-    let details = json!({ "name": name, "group": GROUP, "kind": kind.plural, "uid": gone.metadata.uid });
-    let status =
-        json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details });
-    Ok(Json(status).into_response())
-}
-
-async fn delete_all(
-    State(app): State<App>,
-    Path(plural): Path<String>,
-    Extension(caller): Extension<Caller>,
-    Asked(query): Asked<Query>,
-    Whole(body): Whole,
-) -> Answer {
-    let kind = kind(&plural)?;
-    let options = DeleteOptions::read(&body)?;
-    let write = Write { by: &caller.by, dry_run: query.dry_run()? || !options.dry_run.is_empty() };
-    let Found { items, version, .. } = find(&app, kind, &query.selection()?, 0, None).await?;
-    let mut gone = Vec::new();
-    for record in items {
-        let name = &record.metadata.name;
-        // One of the same name that was made meanwhile is not meant.
-        let meant = Deletion { uid: record.metadata.uid, version: None };
-        match app.engine.delete_if(kind, name, &meant, write).await {
-            Ok(record) => gone.push(record),
-            Err(dragonfly_core::engine::EngineError::NotFound { .. }) => {}
-            other => return other.about(kind, name).map(|_| StatusCode::OK.into_response()),
-        }
-    }
-    Ok(Json(Shape::Object.list(kind, json!({ "resourceVersion": version }), &gone)).into_response())
-}
-
 async fn status_refused(State(app): State<App>, Path((plural, name)): Path<(String, String)>) -> Answer {
     let kind = kind(&plural)?;
     app.engine.get(kind, &name).await.about(kind, &name)?;
     let detail = format!("the engine alone writes the status of a {}; change its spec, or use a verb", kind.name);
     Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)).about(kind, &name)
+}
+
+/// The object of a body: JSON, also where nothing is said of what it is, as Kubernetes takes it. What a foreign page
+/// can send so has been refused before: it has no token.
+fn object(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim();
+    if !matches!(media, "" | "application/json") {
+        let detail = format!("an object is sent as `application/json`, not as `{media}`");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    super::super::extract::parse(body)
 }
 
 fn name_of(object: &Value) -> &str {

@@ -72,13 +72,16 @@ impl Selection {
         self.more.is_empty() && self.name.is_none() && self.other_than.is_empty()
     }
 
+    /// Whether an object of this name can be meant, whatever its labels.
+    pub(super) fn may_match(&self, name: &str) -> bool {
+        self.name.as_ref().is_none_or(|wanted| wanted == name) && !self.other_than.iter().any(|other| other == name)
+    }
+
     /// Whether an object is meant.
     pub(super) fn matches(&self, record: &Record) -> bool {
-        let name = &record.metadata.name;
         let labels = &record.metadata.labels;
         self.equal.matches(record)
-            && self.name.as_ref().is_none_or(|wanted| wanted == name)
-            && !self.other_than.contains(name)
+            && self.may_match(&record.metadata.name)
             && self.more.iter().all(|requirement| match requirement {
                 Requirement::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
                 Requirement::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),

@@ -107,7 +107,7 @@ fn reason(problem: &Problem) -> &'static str {
 /// Whether Kubernetes' clients ask here.
 pub(in super::super) fn is_theirs(path: &str) -> bool {
     let under = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    path == "/version" || under("/api") || under("/apis") || under("/openapi")
+    under("/version") || under("/api") || under("/apis") || under("/openapi")
 }
 
 /// A problem that somebody else answered on such an address, as a `Status`.

@@ -7,16 +7,16 @@ use axum::body::Bytes;
 use axum::http::StatusCode;
 use dragonfly_core::engine::{Engine, EngineError};
 use dragonfly_core::resource::{Kind, Record};
-use dragonfly_core::store::{WatchEvent, order};
+use dragonfly_core::store::{Page, Selector, WatchEvent, order};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 
 use super::super::problem::Problem;
-use super::PAGE;
 use super::select::Selection;
 use super::shape::Shape;
 use super::status::status;
+use super::{PAGE, named};
 
 /// How often a client that wants bookmarks is told how far its watch has come.
 const BOOKMARKS: Duration = Duration::from_secs(60);
@@ -27,8 +27,8 @@ pub(super) enum News {
     Page(Vec<Record>, String),
     /// All of them have been told.
     Present,
-    /// Objects that are there, for who has listed them as they were at this version.
-    Known(Vec<Record>, String),
+    /// Objects that are there, for who has listed them as they were at one version; and when they were read now.
+    Known(Vec<Record>, String, String),
     /// What the store says.
     Change(Result<WatchEvent, EngineError>),
     /// It is time for a bookmark.
@@ -52,20 +52,22 @@ pub(super) fn present_then_changes(
     }
     // Who resumes must hear of an object that no longer matches: all of them are looked at.
     let equal = if since.is_some() { Default::default() } else { selection.equal };
+    let name = selection.name;
     stream::unfold(At::Page { version: None, from: None }, move |at| {
-        let (engine, equal, since) = (engine.clone(), equal.clone(), since.clone());
+        let (engine, equal, name, since) = (engine.clone(), equal.clone(), name.clone(), since.clone());
         async move {
             match at {
-                At::Page { version, from } => match engine.list(kind, &equal, PAGE, from.as_deref()).await {
+                At::Page { version, from } => match page(&engine, kind, &equal, name.as_deref(), from).await {
                     Ok(page) => {
-                        let version = version.unwrap_or(page.version);
+                        let read = page.version;
+                        let version = version.unwrap_or_else(|| read.clone());
                         let next = match (page.more, &since) {
                             (Some(more), _) => At::Page { version: Some(version.clone()), from: Some(more) },
                             (None, Some(since)) => At::Live(engine.watch(kind, Some(since.clone()))),
                             (None, None) => At::Present(version.clone()),
                         };
                         let news = match since {
-                            Some(since) => News::Known(page.items, since),
+                            Some(since) => News::Known(page.items, since, read),
                             None => News::Page(page.items, version),
                         };
                         Some((news, next))
@@ -78,6 +80,19 @@ pub(super) fn present_then_changes(
             }
         }
     })
+}
+
+async fn page(
+    engine: &Engine,
+    kind: Kind,
+    equal: &Selector,
+    name: Option<&str>,
+    from: Option<String>,
+) -> Result<Page, EngineError> {
+    match name {
+        Some(name) => named(engine, kind, name).await,
+        None => engine.list(kind, equal, PAGE, from.as_deref()).await,
+    }
 }
 
 /// The same, with word every now and then that it is time for a bookmark.
@@ -118,8 +133,8 @@ enum Known {
 struct Following {
     wish: Wish,
     known: HashMap<String, Known>,
-    /// The client has listed before.
-    resumed: bool,
+    /// The client has listed before, and what is there was read so late.
+    resumed: Option<Option<u64>>,
     /// How far it has come.
     version: String,
     headed: bool,
@@ -153,8 +168,8 @@ impl Following {
             }
             News::Present if self.wish.initial => self.bookmark(&mut out, true),
             News::Present => {}
-            News::Known(records, since) => {
-                self.resumed = true;
+            News::Known(records, since, read) => {
+                self.resumed = Some(order(&read));
                 let listed = order(&since);
                 for record in records {
                     let unchanged = matches!((version_of(&record), listed), (Some(now), Some(then)) if now <= then);
@@ -196,7 +211,8 @@ impl Following {
             self.known.insert(name.clone(), Known::Told(version_of(record)));
             let word = if matches!(before, Some(Known::Told(_) | Known::Perhaps)) { "MODIFIED" } else { "ADDED" };
             self.tell(out, word, record);
-        } else if matches!(before, Some(Known::Told(_) | Known::Perhaps)) {
+        } else if matches!(before, Some(Known::Told(_) | Known::Perhaps)) || (before.is_none() && self.perhaps(record))
+        {
             // It no longer matches: to this client it is gone.
             self.known.insert(name.clone(), Known::Outside);
             self.tell(out, "DELETED", record);
@@ -213,12 +229,21 @@ impl Following {
         let tell = match before {
             Some(Known::Told(_) | Known::Perhaps) => true,
             Some(Known::Outside) => false,
-            // Gone before it was looked at: who resumes may have it.
-            None => self.resumed || self.wish.selection.matches(record),
+            None => self.perhaps(record) || self.wish.selection.matches(record),
         };
         if tell {
             self.tell(out, "DELETED", record);
         }
+    }
+
+    /// Whether a client that resumes may have an object that nobody has seen here: one that went before it was
+    /// looked at.
+    fn perhaps(&self, record: &Record) -> bool {
+        let before = self.resumed.is_some_and(|read| match (version_of(record), read) {
+            (Some(now), Some(read)) => now <= read,
+            _ => true,
+        });
+        before && self.wish.selection.may_match(&record.metadata.name)
     }
 
     /// Pages are read later than the place where the changes begin.
@@ -275,7 +300,11 @@ mod tests {
     }
 
     async fn told(news: Vec<News>) -> Vec<Value> {
-        let selection = Selection::parse("l=x", "").unwrap();
+        told_of("l=x", "", news).await
+    }
+
+    async fn told_of(labels: &str, fields: &str, news: Vec<News>) -> Vec<Value> {
+        let selection = Selection::parse(labels, fields).unwrap();
         let wish = Wish { kind: Kind::TEMPLATE, selection, shape: Shape::Object, initial: true };
         let text: Vec<u8> = lines(stream::iter(news), wish).collect::<Vec<_>>().await.concat();
         text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
@@ -326,17 +355,36 @@ mod tests {
                     record("out", "y", 5),
                 ],
                 "10".into(),
+                "13".into(),
             ),
             applied("later", "x", 11),
             applied("changed", "y", 12),
-            applied("inside", "y", 13),
-            applied("out", "y", 14),
-            applied("new", "y", 15),
-            deleted("out", "y", 16),
-            deleted("before-it-was-looked-at", "y", 17),
+            deleted("gone-before-it-was-looked-at", "y", 13),
+            applied("inside", "y", 14),
+            applied("out", "y", 15),
+            applied("new", "y", 16),
+            deleted("new", "y", 17),
+            deleted("out", "y", 18),
         ])
         .await;
-        let want = ["MODIFIED later", "DELETED changed", "DELETED inside", "DELETED before-it-was-looked-at"];
+        let want = ["MODIFIED later", "DELETED changed", "DELETED gone-before-it-was-looked-at", "DELETED inside"];
         assert_eq!(words(&told), want);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_one_hears_of_no_other() {
+        let told = told_of(
+            "",
+            "metadata.name=one",
+            vec![
+                News::Known(vec![record("one", "x", 4)], "10".into(), "12".into()),
+                deleted("other", "x", 11),
+                applied("another", "x", 13),
+                deleted("another", "x", 14),
+                deleted("one", "x", 15),
+            ],
+        )
+        .await;
+        assert_eq!(words(&told), ["DELETED one"]);
     }
 }
