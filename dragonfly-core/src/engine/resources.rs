@@ -9,7 +9,7 @@ use super::{Engine, EngineError, Result};
 use crate::action::Problem;
 use crate::resource::manifest::{self, Manifest, ManifestError, ManifestProblem};
 use crate::resource::{HardwareSpec, Kind, Record, SecretSpec, TemplateSpec, WorkflowSpec};
-use crate::store::{Key, Page, Part, Selector, StoreError, WatchEvent, When};
+use crate::store::{Key, Page, Selector, StoreError, WatchEvent, When};
 
 /// How many objects of one text are written at a time.
 const AT_ONCE: usize = 64;
@@ -110,7 +110,7 @@ impl Engine {
     pub async fn create_object(&self, object: Value, by: &str) -> Result<Record> {
         let record = self.checked(object)?;
         let record = self.sealed(record)?;
-        let created = self.inner.store.put(record, Part::Spec, When::Absent).await?;
+        let created = self.put_spec(record, When::Absent).await?;
         self.noted(&created, Change::Created, by);
         #[cfg(feature = "testing")]
         self.authorise_applied(&created).await?;
@@ -141,11 +141,13 @@ impl Engine {
             let found = self.inner.store.get(&key).await?;
             let record = found.ok_or_else(|| self.not_found(kind, name))?;
             self.may_delete(&record).await?;
+            // Known before it is done: nothing else is deleted under this uid.
+            let mut writing = self.writing();
+            if let Some(uid) = record.metadata.uid {
+                writing.wrote(uid.to_string());
+            }
             match self.inner.store.delete(&key, &record.metadata.resource_version).await {
                 Ok(()) => {
-                    if let Some(uid) = record.metadata.uid.filter(|_| self.is_shared()) {
-                        self.inner.own.note(uid.to_string());
-                    }
                     self.inner.cache.removed(&key, &record.metadata.resource_version);
                     self.refresh_networks();
                     let machine = if kind == Kind::HARDWARE { name } else { "" };
@@ -248,7 +250,7 @@ impl Engine {
         let sealed = self.sealed(record.clone())?;
         for _ in 0..16 {
             let Some(old) = self.inner.store.get(&key).await? else {
-                match self.inner.store.put(sealed.clone(), Part::Spec, When::Absent).await {
+                match self.put_spec(sealed.clone(), When::Absent).await {
                     Ok(created) => {
                         self.noted(&created, Change::Created, by);
                         #[cfg(feature = "testing")]
@@ -272,7 +274,7 @@ impl Engine {
             {
                 spec.entry("displayName").or_insert_with(|| name.clone());
             }
-            match self.inner.store.put(new, Part::Spec, When::Unchanged(old.metadata.resource_version)).await {
+            match self.put_spec(new, When::Unchanged(old.metadata.resource_version)).await {
                 Ok(changed) => {
                     self.noted(&changed, Change::Configured, by);
                     return Ok(Applied { record: self.shown(changed), change: Change::Configured });
@@ -285,7 +287,6 @@ impl Engine {
     }
 
     pub(super) fn noted(&self, record: &Record, change: Change, by: &str) {
-        self.wrote(record.kind, &record.metadata.resource_version);
         super::note(&self.inner.cache, record);
         self.refresh_networks();
         let name = &record.metadata.name;
