@@ -186,6 +186,29 @@ mod tests {
     }
 
     #[test]
+    fn servers_on_one_store_agree_by_leases_and_each_has_a_name() {
+        use dragonfly_core::store::MemoryStore;
+        use dragonfly_core::testing::MemoryLeases;
+        let config = |mode, instance: Option<&str>| {
+            let instance = instance.map(str::to_owned);
+            crate::config::Options { mode: Some(mode), instance, ..Default::default() }.settle().unwrap()
+        };
+        let opened = Opened::new(MemoryStore::default());
+        assert!(coordinator(&config(Mode::Simple, None), &opened, None).unwrap().is_none());
+        let told = coordinator(&config(Mode::Swarm, None), &opened, None).unwrap_err().to_string();
+        assert!(told.contains("swarm") && told.contains("leases"), "{told}");
+        let opened = opened.with_leases(Arc::new(MemoryLeases::default()));
+        let named = |instance, host| {
+            let one = coordinator(&config(Mode::Swarm, instance), &opened, host).unwrap().unwrap();
+            one.instance().to_owned()
+        };
+        assert_eq!(named(Some("a"), Some("host")), "a");
+        let [one, two] = [(); 2].map(|()| named(None, Some("Rack-7.example.org")));
+        assert!(one.starts_with("rack-7-") && two.starts_with("rack-7-") && one != two, "{one} {two}");
+        assert!(named(None, None).starts_with("dragonfly-"));
+    }
+
+    #[test]
     fn a_store_is_found_by_name_and_a_wrong_name_is_told() {
         let name = |word: &str| word.parse::<BackendName>().unwrap();
         assert_eq!(Backends::default().find(&name("redb")).unwrap().name(), "redb");

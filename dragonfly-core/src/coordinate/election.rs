@@ -4,6 +4,9 @@
 //! answered, and ceases a margin before the lease is over. A challenger counts from after it *read* the lease, and
 //! takes it only if it stays unchanged for its whole duration by the challenger's own clock, with a write on that
 //! condition. What it read was written after the leader had sent it, so the leader has ceased by then.
+//!
+//! A lease that somebody deleted and another made anew tells nothing of who led under the old one, and looks like one that
+//! was never there. So nobody leads under a lease that he has not known for its whole duration.
 
 use std::time::Duration;
 
@@ -103,6 +106,8 @@ pub(super) struct Election {
     me: String,
     timing: Timing,
     seen: Option<Seen>,
+    /// Which lease of this name there is, and since when that is known.
+    known: Option<(String, Duration)>,
     /// What is known may be past: it is read before anything is written.
     reread: bool,
     /// We lead until then.
@@ -117,7 +122,17 @@ pub(super) struct Election {
 
 impl Election {
     pub(super) fn new(me: String, timing: Timing) -> Self {
-        Self { me, timing, seen: None, reread: true, until: None, term: Term(0), next: Duration::ZERO, failures: 0 }
+        Self {
+            me,
+            timing,
+            seen: None,
+            known: None,
+            reread: true,
+            until: None,
+            term: Term(0),
+            next: Duration::ZERO,
+            failures: 0,
+        }
     }
 
     /// Until when we lead if nothing is renewed, and in which term.
@@ -130,21 +145,21 @@ impl Election {
             return Act::Rest(self.next);
         }
         let Some(seen) = self.seen.as_ref().filter(|_| !self.reread) else { return Act::Get };
-        let unchanged = now.saturating_sub(seen.since);
         match &seen.lease {
-            // It may have been deleted under a leader, who does not know yet.
-            None if unchanged < self.timing.lease => Act::Get,
             None => Act::Create(self.taken(&Lease::default())),
             Some(lease) => {
-                let free = lease.holder.as_ref().is_none_or(|holder| *holder == self.me);
+                let is_ours = lease.holder.as_ref() == Some(&self.me);
+                let is_free = lease.holder.is_none() && self.is_known(now);
                 // A leader with a longer lease than ours is given the time that it counts on.
-                if free || unchanged >= lease.duration.max(self.timing.lease) {
-                    Act::Replace(self.taken(lease))
-                } else {
-                    Act::Get
-                }
+                let is_over = now.saturating_sub(seen.since) >= lease.duration.max(self.timing.lease);
+                if is_ours || is_free || is_over { Act::Replace(self.taken(lease)) } else { Act::Get }
             }
         }
+    }
+
+    /// Whether whoever led under an earlier lease of this name has ceased.
+    fn is_known(&self, now: Duration) -> bool {
+        self.known.as_ref().is_some_and(|(_, since)| now.saturating_sub(*since) >= self.timing.lease)
     }
 
     fn taken(&self, from: &Lease) -> Lease {
@@ -183,29 +198,39 @@ impl Election {
                 if !is_ours {
                     self.until = None;
                 }
-                let is_free = lease.is_some() && holder.is_none();
+                let is_free = holder.is_none();
                 self.look(now, lease);
                 // Whoever waits for another looks now and then, and at the moment when it would be free.
-                self.next = if is_ours || is_free { now } else { self.free_at(now).min(now + period / 2) };
+                let is_due = is_ours || (is_free && (self.known.is_none() || self.is_known(now)));
+                self.next = if is_due { now } else { self.free_at(now).min(now + period / 2) };
             }
             Answer::Written(lease) => {
                 self.failures = 0;
-                self.until = Some(sent + (self.timing.lease - self.timing.margin));
                 self.look(now, Some(lease));
+                // One that is new is held, and nobody leads under it yet.
+                self.until = self.is_known(sent).then(|| sent + (self.timing.lease - self.timing.margin));
                 self.next = sent + period;
             }
         }
     }
 
     fn free_at(&self, now: Duration) -> Duration {
-        let Some(seen) = &self.seen else { return now };
-        let lasts = seen.lease.as_ref().map_or(self.timing.lease, |lease| lease.duration.max(self.timing.lease));
-        (seen.since + lasts).max(now)
+        let Some(Seen { lease: Some(lease), since }) = &self.seen else { return now };
+        let known = self.known.as_ref().filter(|_| lease.holder.is_none());
+        let since = known.map_or(*since, |(_, since)| *since);
+        (since + lease.duration.max(self.timing.lease)).max(now)
     }
 
     fn look(&mut self, now: Duration, lease: Option<Lease>) {
         self.reread = false;
         self.term = lease.as_ref().map_or(self.term, |lease| lease.term.max(self.term));
+        match &lease {
+            None => self.known = None,
+            Some(lease) if self.known.as_ref().is_none_or(|(uid, _)| *uid != lease.uid) => {
+                self.known = Some((lease.uid.clone(), now));
+            }
+            Some(_) => {}
+        }
         let version = |lease: &Option<Lease>| lease.as_ref().map(|lease| lease.version.clone());
         if self.seen.as_ref().is_none_or(|seen| version(&seen.lease) != version(&lease)) {
             self.seen = Some(Seen { lease, since: now });

@@ -48,6 +48,7 @@ fn object(name: &str, lease: &Lease) -> LeaseObject {
     };
     let metadata = ObjectMeta {
         name: Some(format!("{PREFIX}{name}")),
+        uid: Some(lease.uid.clone()).filter(|uid| !uid.is_empty()),
         resource_version: Some(lease.version.clone()).filter(|version| !version.is_empty()),
         ..ObjectMeta::default()
     };
@@ -57,6 +58,7 @@ fn object(name: &str, lease: &Lease) -> LeaseObject {
 fn lease(object: LeaseObject) -> Lease {
     let spec = object.spec.unwrap_or_default();
     Lease {
+        uid: object.metadata.uid.unwrap_or_default(),
         version: object.metadata.resource_version.unwrap_or_default(),
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
         duration: Duration::from_secs(spec.lease_duration_seconds.and_then(|s| s.try_into().ok()).unwrap_or(0)),
@@ -106,8 +108,13 @@ mod tests {
 
     #[test]
     fn a_lease_is_the_same_there_and_back() {
-        let held =
-            Lease { version: "7".into(), holder: Some("a_1".into()), duration: Duration::from_secs(15), term: Term(3) };
+        let held = Lease {
+            uid: "u".into(),
+            version: "7".into(),
+            holder: Some("a_1".into()),
+            duration: Duration::from_secs(15),
+            term: Term(3),
+        };
         let given_up = Lease { holder: None, ..held.clone() };
         for one in [held, given_up] {
             assert_eq!(lease(object("sweep", &one)), one);

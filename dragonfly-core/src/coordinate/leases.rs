@@ -15,6 +15,8 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 /// Who holds something, as a server keeps it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lease {
+    /// Another for one that was deleted and made anew.
+    pub uid: String,
     /// Changes with every write. Compared for equality only.
     pub version: String,
     /// Who holds it; nobody, when it was given up.
@@ -225,7 +227,7 @@ mod tests {
     async fn one_leads_and_another_follows_when_it_gives_up_or_dies() {
         let store = Arc::new(MemoryLeases::default());
         let (a, _, stop_a) = candidate(&store, "a");
-        seconds(16).await;
+        seconds(20).await;
         assert_eq!(a.leads("sweep"), Some(Term(1)));
         let (b, _, stop_b) = candidate(&store, "b");
         seconds(600).await;
@@ -252,7 +254,7 @@ mod tests {
     async fn a_leader_that_slept_leads_no_more_whatever_its_clocks_do() {
         let store = Arc::new(MemoryLeases::default());
         let (a, clock, _stop) = candidate(&store, "a");
-        seconds(16).await;
+        seconds(20).await;
         assert!(a.leads("sweep").is_some());
         // Asleep: time has passed on the wall alone.
         clock.advance(Duration::from_secs(3600));

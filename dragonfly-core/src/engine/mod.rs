@@ -70,10 +70,10 @@ use crate::coordinate::{Alone, Coordinator};
 use crate::event::{Events, NewEvent};
 use crate::power::{Dispatcher, Limits, PowerDrivers};
 use crate::resource::power::PowerPolicy;
-use crate::resource::{HardwareSpec, Kind, Network, NetworkSpec, Record, Resource};
+use crate::resource::{HardwareSpec, Network, NetworkSpec, Record, Resource};
 use crate::secret::SealingKey;
-use crate::store::Store;
 use crate::store::ext::StoreExt;
+use crate::store::{Part, Store, When};
 use crate::text;
 use crate::timeline::{Recorder, What, Whose};
 use strangers::Strangers;
@@ -511,23 +511,29 @@ impl Engine {
         name: &str,
         change: impl FnMut(&mut Resource<S>) -> Result<()> + Send,
     ) -> Result<Resource<S>> {
+        let mut writing = self.writing();
         let changed: Resource<S> = self.inner.store.update_spec(name, change).await?;
-        self.wrote(S::KIND, &changed.metadata.resource_version);
+        writing.wrote(others::version_of(S::KIND, &changed.metadata));
+        drop(writing);
         self.inner.cache.applied(&changed);
         Ok(changed)
     }
 
     async fn create<S: Cached>(&self, object: &Resource<S>) -> Result<Resource<S>> {
+        let mut writing = self.writing();
         let created = self.inner.store.create(object).await?;
-        self.wrote(S::KIND, &created.metadata.resource_version);
+        writing.wrote(others::version_of(S::KIND, &created.metadata));
+        drop(writing);
         self.inner.cache.applied(&created);
         Ok(created)
     }
 
-    fn wrote(&self, kind: Kind, version: &str) {
-        if self.is_shared() {
-            self.inner.own.note(others::own_version(kind, version));
-        }
+    /// Writes a spec, labels and annotations as they are given.
+    async fn put_spec(&self, record: Record, when: When) -> crate::store::Result<Record> {
+        let mut writing = self.writing();
+        let written = self.inner.store.put(record, Part::Spec, when).await?;
+        writing.wrote(others::version_of(written.kind, &written.metadata));
+        Ok(written)
     }
 
     fn remember_address(&self, from: Option<IpAddr>, card: Mac) {

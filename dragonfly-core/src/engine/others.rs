@@ -5,7 +5,7 @@
 //! happen alone. Each status names its writer (`status.writer`), so that nothing is told twice.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -15,7 +15,9 @@ use super::{Engine, POWERED};
 use crate::deadline::OVERDUE;
 use crate::event::NewEvent;
 use crate::lifecycle::Phase;
-use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Kind, Record, Workflow, WorkflowSpec, condition};
+use crate::resource::{
+    ConditionStatus, Hardware, HardwareSpec, Kind, Metadata, Record, Workflow, WorkflowSpec, condition,
+};
 use crate::store::WatchEvent;
 use crate::text;
 use crate::timeline::{What, Whose};
@@ -24,21 +26,68 @@ use crate::workflow::{RunState, StepState};
 /// How many of our own writes are remembered until the watch brings them.
 const OWN: usize = 1024;
 
-/// Writes of specs, and deletions, that were ours: the version, or the uid that is gone.
+/// Writes of specs, and deletions, that were ours: nobody else's name stands on them.
 #[derive(Debug, Default)]
-pub(super) struct Own(Mutex<VecDeque<String>>);
+pub(super) struct Own(Mutex<Writes>);
+
+#[derive(Debug, Default)]
+struct Writes {
+    /// The version of each, or the uid that is gone.
+    done: VecDeque<String>,
+    under_way: usize,
+    /// What the watch told while it was not known whose it is.
+    unsure: Vec<(String, NewEvent)>,
+}
 
 impl Own {
-    pub(super) fn note(&self, what: String) {
-        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        own.push_back(what);
-        if own.len() > OWN {
-            own.pop_front();
-        }
+    fn lock(&self) -> MutexGuard<'_, Writes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn has(&self, what: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|own| own == what)
+    /// The event if another is to be named for what it tells; kept while one of ours is under way that it may be.
+    fn judge(&self, write: String, event: NewEvent) -> Option<NewEvent> {
+        let mut writes = self.lock();
+        if writes.done.contains(&write) {
+            return None;
+        }
+        if writes.under_way == 0 {
+            return Some(event);
+        }
+        writes.unsure.push((write, event));
+        None
+    }
+}
+
+/// A write of ours that is under way; dropped when it is done or given up.
+#[derive(Debug)]
+pub(super) struct Writing<'a> {
+    engine: Option<&'a Engine>,
+}
+
+impl Writing<'_> {
+    /// That it was done.
+    pub(super) fn wrote(&mut self, what: String) {
+        let Some(engine) = self.engine else { return };
+        let mut writes = engine.inner.own.lock();
+        writes.done.push_back(what);
+        if writes.done.len() > OWN {
+            writes.done.pop_front();
+        }
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let Some(engine) = self.engine else { return };
+        let mut writes = engine.inner.own.lock();
+        writes.under_way -= 1;
+        if writes.under_way > 0 {
+            return;
+        }
+        let unsure = std::mem::take(&mut writes.unsure);
+        let theirs: Vec<_> = unsure.into_iter().filter(|(write, _)| !writes.done.contains(write)).collect();
+        drop(writes);
+        theirs.into_iter().for_each(|(_, event)| engine.pass_on(event));
     }
 }
 
@@ -185,10 +234,22 @@ struct News {
     kind: Kind,
     name: String,
     machine: Option<String>,
+    /// What its writer is known of.
     events: Vec<NewEvent>,
+    /// What may be our own: the write that it is read off.
+    unsigned: Vec<(String, NewEvent)>,
 }
 
 impl Engine {
+    /// A write of a spec, or a deletion, begins.
+    pub(super) fn writing(&self) -> Writing<'_> {
+        let engine = self.is_shared().then_some(self);
+        if engine.is_some() {
+            self.inner.own.lock().under_way += 1;
+        }
+        Writing { engine }
+    }
+
     /// Follows the store until it closes; among several instances also tells what the others write.
     pub(super) async fn follow(&self) {
         let store = Arc::clone(&self.inner.store);
@@ -229,8 +290,8 @@ impl Engine {
                     let gone: Vec<String> =
                         known.machines.keys().filter(|name| !named.contains_key(name.as_str())).cloned().collect();
                     for name in gone {
-                        known.machines.remove(&name);
-                        news.push(self.gone(kind, name));
+                        let uid = known.machines.remove(&name).and_then(|machine| machine.uid);
+                        news.push(self.gone(kind, name, uid));
                     }
                 }
                 news
@@ -241,12 +302,12 @@ impl Engine {
     fn look_at_object(&self, known: &mut Known, record: &Record) -> Option<News> {
         let (kind, name) = (record.kind, record.metadata.name.clone());
         let me = self.inner.coordinator.instance();
-        let is_own = || self.inner.own.has(&own_version(kind, &record.metadata.resource_version));
-        let mut events = Vec::new();
-        let mut tell = |kind, machine: &str, workflow: Option<&str>, message: String, data: Value| {
+        let (mut events, mut unsigned) = (Vec::new(), Vec::new());
+        let event = |kind, machine: &str, workflow: Option<&str>, message: String, data: Value| {
             let machine = (!machine.is_empty()).then(|| machine.to_owned());
-            events.push(NewEvent { kind, machine, workflow: workflow.map(str::to_owned), message, data });
+            NewEvent { kind, machine, workflow: workflow.map(str::to_owned), message, data }
         };
+        let write = || version_of(kind, &record.metadata);
         let mut about = None;
         match kind {
             Kind::HARDWARE => {
@@ -259,13 +320,11 @@ impl Engine {
                 let (run, writer) = (object.status.workflow.as_deref(), &object.status.writer);
                 if writer != me {
                     for (kind, message) in status_news(&before, &now, &object) {
-                        tell(kind, &name, run, message, json!({ "instance": writer }));
+                        events.push(event(kind, &name, run, message, json!({ "instance": writer })));
                     }
                 }
-                if !is_own() {
-                    for (kind, message) in spec_news(&before, &now) {
-                        tell(kind, &name, None, message, Value::Null);
-                    }
+                for (kind, message) in spec_news(&before, &now) {
+                    unsigned.push((write(), event(kind, &name, None, message, Value::Null)));
                 }
                 about = Some(name.clone());
             }
@@ -280,18 +339,19 @@ impl Engine {
                 if object.status.writer != me {
                     for (kind, message, mut data) in run_news(&before, &now, &object) {
                         data["instance"] = json!(object.status.writer);
-                        tell(kind, &object.spec.hardware, Some(&name), message, data);
+                        events.push(event(kind, &object.spec.hardware, Some(&name), message, data));
                     }
                 }
                 about = Some(object.spec.hardware.clone());
             }
             // Of Networks the boot services write what they do: that is told by who does it.
-            _ if !is_own() && record.status.is_null() => {
-                tell("object.applied", "", None, format!("{kind} `{name}` was written"), Value::Null);
+            _ if record.status.is_null() => {
+                let message = format!("{kind} `{name}` was written");
+                unsigned.push((write(), event("object.applied", "", None, message, Value::Null)));
             }
             _ => {}
         }
-        Some(News { kind, name, machine: about, events })
+        Some(News { kind, name, machine: about, events, unsigned })
     }
 
     fn look_at_gone(&self, known: &mut Known, record: &Record) -> Option<News> {
@@ -301,25 +361,33 @@ impl Engine {
             Kind::WORKFLOW => drop(known.runs.remove(&name)),
             _ => {}
         }
-        let uid = record.metadata.uid.unwrap_or_default().to_string();
-        let is_own = self.inner.own.has(&uid);
-        let mut news = self.gone(kind, name);
-        if is_own {
-            news.events.clear();
-        }
-        Some(news)
+        Some(self.gone(kind, name, record.metadata.uid))
     }
 
-    fn gone(&self, kind: Kind, name: String) -> News {
+    fn gone(&self, kind: Kind, name: String, uid: Option<Uuid>) -> News {
         let machine = (kind == Kind::HARDWARE).then(|| name.clone());
         let message = format!("{kind} `{name}` was deleted");
         let event = NewEvent { kind: "object.deleted", machine: machine.clone(), message, ..NewEvent::default() };
-        News { kind, name, machine, events: vec![event] }
+        let unsigned = vec![(uid.unwrap_or_default().to_string(), event)];
+        News { kind, name, machine, events: Vec::new(), unsigned }
+    }
+
+    /// Tells what happened elsewhere.
+    fn pass_on(&self, event: NewEvent) {
+        let message = text::harmless_lines(&event.message).into_owned();
+        tracing::debug!(kind = event.kind, machine = event.machine, "elsewhere: {message}");
+        if let Some(machine) = event.machine.as_deref()
+            && self.inner.cache.get::<HardwareSpec>(machine).is_some()
+        {
+            let what = What::Told { kind: event.kind.into(), message: message.clone() };
+            self.inner.recorder.record(Whose::Machine(machine), None, self.now(), what);
+        }
+        self.inner.events.publish(self.now(), NewEvent { message, ..event });
     }
 
     /// Acts on what is known here by now.
     fn learn(&self, news: News) {
-        let News { kind, name, machine, events } = news;
+        let News { kind, name, machine, events, unsigned } = news;
         if kind == Kind::NETWORK {
             self.refresh_networks();
         }
@@ -335,15 +403,12 @@ impl Engine {
             }
         }
         for event in events {
-            let message = text::harmless_lines(&event.message).into_owned();
-            tracing::debug!(kind = event.kind, machine = event.machine, "elsewhere: {message}");
-            let what = What::Told { kind: event.kind.into(), message: message.clone() };
-            if let Some(machine) = event.machine.as_deref()
-                && self.inner.cache.get::<HardwareSpec>(machine).is_some()
-            {
-                self.inner.recorder.record(Whose::Machine(machine), None, self.now(), what);
+            self.pass_on(event);
+        }
+        for (write, event) in unsigned {
+            if let Some(event) = self.inner.own.judge(write, event) {
+                self.pass_on(event);
             }
-            self.inner.events.publish(self.now(), NewEvent { message, ..event });
         }
         // An agent of it may wait here for what was ordered elsewhere.
         if let Some(machine) = machine {
@@ -352,7 +417,7 @@ impl Engine {
     }
 }
 
-/// How a write of ours is remembered.
-pub(super) fn own_version(kind: Kind, version: &str) -> String {
-    format!("{kind} {version}")
+/// What names one write.
+pub(super) fn version_of(kind: Kind, written: &Metadata) -> String {
+    format!("{kind} {}", written.resource_version)
 }

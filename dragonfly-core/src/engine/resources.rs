@@ -198,7 +198,6 @@ impl Engine {
     }
 
     pub(super) fn noted(&self, record: &Record, change: Change, by: &str) {
-        self.wrote(record.kind, &record.metadata.resource_version);
         super::note(&self.inner.cache, record);
         self.refresh_networks();
         let name = &record.metadata.name;

@@ -9,7 +9,7 @@ use super::resources::{Applied, Change};
 use super::{Engine, Result};
 use crate::resource::{Kind, Metadata, Record, SecretSpec};
 use crate::secret;
-use crate::store::{Key, Part, StoreError, When};
+use crate::store::{Key, StoreError, When};
 
 /// Where `kubectl apply` writes down what it was given.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -162,11 +162,13 @@ impl Engine {
             if write.dry_run {
                 return Ok(self.shown(record));
             }
+            // Known before it is done: nothing else is deleted under this uid.
+            let mut writing = self.writing();
+            if let Some(uid) = uid {
+                writing.wrote(uid.to_string());
+            }
             match self.inner.store.delete(&key, version).await {
                 Ok(()) => {
-                    if let Some(uid) = uid.filter(|_| self.is_shared()) {
-                        self.inner.own.note(uid.to_string());
-                    }
                     self.inner.cache.removed(&key, version);
                     self.refresh_networks();
                     let machine = if kind == Kind::HARDWARE { name } else { "" };
@@ -200,7 +202,7 @@ impl Engine {
                     let record = self.would_be(None, sealed);
                     return Ok(Applied { record: self.shown(record), change: Change::Created });
                 }
-                match self.inner.store.put(sealed.clone(), Part::Spec, When::Absent).await {
+                match self.put_spec(sealed.clone(), When::Absent).await {
                     Ok(created) => {
                         self.noted(&created, Change::Created, write.by);
                         #[cfg(feature = "testing")]
@@ -233,7 +235,7 @@ impl Engine {
                 let record = self.would_be(Some(old), new);
                 return Ok(Applied { record: self.shown(record), change: Change::Configured });
             }
-            match self.inner.store.put(new, Part::Spec, When::Unchanged(old.metadata.resource_version)).await {
+            match self.put_spec(new, When::Unchanged(old.metadata.resource_version)).await {
                 Ok(changed) => {
                     self.noted(&changed, Change::Configured, write.by);
                     return Ok(Applied { record: self.shown(changed), change: Change::Configured });

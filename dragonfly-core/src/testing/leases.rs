@@ -20,7 +20,8 @@ impl MemoryLeases {
             return Err(LeaseError::Conflict { name: name.to_owned() });
         }
         all.0 += 1;
-        let written = Lease { version: all.0.to_string(), ..lease.clone() };
+        let uid = if is_new { format!("lease-{}", all.0) } else { lease.uid.clone() };
+        let written = Lease { uid, version: all.0.to_string(), ..lease.clone() };
         all.1.insert(name.to_owned(), written.clone());
         Ok(written)
     }

@@ -22,7 +22,7 @@ use crate::power::Credential;
 use crate::resource::hardware::{Bmc, NameRef, Trust};
 use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Kind, Metadata, Record, SecretSpec, condition};
 use crate::secret::{Mask, random_password};
-use crate::store::{Part, StoreError, When};
+use crate::store::{StoreError, When};
 use crate::text;
 use crate::wire::{BmcAccount, BmcAccountReport, Failure, Heard};
 
@@ -80,7 +80,7 @@ impl Engine {
             let data = json!({ "username": USERNAME, "password": password.reveal() });
             let record = Record { kind: Kind::SECRET, metadata, spec: json!({ "data": data }), status: json!({}) };
             let sealed = self.sealed(record).map_err(|error| error.to_string())?;
-            match self.inner.store.put(sealed, Part::Spec, When::Absent).await {
+            match self.put_spec(sealed, When::Absent).await {
                 Ok(created) => self.noted(&created, Change::Created, "dragonfly"),
                 // Somebody was faster: theirs counts, once it is known here.
                 Err(StoreError::AlreadyExists { .. }) => {
