@@ -42,23 +42,21 @@ pub(crate) struct SessionClaims {
     pub(crate) opened_at: Timestamp,
 }
 
+/// Something of each machine, and when it was seen.
+type Seen<T> = Mutex<HashMap<String, (T, Timestamp)>>;
+
 /// When each machine's agent was last heard.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    heard: Mutex<HashMap<String, (Uuid, Timestamp)>>,
+    heard: Seen<Uuid>,
     /// Since when each machine's `lastSeen` has been what it is, by our own clock: others write it by theirs.
-    stored: Mutex<HashMap<String, (Option<Timestamp>, Timestamp)>>,
+    stored: Seen<Option<Timestamp>>,
     /// Since when each doubt has stood, by our own clock: the doubted session and the doubt.
-    doubts: Mutex<HashMap<String, ((Uuid, Uuid), Timestamp)>>,
+    doubts: Seen<(Uuid, Uuid)>,
 }
 
 /// When this value was first seen here.
-fn since<T: PartialEq>(
-    seen: &Mutex<HashMap<String, (T, Timestamp)>>,
-    machine: &str,
-    is: T,
-    now: Timestamp,
-) -> Timestamp {
+fn since<T: PartialEq>(seen: &Seen<T>, machine: &str, is: T, now: Timestamp) -> Timestamp {
     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     match seen.get(machine) {
         Some((was, at)) if *was == is => *at,

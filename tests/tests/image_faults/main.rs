@@ -132,7 +132,8 @@ async fn play(make: fn(&mut Random, &[Image]) -> Case) -> BTreeMap<&'static str,
     let server = Server::start(ask.clone());
     // Its own server and key are another's: these images come from somewhere else.
     let pin = "00".repeat(32).parse().unwrap();
-    let agents = Arc::new(HttpImages::new("https://127.0.0.1:1".parse().unwrap(), pin, Path::new("/none")).unwrap());
+    let agents =
+        Arc::new(HttpImages::new(vec!["https://127.0.0.1:1".parse().unwrap()], pin, Path::new("/none")).unwrap());
     let (first, count) = (number("DRAGONFLY_IMAGE_SEED", 1), number("DRAGONFLY_IMAGE_CASES", 60));
     let mut ends = BTreeMap::new();
     for seed in first..first + count {

@@ -14,7 +14,7 @@ use super::super::problem::{MEDIA_TYPE, Problem};
 #[derive(Debug)]
 pub(super) struct Refused {
     problem: Problem,
-    about: Option<(Kind, String)>,
+    about: Option<Box<(Kind, String)>>,
 }
 
 /// Says what a refusal is about.
@@ -24,7 +24,7 @@ pub(super) trait About<T> {
 
 impl<T, E: Into<Refused>> About<T> for Result<T, E> {
     fn about(self, kind: Kind, name: &str) -> Result<T, Refused> {
-        self.map_err(|error| Refused { about: Some((kind, name.to_owned())), ..error.into() })
+        self.map_err(|error| Refused { about: Some(Box::new((kind, name.to_owned()))), ..error.into() })
     }
 }
 
@@ -53,7 +53,7 @@ impl From<EngineError> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let about = self.about.as_ref().map(|(kind, name)| (*kind, name.as_str()));
+        let about = self.about.as_deref().map(|(kind, name)| (*kind, name.as_str()));
         (self.problem.status, Json(status(&self.problem, about))).into_response()
     }
 }
