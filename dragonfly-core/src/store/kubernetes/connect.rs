@@ -41,7 +41,8 @@ impl Default for ConnectOptions {
 pub(super) async fn connect(options: ConnectOptions) -> Result<KubernetesStore> {
     let mut config = config(&options).await?;
     // Every request has a limit of its own, and what failed is told rather than tried in silence.
-    config.connect_timeout = Some(options.timeout.min(Duration::from_secs(5)));
+    // Shorter than the limit, so that what does not even connect is told so.
+    config.connect_timeout = Some(options.timeout.mul_f64(0.6));
     config.default_retry = false;
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
     let client = kube::Client::try_from(config)
