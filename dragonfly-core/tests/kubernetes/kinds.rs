@@ -51,7 +51,7 @@ async fn definitions_are_taken_and_judge(server: Server) {
     }
     for (kind, spec, field) in [
         (Kind::HARDWARE, json!({ "macs": "52:54:00:00:00:01" }), "spec.macs"),
-        (Kind::HARDWARE, json!({ "macs": ["nonsense"] }), "spec.macs[0]"),
+        (Kind::HARDWARE, json!({ "macs": ["nonsense"] }), "spec.macs"),
         (Kind::HARDWARE, json!({ "trust": "blind" }), "spec.trust"),
         (Kind::TEMPLATE, json!({ "actions": [{ "name": "a" }] }), "spec.actions"),
         (Kind::NETWORK, json!({ "interface": "eth0", "dhcp": false, "subnet": "10.0.0.0/8" }), "spec.dhcp"),
@@ -122,6 +122,12 @@ async fn a_kind_that_is_not_defined_is_named() {
         let options = ConnectOptions { group: "absent.dragonfly.computer".to_owned(), ..cluster.options() };
         let store = KubernetesStore::connect(options).await.unwrap();
         let key = Key::new(Kind::HARDWARE, "a");
+        // It refuses everything until it has started.
+        until("it says that it does not know the kind", async || {
+            let told = store.get(&key).await.unwrap_err().to_string();
+            if told.contains("does not know") { Ok(()) } else { Err(told) }
+        })
+        .await;
         for error in [
             store.get(&key).await.map(|_| ()).unwrap_err(),
             store.list(Kind::HARDWARE, &Selector::all(), 0, None).await.map(|_| ()).unwrap_err(),

@@ -6,7 +6,7 @@ use dragonfly_core::store::{Key, KubernetesStore, Part, Selector, Store, StoreEr
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::servers::{Cluster, PATIENCE, Server};
+use crate::servers::{Cluster, PATIENCE, Server, until};
 
 async fn cluster(server: Server) -> &'static Cluster {
     tokio::task::spawn_blocking(move || server.shared()).await.unwrap()
@@ -79,8 +79,13 @@ async fn a_server_without_secrets_is_named() {
     }
     let cluster = cluster(Server::Crds).await;
     let store = KubernetesStore::connect(cluster.options()).await.unwrap();
-    let told = store.list(Kind::SECRET, &Selector::all(), 0, None).await.unwrap_err().to_string();
-    assert!(told.contains("which the API server https://127.0.0.1:") && told.contains("does not have"), "{told}");
+    // It refuses everything until it has started.
+    until("it says that it has none", async || {
+        let told = store.list(Kind::SECRET, &Selector::all(), 0, None).await.unwrap_err().to_string();
+        let is_named = told.contains("which the API server https://127.0.0.1:") && told.contains("does not have");
+        if is_named { Ok(()) } else { Err(told) }
+    })
+    .await;
 }
 
 #[tokio::test]

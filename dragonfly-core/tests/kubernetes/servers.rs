@@ -180,7 +180,7 @@ impl Cluster {
                 format!("--token-auth-file={}", at("tokens.csv")),
                 "--authorization-mode=RBAC".to_owned(),
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                format!("--service-account-key-file={}", at("accounts.key")),
+                format!("--service-account-key-file={}", at("accounts.pub")),
                 format!("--service-account-signing-key-file={}", at("accounts.key")),
                 "--disable-admission-plugins=ServiceAccount".to_owned(),
                 "--endpoint-reconciler-type=none".to_owned(),
@@ -310,7 +310,9 @@ fn keys(directory: &Path, port: u16) {
     let key = KeyPair::generate().unwrap();
     write("admin.crt", &admin.signed_by(&key, &issuer).unwrap().pem());
     write("admin.key", &key.serialize_pem());
-    write("accounts.key", &KeyPair::generate().unwrap().serialize_pem());
+    let accounts = KeyPair::generate().unwrap();
+    write("accounts.key", &accounts.serialize_pem());
+    write("accounts.pub", &accounts.public_key_pem());
     write("tokens.csv", "token-of-narrow,narrow,2,\ntoken-of-nobody,nobody,3,\n");
     let at = |name: &str| directory.join(name).display().to_string();
     let user = json!({ "client-certificate": at("admin.crt"), "client-key": at("admin.key") });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::connect::deepest;
+use super::failure::unreachable;
 use super::{KubernetesStore, NAME, request};
 use crate::store::{Result, StoreError};
 
@@ -77,9 +77,9 @@ impl KubernetesStore {
                     format!("{shown}: we may not do that, ask an administrator of the cluster ({})", status.message)
                 }
                 kube::Error::Api(status) => format!("{shown}: {} ({})", status.message, status.code),
-                _ => format!("the API server {server} cannot be reached: {}", deepest(&error)),
+                _ => unreachable(server, &error),
             };
-            StoreError::Unavailable { store: NAME, what, source: Some(error.into()) }
+            StoreError::Unavailable { store: NAME, what, source: None }
         })?;
         serde_json::from_str(&text).map_err(|source| StoreError::Backend { store: NAME, source: source.into() })
     }

@@ -41,12 +41,12 @@ impl Default for ConnectOptions {
 pub(super) async fn connect(options: ConnectOptions) -> Result<KubernetesStore> {
     let mut config = config(&options).await?;
     // Every request has a limit of its own, and what failed is told rather than tried in silence.
-    config.connect_timeout = Some(options.timeout.min(Duration::from_secs(5)));
+    // Shorter than the limit, so that what does not even connect is told so.
+    config.connect_timeout = Some(options.timeout.mul_f64(0.6));
     config.default_retry = false;
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-    let client = kube::Client::try_from(config).map_err(|source| {
-        unavailable(format!("the credentials for {server} cannot be used: {}", deepest(&source)), source)
-    })?;
+    let client = kube::Client::try_from(config)
+        .map_err(|source| unavailable(format!("the credentials for {server} cannot be used: {source}")))?;
     let ConnectOptions { namespace, group, timeout, .. } = options;
     Ok(KubernetesStore(Arc::new(Inner { client, server, group, namespace, timeout })))
 }
@@ -56,30 +56,29 @@ async fn config(options: &ConnectOptions) -> Result<kube::Config> {
     if let Some(path) = &options.kubeconfig {
         let place = path.display();
         let file = Kubeconfig::read_from(path)
-            .map_err(|e| unavailable(format!("the kubeconfig {place} cannot be read: {}", deepest(&e)), e))?;
+            .map_err(|e| unavailable(format!("the kubeconfig {place} cannot be read: {e}")))?;
         let config = kube::Config::from_custom_kubeconfig(file, &choice).await;
-        return config.map_err(|e| unavailable(format!("the kubeconfig {place} is of no use: {}", deepest(&e)), e));
+        return config.map_err(|e| unavailable(format!("the kubeconfig {place} is of no use: {e}")));
     }
     let outside = match kube::Config::from_kubeconfig(&choice).await {
         Ok(config) => return Ok(config),
         // Whoever names a file or a context means it.
         Err(error) if options.context.is_some() || std::env::var_os("KUBECONFIG").is_some() => {
-            return Err(unavailable(format!("the kubeconfig is of no use: {}", deepest(&error)), error));
+            return Err(unavailable(format!("the kubeconfig is of no use: {error}")));
         }
         Err(error) => error,
     };
     kube::Config::incluster().map_err(|inside| {
         let what = format!(
-            "no cluster is known: set KUBECONFIG, or write ~/.kube/config ({}), or run in a pod ({})",
-            deepest(&outside),
-            deepest(&inside)
+            "no cluster is known: set KUBECONFIG, or write ~/.kube/config ({outside}), or run in a pod ({inside})"
         );
-        unavailable(what, inside)
+        unavailable(what)
     })
 }
 
-fn unavailable(what: String, source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-    StoreError::Unavailable { store: NAME, what, source: Some(source.into()) }
+/// The words of kube's errors hold those of their causes.
+fn unavailable(what: String) -> StoreError {
+    StoreError::Unavailable { store: NAME, what, source: None }
 }
 
 /// The words of the last cause, which those before it mostly repeat.

@@ -30,18 +30,24 @@ impl<'a> Doing<'a> {
     }
 }
 
+/// An answer that is a refusal, behind the error that says what it means.
+#[derive(Debug, thiserror::Error)]
+#[error("the API server answered {code} {reason}")]
+pub(super) struct Answer {
+    pub(super) code: u16,
+    reason: String,
+}
+
 pub(super) fn failure(doing: &Doing<'_>, server: &str, error: kube::Error) -> StoreError {
     if let kube::Error::Api(status) = &error {
-        let meaning = refused(doing, server, status);
-        return match meaning {
-            StoreError::Unavailable { store, what, source: None } => {
-                StoreError::Unavailable { store, what, source: Some(error.into()) }
-            }
-            other => other,
-        };
+        return refused(doing, server, status);
     }
-    let what = format!("the API server {server} cannot be reached: {}", deepest(&error));
-    StoreError::Unavailable { store: NAME, what, source: Some(error.into()) }
+    StoreError::Unavailable { store: NAME, what: unreachable(server, &error), source: None }
+}
+
+/// The last cause says what is wrong; those before it repeat it.
+pub(super) fn unreachable(server: &str, error: &kube::Error) -> String {
+    format!("the API server {server} cannot be reached: {}", deepest(error))
 }
 
 pub(super) fn late(server: &str, after: Duration) -> StoreError {
@@ -85,7 +91,8 @@ fn of_the_kind(doing: &Doing<'_>, server: &str, status: &Status) -> StoreError {
             "the cluster does not know {}: dragonfly crds | kubectl apply -f - (or another version of it is installed)",
             place.resource()
         ),
-        (code, _) => format!("the API server {server} failed to {verb} {kind} ({code} {}): {message}", status.reason),
+        _ => format!("the API server {server} failed to {verb} {kind}: {message}"),
     };
-    StoreError::Unavailable { store: NAME, what, source: None }
+    let answer = Answer { code: status.code, reason: status.reason.clone() };
+    StoreError::Unavailable { store: NAME, what, source: Some(answer.into()) }
 }

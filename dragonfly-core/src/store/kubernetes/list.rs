@@ -3,7 +3,7 @@
 use serde_json::Value;
 use url::form_urlencoded::Serializer;
 
-use super::failure::Doing;
+use super::failure::{Answer, Doing};
 use super::{Inner, NAME};
 use crate::resource::{Kind, Record};
 use crate::store::{Page, Result, Selector, StoreError};
@@ -131,7 +131,7 @@ fn is_expired(error: &StoreError) -> bool {
 
 fn has_code(error: &StoreError, code: u16) -> bool {
     let StoreError::Unavailable { source: Some(source), .. } = error else { return false };
-    matches!(source.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == code)
+    source.downcast_ref::<Answer>().is_some_and(|answer| answer.code == code)
 }
 
 fn query(fields: Option<String>, selector: &Selector, limit: usize, token: Option<&str>) -> String {

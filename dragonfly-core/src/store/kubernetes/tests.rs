@@ -64,7 +64,7 @@ fn refusals_mean_what_the_caller_can_do() {
         (
             all(),
             status(503, "ServiceUnavailable", ("", "")),
-            "the Kubernetes store is unavailable: the API server https://10.0.0.1:6443 failed to list Hardware (503 ServiceUnavailable): the server's words",
+            "the Kubernetes store is unavailable: the API server https://10.0.0.1:6443 failed to list Hardware: the server's words",
         ),
         (
             Doing::object("create", &secret, SECRETS),
