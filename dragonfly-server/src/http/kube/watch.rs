@@ -144,7 +144,7 @@ struct Following {
 /// What a watch says, as Kubernetes' clients read it: one JSON object a line.
 pub(super) fn lines(news: impl Stream<Item = News> + Send + 'static, wish: Wish) -> impl Stream<Item = Bytes> + Send {
     let following =
-        Following { wish, known: HashMap::new(), resumed: false, version: String::new(), headed: false, over: false };
+        Following { wish, known: HashMap::new(), resumed: None, version: String::new(), headed: false, over: false };
     let lines = news.scan(following, |following, news| {
         let line = (!following.over).then(|| following.line(news));
         std::future::ready(line)
