@@ -44,7 +44,8 @@ made = api.create_cluster_custom_object(*ours, {
 assert made["metadata"]["uid"]
 patched = api.patch_cluster_custom_object(*ours, "db-3", {"spec": {"hold": "a fan"}})
 assert patched["spec"]["hold"] == "a fan", patched
-patched = api.patch_cluster_custom_object(*ours, "db-3", [{"op": "remove", "path": "/spec/hold"}])
+operations = [{"op": "remove", "path": "/spec/hold"}]
+patched = api.patch_cluster_custom_object(*ours, "db-3", operations, _content_type="application/json-patch+json")
 assert "hold" not in patched["spec"], patched
 patched["spec"]["displayName"] = "Db-3"
 replaced = api.replace_cluster_custom_object(*ours, "db-3", patched)
