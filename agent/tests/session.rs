@@ -14,7 +14,7 @@ use dragonfly_core::action::{
     Action, ActionContext, ActionError, Actions, ImageError, ImageSource, Permit, Resume, Unit,
 };
 use dragonfly_core::resource::hardware::Anchors;
-use dragonfly_core::wire::{BmcAccount, Hello, Orders, ReportKind, Versions, Work, WorkStep};
+use dragonfly_core::wire::{BmcAccount, Hello, Identity, Orders, ReportKind, Versions, Work, WorkStep};
 use dragonfly_core::workflow::StepEvent;
 use futures_util::StreamExt;
 use mage::client::Link;
@@ -213,7 +213,7 @@ async fn when_one_instance_dies_another_hears_the_rest() {
         async move { serve(&link, &runner, &journal, &|| {}).await }
     });
     until("the first step", || events(&script).contains(&"0 Began".to_owned())).await;
-    script.lock().unwrap().image = vec![7; 1000];
+    script.lock().unwrap().files.push(("/images/a.raw".into(), vec![7; 1000]));
     let gone = s.server.kill().await;
     let leave = tokio::time::timeout(Duration::from_secs(120), agent).await.unwrap().unwrap();
     assert!(matches!(leave, Leave::Restart { .. }), "{leave:?}");
@@ -223,7 +223,7 @@ async fn when_one_instance_dies_another_hears_the_rest() {
     let log = String::from_utf8_lossy(&log);
     assert!(log.contains(&format!("{gone}/ does not answer; asking {}", also[0])), "{log}");
     // An image that the one was to give is had from the other.
-    let url = format!("https://{gone}/images/a.raw").parse().unwrap();
+    let url: url::Url = format!("https://{gone}/images/a.raw").parse().unwrap();
     assert!(images.open(&url, 0, None).await.is_err(), "as it finds out");
     assert_eq!(images.open(&url, 0, None).await.unwrap().total, Some(1000));
 }
