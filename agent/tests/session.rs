@@ -223,7 +223,7 @@ async fn when_one_instance_dies_another_hears_the_rest() {
     let log = String::from_utf8_lossy(&log);
     assert!(log.contains(&format!("{gone}/ does not answer; asking {}", also[0])), "{log}");
     // An image that the one was to give is had from the other.
-    let url = format!("https://{gone}/images/a.raw").parse().unwrap();
+    let url: url::Url = format!("https://{gone}/images/a.raw").parse().unwrap();
     assert!(images.open(&url, 0, None).await.is_err(), "as it finds out");
     assert_eq!(images.open(&url, 0, None).await.unwrap().total, Some(1000));
 }

@@ -247,7 +247,7 @@ fn never_do_two_lead() {
         }
     }
     println!("{seen:?} in {HISTORIES} histories");
-    assert!(seen.leaderships > 2 * HISTORIES && seen.lost > HISTORIES && seen.late > HISTORIES / 20, "{seen:?}");
+    assert!(seen.leaderships > HISTORIES * 3 / 2 && seen.lost > HISTORIES && seen.late > HISTORIES / 20, "{seen:?}");
     assert!(seen.led > 400 * HISTORIES, "somebody leads most of the time: {seen:?}");
 }
 

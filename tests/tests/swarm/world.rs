@@ -221,8 +221,9 @@ impl World {
     /// A boot token for this machine, from this instance, if it is to boot the agent.
     pub(crate) async fn identity(&self, at: usize, machine: usize) -> Option<Identity> {
         let request = request(machine);
-        let ask = async move |engine: Engine| Ok(engine.identity(&request).await.expect("it is made from memory"));
-        self.call(at, |engine| Box::pin(ask(engine))).await?.ok()?
+        let asked =
+            self.call(at, |engine| async move { Ok(engine.identity(&request).await.expect("it is made from memory")) });
+        asked.await?.ok()?
     }
 }
 
