@@ -130,7 +130,9 @@ pub(crate) async fn fill(path: &Path, machines: usize) -> Result<usize> {
     std::fs::create_dir_all(directory)?;
     let place = path.to_owned();
     let store = tokio::task::spawn_blocking(move || RedbStore::open(place)).await??;
-    let bytes = fill_store(&(Arc::new(store.clone()) as _), machines).await?;
+    let whole: Arc<dyn Store> = Arc::new(store.clone());
+    let bytes = fill_store(&whole, machines).await?;
+    drop(whole);
     store.close().await?;
     Ok(bytes)
 }
