@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -44,16 +46,21 @@ impl TemplateChecker for Any {
 }
 
 /// What a cluster says, and how often it was asked.
-#[derive(Debug)]
 struct Said {
-    now: std::result::Result<Snapshot, fn() -> PowerError>,
+    now: std::result::Result<Snapshot, Box<dyn Fn() -> PowerError + Send>>,
     looks: u32,
     opened: Vec<String>,
 }
 
 /// One cluster that says what it is told to.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Fake(Arc<Mutex<Said>>);
+
+impl fmt::Debug for Fake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fake")
+    }
+}
 
 #[async_trait]
 impl Clusters for Fake {
@@ -68,7 +75,10 @@ impl Snapshots for Fake {
     async fn snapshot(&self) -> Result<Snapshot> {
         let mut said = self.0.lock().unwrap();
         said.looks += 1;
-        said.now.clone().map_err(|error| error())
+        match &said.now {
+            Ok(snapshot) => Ok(snapshot.clone()),
+            Err(error) => Err(error()),
+        }
     }
 }
 
@@ -400,7 +410,7 @@ async fn two_vms_with_one_mac_are_told_and_not_merged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_fails_is_told_once() {
     let site = Site::running(lab(101, 3)).await;
-    let fails = |error: fn() -> PowerError| site.fake.0.lock().unwrap().now = Err(error);
+    let fails = |error: fn() -> PowerError| site.fake.0.lock().unwrap().now = Err(Box::new(error));
     fails(|| PowerError::Unreachable { source: "no route to host".into() });
     // Three failures with pauses of 1, 2 and 4 periods.
     let looks = site.looks();
@@ -409,10 +419,21 @@ async fn a_cluster_that_fails_is_told_once() {
     let unreachable = format!(" {at}: the controller cannot be reached: no route to host");
     assert_eq!(site.events("cluster.failed"), [unreachable]);
     assert_eq!((site.count(), site.events("machine.gone").len()), (3, 0));
-    fails(|| PowerError::Unauthorised);
+    let refused = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&refused);
+    site.fake.0.lock().unwrap().now = Err(Box::new(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        PowerError::Unauthorised
+    }));
     eventually(|| site.events("cluster.failed").len() == 2).await;
-    assert!(site.events("cluster.failed")[1].contains("refused the user or the password"));
+    let failed = site.events("cluster.failed");
+    assert!(failed[1].contains("refused the user or the password"), "{failed:?}");
+    assert!(failed[1].ends_with("left alone until Secret `pve` changes"), "{failed:?}");
     assert_eq!(site.events("cluster.seen").len(), 1);
+    // An account is locked after some wrong passwords: one is tried twice, however long it stands.
+    eventually(|| refused.load(Ordering::SeqCst) == 2).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(refused.load(Ordering::SeqCst), 2);
 
     // Another password is tried at once, and it is well again.
     let opened = site.fake.0.lock().unwrap().opened.len();

@@ -17,10 +17,10 @@ use dragonfly_core::engine::{AssignRequest, Engine, EngineError, ReimageRequest,
 use dragonfly_core::inventory::Inventory;
 use dragonfly_core::lifecycle::Phase;
 use dragonfly_core::resource::hardware::{Anchors, ExistingOs, Overwrite};
-use dragonfly_core::resource::{ConditionStatus, Kind, TemplateSpec, WorkflowSpec};
+use dragonfly_core::resource::{ConditionStatus, Hardware, HardwareSpec, Kind, TemplateSpec, WorkflowSpec};
 use dragonfly_core::secret::SealingKey;
-use dragonfly_core::store::Store;
 use dragonfly_core::store::memory::MemoryStore;
+use dragonfly_core::store::{Store, StoreError, StoreExt as _};
 use dragonfly_core::testing::ManualClock;
 use dragonfly_core::wire::{Ask, Failure, Heard, Hello, Orders, Report, ReportKind, Versions, Welcome, Work};
 use dragonfly_core::workflow::{RunState, StepEvent};
@@ -561,6 +561,36 @@ async fn whoever_is_waited_for_too_long_is_named() {
     site.engine.assign(&name, assign(), "me").await.unwrap();
     site.engine.sweep().await.unwrap();
     assert_eq!(overdue(&site).map(|(status, _)| status), Some(ConditionStatus::False));
+}
+
+/// After a long night without a server every machine of a datacenter has something to be told, and those that boot
+/// are not to wait for that.
+#[tokio::test]
+async fn a_crowd_of_overdue_machines_is_told_in_several_passes() {
+    let site = Site::new().await;
+    for n in 0..2500 {
+        let name = format!("m{n}");
+        site.store.create(&Hardware::new(&*name, HardwareSpec::default())).await.unwrap();
+        let since = Some(site.engine.now());
+        let registered = |machine: &mut Hardware| {
+            (machine.status.phase, machine.status.phase_since) = (Some(Phase::Registered), since);
+            Ok::<(), StoreError>(())
+        };
+        site.store.update_status(&name, registered).await.unwrap();
+    }
+    let site = site.restarted().await;
+    site.clock.advance(Duration::from_secs(8 * 24 * 3600));
+    let overdue = || {
+        let machines = site.engine.machines();
+        let told = |m: &&Arc<Hardware>| m.status.conditions.iter().any(|c| c.kind == "Overdue");
+        machines.iter().filter(told).count()
+    };
+    let mut seen = vec![];
+    for _ in 0..3 {
+        site.engine.sweep().await.unwrap();
+        seen.push(overdue());
+    }
+    assert_eq!(seen, [2000, 2500, 2500]);
 }
 
 #[tokio::test]

@@ -3,8 +3,10 @@
 mod clusters;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
@@ -46,9 +48,9 @@ pub struct Options {
     /// How much of a datacenter this server runs [default: simple]
     #[arg(long, env = "DRAGONFLY_MODE", value_enum, value_name = "MODE")]
     pub mode: Option<Mode>,
-    /// Where state is kept [default: redb]
-    #[arg(long, env = "DRAGONFLY_BACKEND", value_enum, value_name = "STORE")]
-    pub backend: Option<Backend>,
+    /// Where state is kept: redb, one file in the data directory, or another store of this build [default: redb]
+    #[arg(long, env = "DRAGONFLY_BACKEND", value_name = "STORE")]
+    pub backend: Option<BackendName>,
     /// Where machines reach this server, if not at the address their request came to
     #[arg(long, env = "DRAGONFLY_SERVER_URL", value_name = "URL")]
     pub server_url: Option<Url>,
@@ -118,17 +120,48 @@ impl Mode {
     }
 }
 
-/// Where state is kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Backend {
-    /// One file in the data directory
-    #[default]
-    Redb,
-    /// Custom resources of a Kubernetes cluster
-    Kubernetes,
-    /// Tinkerbell's resources of a Kubernetes cluster
-    Tinkerbell,
+/// The name of a kind of store, as `redb`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct BackendName(String);
+
+impl BackendName {
+    /// As it is typed.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for BackendName {
+    fn default() -> Self {
+        Self("redb".to_owned())
+    }
+}
+
+impl fmt::Display for BackendName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for BackendName {
+    type Error = &'static str;
+
+    fn try_from(word: String) -> Result<Self, Self::Error> {
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if word.is_empty() || !word.bytes().all(is_plain) {
+            return Err("a store is named by lower-case letters, digits and `-`, as redb");
+        }
+        Ok(Self(word))
+    }
+}
+
+impl FromStr for BackendName {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Self::try_from(word.to_owned())
+    }
 }
 
 /// Settings with nothing left open.
@@ -148,6 +181,8 @@ pub struct Config {
     pub discovery: Discovery,
     /// How much this server runs.
     pub mode: Mode,
+    /// Where state is kept.
+    pub backend: BackendName,
     /// Where machines reach the server, if not where their request came to.
     pub server_url: Option<Url>,
     /// Host names accepted beside the machine's own.
@@ -182,17 +217,6 @@ pub enum ConfigError {
         #[source]
         source: Box<toml::de::Error>,
     },
-    /// This build has no such store.
-    #[error(
-        "backend `{0}` is not part of this build; the only one is `redb`. Unset DRAGONFLY_BACKEND or set it to redb"
-    )]
-    Backend(&'static str),
-    /// Swarm needs a shared store.
-    #[error(
-        "mode `swarm` needs a store that several servers share, and redb is one file of one server; \
-         use mode `simple` or `flight`"
-    )]
-    SwarmOnRedb,
     /// An entry of `[[proxmox]]` is not right.
     #[error("entry {number} of [[proxmox]] is not right")]
     Cluster {
@@ -250,15 +274,6 @@ impl Options {
 
     /// Fills what is still open with defaults and refuses what does not fit together.
     pub fn settle(self) -> Result<Config, ConfigError> {
-        match self.backend.unwrap_or_default() {
-            Backend::Redb => {}
-            Backend::Kubernetes => return Err(ConfigError::Backend("kubernetes")),
-            Backend::Tinkerbell => return Err(ConfigError::Backend("tinkerbell")),
-        }
-        let mode = self.mode.unwrap_or_default();
-        if mode == Mode::Swarm {
-            return Err(ConfigError::SwarmOnRedb);
-        }
         if let Some(url) = &self.server_url {
             check_server_url(url)?;
         }
@@ -271,7 +286,8 @@ impl Options {
             boot_files: self.boot_files.unwrap_or_else(|| data.join("boot")),
             images: self.images.unwrap_or_else(|| data.join("images")),
             discovery: self.discovery.map_or(Discovery::default(), Discovery::from),
-            mode,
+            mode: self.mode.unwrap_or_default(),
+            backend: self.backend.unwrap_or_default(),
             server_url: self.server_url,
             names: self.names.unwrap_or_default(),
             bmc_accounts: self.bmc_accounts.unwrap_or_default(),
@@ -365,6 +381,8 @@ pub(super) mod tests {
     fn a_misspelt_key_is_named() {
         let error = read("prot = 3000").unwrap_err();
         assert!(causes(&error).contains("prot"), "{}", causes(&error));
+        let error = read("backend = \"Re Db\"").unwrap_err();
+        assert!(causes(&error).contains("lower-case"), "{}", causes(&error));
         let error = read("port = \"x\"").unwrap_err();
         assert!(causes(&error).contains("port"), "{}", causes(&error));
     }
@@ -382,8 +400,6 @@ pub(super) mod tests {
     #[test]
     fn what_does_not_fit_together_is_refused_in_clear_words() {
         for (text, want) in [
-            ("mode = \"swarm\"", "swarm"),
-            ("backend = \"kubernetes\"", "kubernetes"),
             ("server_url = \"http://10.0.0.1:3000\"", "https"),
             ("server_url = \"https://u:p@10.0.0.1\"", "password"),
             ("server_url = \"https://10.0.0.1/x\"", "nothing after"),

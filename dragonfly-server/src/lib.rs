@@ -13,6 +13,7 @@
 //! port; [`cli`] is the command line.
 
 pub mod auth;
+pub mod backend;
 pub mod boot;
 pub mod cli;
 pub mod config;

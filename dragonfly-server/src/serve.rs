@@ -17,7 +17,6 @@ use dragonfly_core::power::redfish::Redfish;
 use dragonfly_core::power::wol::WakeOnLan;
 use dragonfly_core::power::{Dispatcher, Limits as PowerLimits, PowerDrivers};
 use dragonfly_core::secret::SealingKey;
-use dragonfly_core::store::redb::RedbStore;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::auth::{Auth, TOKEN_FILE};
+use crate::backend::{self, Backends, Opened};
 use crate::boot::Services;
 use crate::config::Config;
 use crate::http::{App, Parts};
@@ -35,20 +35,33 @@ use crate::listen::{self, Limits};
 use crate::metrics::{Counted, Meters, Timed};
 use crate::{config, files, http, log, networks, tls};
 
-/// The store, in the data directory.
-pub(crate) const STORE_FILE: &str = "dragonfly.redb";
 /// How long the parts have to end once somebody said stop.
 const STOP: Duration = Duration::from_secs(15);
 
-/// Serves until SIGTERM or SIGINT, with these kinds of controllers.
-pub async fn serve(config: Config, drivers: PowerDrivers) -> anyhow::Result<()> {
+/// What a server is able to do beyond itself: the default is what this crate brings.
+#[derive(Debug, Clone)]
+pub struct Kit {
+    /// The kinds of controllers that it can talk to.
+    pub drivers: PowerDrivers,
+    /// The kinds of stores that it can be told to use.
+    pub backends: Backends,
+}
+
+impl Default for Kit {
+    fn default() -> Self {
+        Self { drivers: drivers(), backends: Backends::default() }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, with this kit.
+pub async fn serve(config: Config, kit: Kit) -> anyhow::Result<()> {
     log::to_stderr(&config.log)?;
     for name in config::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
         tracing::warn!("{name} is set, and nothing reads it; is it misspelt?");
     }
     let stop = CancellationToken::new();
     tokio::spawn(watch_signals(stop.clone()));
-    let server = start_with(config, drivers, stop).await?;
+    let server = start_with(config, kit, stop).await?;
     server.announce();
     server.run().await
 }
@@ -61,7 +74,7 @@ pub struct Server {
     tls: tls::ServerTls,
     app: App,
     config: Config,
-    store: RedbStore,
+    opened: Opened,
     counted: Arc<Counted>,
     leases: Arc<RedbLeases>,
     boot_files: Arc<BootFiles>,
@@ -69,11 +82,13 @@ pub struct Server {
 
 /// Opens the store and the port and builds everything, so that what cannot work fails here.
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Server> {
-    start_with(config, drivers(), stop).await
+    start_with(config, Kit::default(), stop).await
 }
 
-/// As [`start`], with these kinds of controllers.
-pub async fn start_with(config: Config, drivers: PowerDrivers, stop: CancellationToken) -> anyhow::Result<Server> {
+/// As [`start`], with this kit.
+pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> anyhow::Result<Server> {
+    let backend = kit.backends.find(&config.backend)?;
+    backend::check_mode(&config, &*backend)?;
     let data = config.data.clone();
     files::create_dir(&data).with_context(|| {
         format!("the data directory {} cannot be made; give another with --data DIR", data.display())
@@ -88,6 +103,7 @@ pub async fn start_with(config: Config, drivers: PowerDrivers, stop: Cancellatio
             config.boot_files.display()
         );
     }
+    let opened = backend.open(&config).await?;
     let hostname = hostname();
     let names: Vec<String> = hostname.iter().chain(&config.names).cloned().chain(url_host(&config)).collect();
     let tls = tls::server(&data.join("tls"), &tls::certificate_names(hostname.as_deref(), config.host, &config.names))?;
@@ -95,9 +111,6 @@ pub async fn start_with(config: Config, drivers: PowerDrivers, stop: Cancellatio
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let auth = Arc::new(Auth::open(&data, Arc::clone(&clock))?);
     let key = sealing_key(&data.join("sealing.key"))?;
-    let path = data.join(STORE_FILE);
-    let store =
-        tokio::task::spawn_blocking(move || RedbStore::open(path)).await?.context("the store cannot be opened")?;
     let meters = Meters::new(clock.now());
     let settings = Settings {
         discovery: config.discovery,
@@ -108,19 +121,22 @@ pub async fn start_with(config: Config, drivers: PowerDrivers, stop: Cancellatio
         ..Settings::default()
     };
     let images = Arc::new(Images::new(Arc::clone(&auth), &config.images));
-    let restored = store.is_restored().await.context("the store cannot be read")?;
-    let timed = Arc::new(Timed::new(Arc::new(store.clone()), Arc::clone(&meters)));
+    let restored = match &opened.embedded {
+        Some(store) => store.is_restored().await.context("the store cannot be read")?,
+        None => false,
+    };
+    let timed = Arc::new(Timed::new(Arc::clone(&opened.store), Arc::clone(&meters)));
     let engine = Engine::builder(timed, key, checker())
         .clock(clock)
         .settings(settings)
         .images(Arc::clone(&images) as _)
         .logs(data.join("logs"))
-        .power(Dispatcher::new(drivers, PowerLimits::default()))
+        .power(Dispatcher::new(kit.drivers, PowerLimits::default()))
         .restored(restored)
         .build()
         .await
         .context("the engine cannot start")?;
-    if restored {
+    if let Some(store) = opened.embedded.as_ref().filter(|_| restored) {
         tracing::warn!(
             "the store is a backup that was put back: what it had authorised is held (dragonfly get machines)"
         );
@@ -146,12 +162,12 @@ pub async fn start_with(config: Config, drivers: PowerDrivers, stop: Cancellatio
         meters,
         boot: Services::new(boot_http),
         images: images.files(),
-        store: Some(store.clone()),
+        store: opened.embedded.clone(),
         names,
         mode: config.mode,
         stop,
     });
-    Ok(Server { listener, address, tls, app, config, store, counted, leases, boot_files })
+    Ok(Server { listener, address, tls, app, config, opened, counted, leases, boot_files })
 }
 
 impl Server {
@@ -225,7 +241,9 @@ impl Server {
         if ended.is_err() {
             tracing::warn!("not everything ended in time");
         }
-        self.store.close().await.context("the store could not be closed in order")?;
+        if let Some(store) = &self.opened.embedded {
+            store.close().await.context("the store could not be closed in order")?;
+        }
         anyhow::ensure!(!broken, "a part of the server ended by itself; the log says which");
         Ok(())
     }

@@ -405,6 +405,18 @@ impl Engine {
     ) {
         let message = text::harmless_lines(&message.into()).into_owned();
         tracing::info!(kind, machine, workflow, "{message}");
+        self.publish(kind, machine, workflow, message, data);
+    }
+
+    /// Tells it without a line in the log, which stands there for many at once.
+    fn publish(
+        &self,
+        kind: &'static str,
+        machine: &str,
+        workflow: Option<&str>,
+        message: String,
+        data: serde_json::Value,
+    ) {
         // A name that is no machine's would cost memory for ever.
         if self.inner.cache.get::<HardwareSpec>(machine).is_some() {
             let what = What::Told { kind: kind.into(), message: message.clone() };

@@ -1,6 +1,7 @@
 //! The periodic pass: torn pairs are mended, silent agents and expired orders get their cause.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -19,8 +20,10 @@ use crate::workflow::RunState;
 const PERIOD: Duration = Duration::from_secs(15);
 /// An order that was not finished within this time after a workflow's creation is an orphan.
 const ORPHAN: Duration = Duration::from_secs(60);
-/// How many machines are written at a time.
-const AT_ONCE: usize = 64;
+/// How many machines are written at a time, and how many in one pass: after a night without a server all of them have
+/// something to be told, and those that boot come first.
+const AT_ONCE: usize = 8;
+const IN_ONE_PASS: usize = 2000;
 
 impl Engine {
     /// Follows the store and makes the periodic pass until told to stop. Whoever builds the engine spawns this.
@@ -107,12 +110,28 @@ impl Engine {
     /// Says of every machine that waits for somebody for too long whom it waits for; takes it back when it
     /// does not wait any more.
     async fn tell_the_overdue(&self) -> Result<()> {
-        self.of_machines(|machine| self.is_told_wrongly(machine), |name| self.tell_overdue(name)).await
+        let told = AtomicUsize::new(0);
+        let count = &told;
+        let done = self
+            .of_machines(
+                |machine| self.is_told_wrongly(machine),
+                |machine| async move {
+                    let is_overdue = self.tell_overdue(machine).await?;
+                    count.fetch_add(usize::from(is_overdue), Ordering::Relaxed);
+                    Ok(())
+                },
+            )
+            .await;
+        // One line however many there are: each machine's own words are its event and its condition.
+        let machines = told.into_inner();
+        if machines > 0 {
+            tracing::info!(kind = "machine.overdue", machines, "machines wait for somebody for too long");
+        }
+        done
     }
 
-    /// Does something about every machine that `wants` it. Several at once: a store that writes in groups writes
-    /// them so, and a rack that becomes overdue in one night is told in a moment. None is left out for
-    /// another's error.
+    /// Does something about the machines that `want` it, those beyond [`IN_ONE_PASS`] in later passes. Several at once:
+    /// a store that writes in groups writes them so. None is left out for another's error.
     pub(super) async fn of_machines<'a, F>(
         &'a self,
         wants: impl Fn(&Hardware) -> bool + Send,
@@ -121,9 +140,10 @@ impl Engine {
     where
         F: Future<Output = Result<()>> + Send + 'a,
     {
-        let mut failed = None;
+        let (mut failed, mut left) = (None, IN_ONE_PASS);
         for piece in self.inner.cache.pieces::<HardwareSpec>() {
-            let acts: Vec<F> = piece.into_iter().filter(|machine| wants(machine)).map(&act).collect();
+            let acts: Vec<F> = piece.into_iter().filter(|machine| wants(machine)).take(left).map(&act).collect();
+            left -= acts.len();
             let mut done = stream::iter(acts).buffer_unordered(AT_ONCE);
             while let Some(result) = done.next().await {
                 failed = failed.or(result.err());
@@ -145,12 +165,13 @@ impl Engine {
         self.overdue(machine).is_some() != told
     }
 
-    async fn tell_overdue(&self, machine: Arc<Hardware>) -> Result<()> {
+    /// Whether it is overdue now.
+    async fn tell_overdue(&self, machine: Arc<Hardware>) -> Result<bool> {
         let name = machine.name();
         let _guard = self.lock(name).await;
         // Read again under the lock.
         let Some(machine) = self.inner.cache.get::<HardwareSpec>(name).filter(|m| self.is_told_wrongly(m)) else {
-            return Ok(());
+            return Ok(false);
         };
         let (now, over) = (self.now(), self.overdue(&machine));
         let (status, words) = match over {
@@ -163,9 +184,9 @@ impl Engine {
         })
         .await?;
         if over.is_some() {
-            self.tell("machine.overdue", name, None, words);
+            self.publish("machine.overdue", name, None, words.to_owned(), serde_json::Value::Null);
         }
-        Ok(())
+        Ok(over.is_some())
     }
 
     fn is_old(&self, run: &Workflow) -> bool {

@@ -10,8 +10,8 @@ use dragonfly_core::store::redb;
 
 use super::client::Client;
 use super::output::{self, Out};
+use crate::backend::STORE_FILE;
 use crate::files;
-use crate::serve::STORE_FILE;
 
 /// Fetches a backup from the running server. The file appears when all of it is there.
 pub(super) async fn backup(client: &Client, out: &Out, to: &Path) -> anyhow::Result<()> {

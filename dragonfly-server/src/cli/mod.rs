@@ -17,7 +17,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
-use dragonfly_core::power::PowerDrivers;
 
 pub use args::Cli;
 use args::{Command, ImportCommand, MageCommand};
@@ -25,14 +24,15 @@ use client::{Client, Target};
 use output::Out;
 
 use crate::mage_build::{self, BuildOptions};
+use crate::serve::Kit;
 
 /// Runs the command line and gives the process' exit code: 0 done, 1 failed, 2 not understood.
 pub fn main() -> ExitCode {
-    main_with(crate::serve::drivers())
+    main_with(Kit::default())
 }
 
-/// As [`main`], for a server that knows these kinds of controllers: its own and whoever's.
-pub fn main_with(drivers: PowerDrivers) -> ExitCode {
+/// As [`main`], for a server that knows these kinds of controllers and stores: its own and whoever's.
+pub fn main_with(kit: Kit) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -43,7 +43,7 @@ pub fn main_with(drivers: PowerDrivers) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match run(cli, drivers) {
+    match run(cli, kit) {
         Ok(code) => code,
         Err(error) => {
             output::complain(&error);
@@ -52,7 +52,7 @@ pub fn main_with(drivers: PowerDrivers) -> ExitCode {
     }
 }
 
-fn run(cli: Cli, drivers: PowerDrivers) -> anyhow::Result<ExitCode> {
+fn run(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
     // The name of a MAC, completions and Mage's files need no server.
     match &cli.command {
         Some(Command::Name { mac }) => {
@@ -75,15 +75,15 @@ fn run(cli: Cli, drivers: PowerDrivers) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let done = runtime.block_on(dispatch(cli, drivers));
+    let done = runtime.block_on(dispatch(cli, kit));
     // A blocking read that hangs must not keep a finished command alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     done
 }
 
-async fn dispatch(cli: Cli, drivers: PowerDrivers) -> anyhow::Result<ExitCode> {
+async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
     let Some(command) = cli.command else {
-        crate::serve::serve(cli.settle()?, drivers).await?;
+        crate::serve::serve(cli.settle()?, kit).await?;
         return Ok(ExitCode::SUCCESS);
     };
     let out = Out::stdout();

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use dragonfly_server::serve::{self, Kit};
+
 fn main() -> ExitCode {
-    dragonfly_server::cli::main_with(dragonfly_server::serve::drivers().with(power_driver::Qmp))
+    let drivers = serve::drivers().with(power_driver::Qmp);
+    dragonfly_server::cli::main_with(Kit { drivers, ..Kit::default() })
 }

@@ -34,6 +34,8 @@ pub const GONE: &str = "Gone";
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 /// The longest pause after failures, as a multiple of the first.
 const MOST: u32 = 16;
+/// How often one password is tried: clusters, too, lock accounts.
+const REFUSALS: u32 = 2;
 
 /// Clusters by name, as they were when they last answered.
 #[derive(Debug, Default)]
@@ -116,6 +118,8 @@ struct Watch {
     /// Why it failed the last time.
     failed: Option<Option<Discriminant<PowerError>>>,
     failures: u32,
+    /// How often its user or password was refused since it was last taken or the Secret changed.
+    refusals: u32,
     /// What `cluster.seen` told last.
     told: Option<String>,
     /// Doubled MACs that have been told.
@@ -141,9 +145,9 @@ impl Engine {
             }
             let period = self.inner.settings.cluster_period * pause(watch.failures);
             tokio::select! {
-                () = tokio::time::sleep(period) => {}
+                () = tokio::time::sleep(period), if watch.refusals < REFUSALS => {}
                 // Somebody may have put it right.
-                () = self.secret_changes(&source.secret, secret) => {}
+                () = self.secret_changes(&source.secret, secret) => watch.refusals = 0,
             }
         }
     }
@@ -169,7 +173,7 @@ impl Engine {
         match looked {
             Ok(snapshot) => {
                 let is_back = watch.failed.take().is_some();
-                watch.failures = 0;
+                (watch.failures, watch.refusals) = (0, 0);
                 self.tell_seen(source, &snapshot, is_back, &mut watch.told);
                 self.take_in(source, &snapshot, began, &mut watch.doubled).await
             }
@@ -177,10 +181,18 @@ impl Engine {
                 watch.open = None;
                 watch.failures = watch.failures.saturating_add(1);
                 self.inner.clusters.is_silent(&source.address);
+                let is_refused = matches!(trouble, Trouble::Power(PowerError::Unauthorised));
+                watch.refusals = watch.refusals.saturating_add(u32::from(is_refused));
                 let kind = trouble.kind();
                 if watch.failed != Some(kind) {
                     watch.failed = Some(kind);
-                    let (address, failure) = (&source.address, trouble.words());
+                    let (address, mut failure) = (&source.address, trouble.words());
+                    if is_refused {
+                        let secret = &source.secret;
+                        failure.push_str(&format!(
+                            "; after {REFUSALS} refusals it is left alone until Secret `{secret}` changes"
+                        ));
+                    }
                     let message = format!("the Proxmox cluster at {address} cannot be followed: {failure}");
                     let data = json!({ "address": address, "failure": failure });
                     self.tell_with("cluster.failed", "", None, message, data);
