@@ -92,7 +92,7 @@ fn a_stack_is_shown_made_and_assigned() {
     {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }
-    assert!(said.contains("not needed") && said.contains("stack.yaml:13"), "{said}");
+    assert!(said.contains("not needed") && said.contains("stack.yaml:11"), "{said}");
     assert!(said.contains("1 of these machines are on 10.0.0.0/24; --interface NAME"), "{said}");
     assert!(said.contains("node-1 is to get debian"), "{said}");
     assert!(server.ok(&["get", "machines"]).contains("No machines yet"));

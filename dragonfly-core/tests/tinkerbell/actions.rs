@@ -42,7 +42,7 @@ fn image2disk_with_every_setting() {
     assert_eq!(note(&converted, &at("SPEED")).outcome, Outcome::Lost);
     let said = note(&converted, "spec.data.tasks[0].actions[1].environment.IMG_URL");
     assert!(said.said.contains("insecureNoDigest: true"), "{said}");
-    assert_eq!((said.document, said.line), (3, 16), "{said}");
+    assert_eq!((said.document, said.line), (3, 17), "{said}");
 }
 
 #[test]

@@ -119,8 +119,8 @@ fn a_template_without_a_workflow_asks_for_its_values() {
 #[test]
 fn what_is_wrong_with_a_template_is_named() {
     let table = [
-        ("{{ .missing }}", "line 9, column 6: there is no `.missing` (filled for the Workflow `w1`)"),
-        ("- {name: a, image: reboot}\n{{ if }}", "line 10, column 7: a value is missing here"),
+        ("{{ .missing }}", "line 8, column 10: there is no `.missing` (filled for the Workflow `w1`)"),
+        ("- {name: a, image: reboot}\n{{ if }}", "line 9, column 13: a value is missing here"),
         ("- [", "what it becomes cannot be read"),
         ("", "there is no action"),
         ("- {name: a, image: \"{{ .References.x }}\"}", "there is no `.x`"),

@@ -71,7 +71,7 @@ fn templates_become_what_go_makes_of_them() {
         ("{{ $x := 1 }}{{ if .yes }}{{ $x := 2 }}{{ end }}{{ $x }}", "1"),
         ("{{ define \"d\" }}<{{ . }}>{{ end }}{{ template \"d\" .count }}{{ template \"d\" \"z\" }}", "<3><z>"),
         ("{{ block \"b\" .count }}({{ . }}){{ end }}", "(3)"),
-        ("{{ \"a\\t\\\"b\\u00e9\" }}{{ `raw\\n` }}{{ 'a' }}", "a\t\"bé"),
+        ("{{ \"a\\t\\\"b\\u00e9\" }}{{ `raw\\n` }}{{ 'a' }}", "a\t\"béraw\\n97"),
         ("{{ 0x10 }} {{ 1.5 }} {{ 017 }} {{ 1e3 }}", "16 1.5 15 1000"),
         ("{{ printf \"%s-%03d-%q-%v-%x%%\" \"a\" 7 \"b\" true 255 }}", "a-007-\"b\"-true-ff%"),
         ("{{ \"abc\" | upper | trimSuffix \"C\" | quote }}", "\"AB\""),

@@ -118,9 +118,7 @@ spec:
             timeout: 90
             pid: host
             environment:
-              BLOCK_DEVICE: {{{{ formatPartition (index .Hardware.Disks 0) 3 }}}}
-              FS_TYPE: ext4
-              IMAGE: quay.io/tinkerbell/actions/kexec:latest
+              IMAGE: quay.io/tinkerbell/actions/reboot:latest
               WAIT_SECONDS: 5
 ---
 apiVersion: tinkerbell.org/v1alpha1
