@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -48,7 +49,8 @@ impl Backend for Kubernetes {
         tracing::info!(server = store.server(), namespace = store.namespace(), "state is kept in a Kubernetes cluster");
         store.check().await?;
         share(&store, config).await?;
-        Ok(Opened::new(store))
+        let leases = Arc::new(store.leases());
+        Ok(Opened::new(store).with_leases(leases))
     }
 }
 

@@ -20,7 +20,7 @@ fn of(text: &str) -> Converted {
 
 fn machines(converted: &Converted) -> Vec<&Hardware> {
     let machine = |object| match object {
-        &Object::Hardware(ref machine) => Some(&**machine),
+        Object::Hardware(machine) => Some(&**machine),
         _ => None,
     };
     converted.objects.iter().filter_map(machine).collect()
@@ -28,7 +28,7 @@ fn machines(converted: &Converted) -> Vec<&Hardware> {
 
 fn templates(converted: &Converted) -> Vec<&Template> {
     let template = |object| match object {
-        &Object::Template(ref template) => Some(template),
+        Object::Template(template) => Some(template),
         _ => None,
     };
     converted.objects.iter().filter_map(template).collect()

@@ -116,7 +116,11 @@ fn objects(namespace: &str, image: Option<&str>) -> Vec<Value> {
             "apiVersion": v1,
             "kind": "Role",
             "metadata": inside,
-            "rules": [{ "apiGroups": [""], "resources": ["secrets"], "verbs": verbs }],
+            "rules": [
+                { "apiGroups": [""], "resources": ["secrets"], "verbs": verbs },
+                // Who leads what among several servers.
+                { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"] },
+            ],
         }),
         json!({
             "apiVersion": v1,

@@ -29,6 +29,7 @@ use futures_core::stream::BoxStream;
 use serde_json::{Value, json};
 
 use super::{Key, Page, Part, Result, Selector, Store, StoreError, WatchEvent, When, rules};
+use crate::coordinate::KubernetesLeases;
 use crate::resource::{Kind, Record};
 
 pub use connect::ConnectOptions;
@@ -86,6 +87,11 @@ impl KubernetesStore {
     /// The API server's address.
     pub fn server(&self) -> &str {
         &self.0.server
+    }
+
+    /// Leases in the namespace that Secrets are in: who leads what among the instances on this cluster.
+    pub fn leases(&self) -> KubernetesLeases {
+        KubernetesLeases::new(self.0.client.clone(), &self.0.namespace)
     }
 
     /// The namespace that Secrets are in.
