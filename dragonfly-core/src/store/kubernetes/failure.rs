@@ -91,6 +91,9 @@ fn of_the_kind(doing: &Doing<'_>, server: &str, status: &Status) -> StoreError {
             "the cluster does not know {}: dragonfly crds | kubectl apply -f - (or another version of it is installed)",
             place.resource()
         ),
+        (code, _) if message.is_empty() => {
+            format!("the API server {server} failed to {verb} {kind}: it answered {code} and nothing else")
+        }
         _ => format!("the API server {server} failed to {verb} {kind}: {message}"),
     };
     let answer = Answer { code: status.code, reason: status.reason.clone() };
