@@ -18,18 +18,18 @@ pub(super) enum Node {
     Print(Pipe),
     /// `if` and `else if`, in order, then `else`.
     If {
-        arms: Vec<(Pipe, Vec<Node>)>,
-        otherwise: Vec<Node>,
+        arms: Vec<(Pipe, Vec<Self>)>,
+        otherwise: Vec<Self>,
     },
     /// As `if`, and the value becomes the dot.
     With {
-        arms: Vec<(Pipe, Vec<Node>)>,
-        otherwise: Vec<Node>,
+        arms: Vec<(Pipe, Vec<Self>)>,
+        otherwise: Vec<Self>,
     },
     Range {
         pipe: Pipe,
-        body: Vec<Node>,
-        otherwise: Vec<Node>,
+        body: Vec<Self>,
+        otherwise: Vec<Self>,
     },
     /// `template "name" pipe`
     Call {

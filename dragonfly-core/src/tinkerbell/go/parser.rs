@@ -16,7 +16,7 @@ pub(super) fn parse(tokens: Vec<Lexed>) -> Result<Template, GoError> {
     match end {
         End::Whole => Ok(Template { body, defined: parser.defined }),
         End::Else(place, _) => Err(place.error("this `else` belongs to no `if`, `with` or `range`")),
-        End::End(place) => Err(place.error("this `end` ends nothing")),
+        End::Closed(place) => Err(place.error("this `end` ends nothing")),
     }
 }
 
@@ -32,7 +32,7 @@ struct Parser {
 /// What ended a list of nodes.
 enum End {
     Whole,
-    End(Place),
+    Closed(Place),
     /// With the word behind it: `else if`, `else with`.
     Else(Place, Option<String>),
 }
@@ -82,7 +82,7 @@ impl Parser {
                         "end" => {
                             self.next();
                             self.close()?;
-                            return Ok((nodes, End::End(place)));
+                            return Ok((nodes, End::Closed(place)));
                         }
                         "else" => {
                             self.next();
@@ -172,7 +172,7 @@ impl Parser {
 
     fn otherwise(&mut self, end: End, place: Place, word: &str) -> Result<Vec<Node>, GoError> {
         match end {
-            End::End(_) => Ok(Vec::new()),
+            End::Closed(_) => Ok(Vec::new()),
             End::Else(_, None) => self.body(place, word),
             End::Else(at, Some(chained)) => Err(at.error(format!("`else {chained}` cannot follow `{word}`"))),
             End::Whole => Err(place.error(format!("this `{word}` has no `end`"))),
@@ -181,7 +181,7 @@ impl Parser {
 
     fn body(&mut self, place: Place, word: &str) -> Result<Vec<Node>, GoError> {
         match self.list()? {
-            (nodes, End::End(_)) => Ok(nodes),
+            (nodes, End::Closed(_)) => Ok(nodes),
             (_, End::Whole) => Err(place.error(format!("this `{word}` has no `end`"))),
             (_, End::Else(at, _)) => Err(at.error(format!("this `else` does not belong to `{word}`"))),
         }
