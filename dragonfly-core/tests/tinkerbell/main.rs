@@ -19,19 +19,19 @@ fn of(text: &str) -> Converted {
 }
 
 fn machines(converted: &Converted) -> Vec<&Hardware> {
-    let machine = |object| match object {
+    let machines = converted.objects.iter().filter_map(|object| match object {
         Object::Hardware(machine) => Some(&**machine),
         _ => None,
-    };
-    converted.objects.iter().filter_map(machine).collect()
+    });
+    machines.collect()
 }
 
 fn templates(converted: &Converted) -> Vec<&Template> {
-    let template = |object| match object {
+    let templates = converted.objects.iter().filter_map(|object| match object {
         Object::Template(template) => Some(template),
         _ => None,
-    };
-    converted.objects.iter().filter_map(template).collect()
+    });
+    templates.collect()
 }
 
 /// The one template's steps: name, action, parameters, seconds.
