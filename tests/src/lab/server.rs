@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::artifacts::Artifacts;
 use super::http;
@@ -125,12 +125,28 @@ impl Server {
     }
 
     fn is_ready(&self) -> Result<()> {
+        self.readiness().map(drop)
+    }
+
+    fn readiness(&self) -> Result<serde_json::Value> {
         let stream = self.door.connect(address())?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let answer = http::get(stream, "/readyz", "", &[])?;
-        if answer.status != 200 {
-            bail!("/readyz answers {}: {}", answer.status, answer.body.text(4096)?);
+        let status = answer.status;
+        let text = answer.body.text(4096)?;
+        if status != 200 {
+            bail!("/readyz answers {status}: {text}");
         }
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Waits until it is the one of several that answers DHCP: firmware does not ask for ever.
+    pub(crate) fn wait_until_it_answers_dhcp(&self, interrupt: &Interrupt) -> Result<()> {
+        let leads = || {
+            self.readiness()
+                .is_ok_and(|says| says["leads"].as_array().is_some_and(|all| all.iter().any(|one| one == "dhcp")))
+        };
+        ensure!(interrupt.wait_until(Instant::now() + Duration::from_secs(90), leads), "it does not lead `dhcp`");
         Ok(())
     }
 

@@ -124,6 +124,7 @@ impl World {
         let standby = match wish.instances {
             0 | 1 => None,
             _ => {
+                server.wait_until_it_answers_dhcp(interrupt)?;
                 let launch = launch.and(swarm("second", standby::ADDRESS, SERVER));
                 let standby = Standby::start(&namespace, &artifacts, &directory, &launch, timeline.clone(), interrupt)?;
                 standby.server.publish(&wish.image.file)?;
