@@ -75,6 +75,11 @@ impl Namespace {
         ip(&["-n", self.name(), "addr", "add", &format!("{address}/32"), "dev", BRIDGE]).map(drop)
     }
 
+    /// Takes it away again.
+    pub(crate) fn drop_address(&self, address: &str) -> Result<()> {
+        ip(&["-n", self.name(), "addr", "del", &format!("{address}/32"), "dev", BRIDGE]).map(drop)
+    }
+
     /// Another host on the bridge: its card is `eth0` in `other`.
     pub(crate) fn plug(&self, other: &Self, address: &str) -> Result<()> {
         self.plug_as(other, address, "eth0")

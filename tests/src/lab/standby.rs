@@ -13,6 +13,10 @@ use super::server::{self, Server};
 /// Its address on the bridge.
 pub(crate) const ADDRESS: &str = "192.168.77.3";
 
+/// The address that goes from the first server to the second when the first is gone, as a daemon for virtual addresses
+/// has it: links that outlive an instance name this one.
+pub(crate) const VIRTUAL: &str = "192.168.77.4";
+
 /// Fields are dropped in this order: the process before the network it is in.
 #[derive(Debug)]
 pub(crate) struct Standby {

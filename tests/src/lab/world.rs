@@ -117,7 +117,10 @@ impl World {
         };
         let mine = match wish.instances {
             0 | 1 => launch.clone(),
-            _ => launch.clone().and(swarm("first", SERVER, standby::ADDRESS)),
+            _ => {
+                namespace.add_address(standby::VIRTUAL)?;
+                launch.clone().and(swarm("first"))
+            }
         };
         let server = Server::start(namespace.door(), &artifacts, &directory, &mine, interrupt)?;
         server.publish(&wish.image.file)?;
@@ -125,7 +128,7 @@ impl World {
             0 | 1 => None,
             _ => {
                 server.wait_until_it_answers_dhcp(interrupt)?;
-                let launch = launch.and(swarm("second", standby::ADDRESS, SERVER));
+                let launch = launch.and(swarm("second"));
                 let standby = Standby::start(&namespace, &artifacts, &directory, &launch, timeline.clone(), interrupt)?;
                 standby.server.publish(&wish.image.file)?;
                 Some(standby)
@@ -154,6 +157,8 @@ impl World {
         let standby = self.standby.take().context("there is no other instance: --instances 2 makes one")?;
         self.server.kill();
         let Standby { server, follower, namespace } = standby;
+        self.namespace.drop_address(standby::VIRTUAL)?;
+        namespace.add_address(standby::VIRTUAL)?;
         self.server = server;
         self.follower = follower;
         self._standby_network = Some(namespace);
@@ -176,11 +181,11 @@ impl World {
 }
 
 /// What makes a server one of two.
-fn swarm(name: &str, address: &str, other: &str) -> Vec<String> {
+fn swarm(name: &str) -> Vec<String> {
     let url = |address: &str| format!("https://{address}:3000");
-    ["--mode", "swarm", "--instance", name, "--server-url", &url(address), "--also", &url(other)]
-        .map(str::to_owned)
-        .into()
+    let also = [SERVER, standby::ADDRESS].map(url).join(",");
+    let server = url(standby::VIRTUAL);
+    ["--mode", "swarm", "--instance", name, "--server-url", &server, "--also", &also].map(str::to_owned).into()
 }
 
 /// Left in a directory that a lab has filled, so that the next one may clear it.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+/// An agent that was answered so lately lives.
+const ALIVE: Duration = Duration::from_secs(20);
 /// How many attempts a run makes without being asked.
 const ATTEMPTS: u64 = 3;
 
@@ -71,8 +73,8 @@ impl Word {
 struct Machine {
     protected: Word,
     retries: u64,
-    /// The session that was answered last, of which boot, and when it asked.
-    heard: Option<(Uuid, Instant)>,
+    /// Which boot of its agent was answered of late, when it asked and when that was.
+    heard: Vec<(Uuid, Instant, Instant)>,
 }
 
 #[derive(Debug)]
@@ -140,27 +142,28 @@ impl Oracle {
 
     /// A hello was welcomed.
     pub(crate) fn welcomed(&mut self, machine: usize, boot: Uuid, asked: Instant) {
-        if let Some((other, heard)) = self.machines[machine].heard
-            && other != boot
-            && asked.saturating_duration_since(heard) < Duration::from_secs(20)
-            && heard < asked
-        {
+        // A word that was answered while this one asked may have come after it.
+        let lives = |(other, said, answered): &(Uuid, Instant, Instant)| {
+            *other != boot && *answered < asked && asked.saturating_duration_since(*said) < ALIVE
+        };
+        if self.machines[machine].heard.iter().any(lives) {
             self.breaks(format!("machine {machine}: a second agent was let in while the first one lives"));
         }
-        self.machines[machine].heard = Some((boot, asked));
+        self.machines[machine].heard = vec![(boot, asked, Instant::now())];
     }
 
     /// An agent was answered on what it said at `asked`.
     pub(crate) fn heard(&mut self, machine: usize, boot: Uuid, asked: Instant) {
-        let heard = &mut self.machines[machine].heard;
-        if heard.is_none_or(|(is, at)| is == boot && at < asked) {
-            *heard = Some((boot, asked));
+        let (heard, now) = (&mut self.machines[machine].heard, Instant::now());
+        heard.retain(|(_, said, _)| now.saturating_duration_since(*said) < ALIVE * 3);
+        if heard.iter().all(|(is, ..)| *is == boot) {
+            heard.push((boot, asked, now));
         }
     }
 
     /// The agent of this boot is gone, or was told to go.
     pub(crate) fn left(&mut self, machine: usize, boot: Uuid) {
-        self.machines[machine].heard.take_if(|(is, _)| *is == boot);
+        self.machines[machine].heard.retain(|(is, ..)| *is != boot);
     }
 
     /// That an attempt begins was acknowledged: from here on it may wipe. Whether it may overwrite data.
