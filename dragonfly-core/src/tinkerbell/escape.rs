@@ -26,7 +26,8 @@ fn literal(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 32);
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        let opens = ["{{", "{%", "{#"].into_iter().find(|opens| rest.starts_with(opens));
+        // One alone too: it may come to stand before a brace of ours.
+        let opens = ["{{", "{%", "{#", "{"].into_iter().find(|opens| rest.starts_with(opens));
         let (written, length) = match (opens, c) {
             (Some(opens), _) => (format!("{{{{ '{opens}' }}}}"), opens.len()),
             (None, LATE_BEGINS) => match rest.find(LATE_ENDS) {
@@ -80,6 +81,7 @@ mod tests {
             "## template: jinja\n{{ v1.hostname }} {% if x %}{# c #}\n",
             "{{{{ }}\n\n",
             "{%{{{#",
+            "{%{\n",
             "a\nb\n",
             "{{ '{{' }}",
         ] {
