@@ -12,11 +12,12 @@ use dragonfly_core::Mac;
 use dragonfly_core::action::{Problem, TemplateChecker};
 use dragonfly_core::boot::{BootProvider as _, BootRequest};
 use dragonfly_core::clock::Timestamp;
-use dragonfly_core::coordinate::{Coordinator, Leases, POWER, SWEEP, Timing};
+use dragonfly_core::coordinate::{Coordinator, DHCP, Leases, POWER, SWEEP, Timing};
 use dragonfly_core::engine::{AssignRequest, Engine, EngineError, ReimageRequest, Settings};
 use dragonfly_core::inventory::Inventory;
 use dragonfly_core::lifecycle::Phase;
 use dragonfly_core::resource::hardware::{Anchors, Overwrite};
+use dragonfly_core::resource::network::DhcpMode;
 use dragonfly_core::resource::{HardwareSpec, Kind, NetworkSpec, REGION_LABEL, TemplateSpec, WorkflowSpec};
 use dragonfly_core::secret::SealingKey;
 use dragonfly_core::store::{MemoryStore, Selector, Store, StoreExt as _};
@@ -495,6 +496,11 @@ async fn when_the_leader_dies_another_goes_on() {
     engine.apply("{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {name: m}}", "test").await.unwrap();
     let (dead, task) = instances.swap_remove(leader(&instances).await);
     let before = dead.coordinator().leads(SWEEP);
+    // Whoever leads that answers DHCP, and nobody else.
+    let answer = |engine: &Engine| engine.networks().borrow().iter().any(|n| n.spec.dhcp != DhcpMode::Off);
+    until("one answers DHCP", async || answer(&dead) || instances.iter().any(|(engine, _)| answer(engine))).await;
+    let answering = instances.iter().filter(|(engine, _)| answer(engine)).count() + usize::from(answer(&dead));
+    assert_eq!(answering, 1);
     task.abort();
     task.await.unwrap_err();
     let (engine, _) = &instances[leader(&instances).await];
@@ -508,9 +514,13 @@ async fn when_the_leader_dies_another_goes_on() {
         site.store.fetch::<WorkflowSpec>("w").await.unwrap().status.state == RunState::Aborted
     })
     .await;
+    until("another answers DHCP", async || instances.iter().any(|(engine, _)| answer(engine))).await;
     for (engine, task) in instances {
         let all = engine.coordinator().led();
-        assert!(all.keys().all(|name| [SWEEP, POWER, "power.fra"].contains(&name.as_str())), "{all:?}");
+        assert!(
+            all.keys().all(|name| [SWEEP, POWER, "power.fra", DHCP, "dhcp.fra"].contains(&name.as_str())),
+            "{all:?}"
+        );
         task.abort();
     }
 }

@@ -95,7 +95,7 @@ mod tests {
         let token = SecretString::from("t0ken".to_owned());
         let text = |url: &str| written(&secure(&url.parse().unwrap()).unwrap(), &chain, &token).unwrap();
         assert!(
-            text("http://10.0.0.1:3000").contains("server: https://10.0.0.1:3000\n"),
+            text("http://10.0.0.1:3000").contains("server: \"https://10.0.0.1:3000\"\n"),
             "{}",
             text("http://10.0.0.1:3000")
         );
