@@ -30,13 +30,15 @@ pub(crate) async fn operator(world: &World) {
                 let all = world.dice.one_in(2);
                 let overwrite = if all { Overwrite::All } else { Overwrite::Blank };
                 let request = AssignRequest { template: "debian".to_owned(), overwrite, ..AssignRequest::default() };
+                world.oracle.borrow_mut().asks(machine, asked, all);
                 let answer = world.call(at, |engine| async move { engine.assign(&word, request, "operator").await });
-                granted(world, machine, asked, answer.await, all);
+                granted(world, machine, asked, answer.await);
             }
             8..12 => {
                 let request = ReimageRequest { template: Some("debian".to_owned()), ..ReimageRequest::default() };
+                world.oracle.borrow_mut().asks(machine, asked, true);
                 let answer = world.call(at, |engine| async move { engine.reimage(&word, request, "operator").await });
-                granted(world, machine, asked, answer.await, true);
+                granted(world, machine, asked, answer.await);
             }
             12..15 => {
                 let answer = world.call(at, |engine| async move { engine.retry(&word, "operator").await }).await;
@@ -65,12 +67,10 @@ fn granted(
     machine: usize,
     asked: Instant,
     answer: Option<Result<dragonfly_core::resource::Workflow, EngineError>>,
-    all: bool,
 ) {
-    match answer {
-        Some(Err(_)) => {}
-        Some(Ok(run)) => world.oracle.borrow_mut().granted(machine, asked, Some(run.name().to_owned()), all),
-        None => world.oracle.borrow_mut().granted(machine, asked, None, all),
+    if let Some(answer) = answer {
+        let answer = answer.map(|run| run.name().to_owned()).map_err(|error| error.to_string());
+        world.oracle.borrow_mut().granted(machine, asked, answer);
     }
 }
 
@@ -165,6 +165,10 @@ async fn agent(world: &World, index: usize, machine: &mut Machine, boot: Uuid, m
             continue;
         };
         let asked = Instant::now();
+        if matches!(what, ReportKind::HandOver) {
+            // From here on another may speak, whether this one has heard the answer or not.
+            world.oracle.borrow_mut().left(index, boot);
+        }
         let Some(answer) = report(world, at, session.clone(), run.report(what.clone())).await else {
             at = world.any();
             continue;

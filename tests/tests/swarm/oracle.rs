@@ -97,18 +97,40 @@ impl Oracle {
 
     // Operators.
 
-    /// An assign or reimage was answered; `None`: it was cut off.
-    pub(crate) fn granted(&mut self, machine: usize, asked: Instant, workflow: Option<String>, all: bool) {
-        if workflow.is_some() {
-            self.seen.granted += 1;
-            if self.machines[machine].protected.held_before(asked) {
-                self.breaks(format!("{workflow:?} was granted on a protected machine"));
+    /// An assign or reimage is asked for: it may count before it is answered.
+    pub(crate) fn asks(&mut self, machine: usize, asked: Instant, all: bool) {
+        let (void, attempts) = (None, BTreeMap::new());
+        self.grants.push(Grant { machine, workflow: None, asked, all, void, attempts, generation: None });
+    }
+
+    /// It was answered: with its run, or with a refusal. One that was cut off stays as it was asked.
+    pub(crate) fn granted(&mut self, machine: usize, asked: Instant, answer: Result<String, String>) {
+        let asked_so = |g: &Grant| g.machine == machine && g.asked == asked;
+        let Some(index) = self.grants.iter().position(asked_so) else { return };
+        match answer {
+            Ok(workflow) => {
+                self.seen.granted += 1;
+                if self.machines[machine].protected.held_before(asked) {
+                    self.breaks(format!("{workflow} was granted on a protected machine"));
+                }
+                // What began before its answer was taken for the first that was on its way.
+                if let Some(other) = self.grants.iter().position(|g| g.workflow.as_deref() == Some(&*workflow)) {
+                    let (left, right) = (self.grants[index].asked, self.grants[other].asked);
+                    (self.grants[index].asked, self.grants[other].asked) = (right, left);
+                    let all = (self.grants[index].all, self.grants[other].all);
+                    (self.grants[other].all, self.grants[index].all) = all;
+                } else {
+                    self.grants[index].workflow = Some(workflow);
+                }
+                // Whatever was answered before this one was asked is superseded.
+                self.voids(machine, asked, Instant::now(), "a later one was granted");
             }
-            // Whatever was answered before this one was asked is superseded.
-            self.voids(machine, asked, Instant::now(), "a later one was granted");
+            Err(_) if self.grants[index].workflow.is_none() => drop(self.grants.remove(index)),
+            Err(why) => {
+                let workflow = self.grants[index].workflow.clone();
+                self.breaks(format!("{workflow:?} began, and who asked for it was told: {why}"));
+            }
         }
-        let grant = Grant { machine, workflow, asked, all, void: None, attempts: BTreeMap::new(), generation: None };
-        self.grants.push(grant);
     }
 
     /// What was known before `asked` is void from now on.
