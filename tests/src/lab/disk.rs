@@ -45,6 +45,17 @@ pub(crate) fn check_installed(disk: &Path, nonce: &str) -> Result<()> {
         "the file system has {filesystem} of the partition's {} bytes: it was not grown",
         root.length
     );
+    check_nonce(disk, root, nonce)
+}
+
+/// A disk whose image was written as it is, and not grown: what was placed on it in this run is there.
+pub(crate) fn check_written(disk: &Path, nonce: &str) -> Result<()> {
+    let partitions = partitions(&File::open(disk)?)?;
+    let root = *partitions.iter().max_by_key(|p| p.start).context("the partition table is empty")?;
+    check_nonce(disk, root, nonce)
+}
+
+fn check_nonce(disk: &Path, root: Partition, nonce: &str) -> Result<()> {
     let found = read_file(disk, root, "/etc/dragonfly-nonce")?;
     ensure!(found.trim() == nonce, "/etc/dragonfly-nonce holds `{}`, not this run's `{nonce}`", found.trim());
     Ok(())
