@@ -12,16 +12,19 @@ use crate::servers::{Cluster, PATIENCE, Server};
 /// Who the servers are.
 const ACCOUNT: &str = "system:serviceaccount:dragonfly:dragonfly";
 
-const ALL: &str = "
-apiVersion: dragonfly.computer/v1
-kind: Template
-metadata: { name: small }
-spec: { actions: [{ name: leave, action: reboot }] }
----
+const NETWORK: &str = "
 apiVersion: dragonfly.computer/v1
 kind: Network
 metadata: { name: nowhere }
 spec: { interface: nowhere0, dhcp: proxy, subnet: 10.9.0.0/24 }
+";
+
+/// Beside it.
+const REST: &str = "---
+apiVersion: dragonfly.computer/v1
+kind: Template
+metadata: { name: small }
+spec: { actions: [{ name: leave, action: reboot }] }
 ---
 apiVersion: dragonfly.computer/v1
 kind: Secret
@@ -110,8 +113,9 @@ fn used(cluster: &Cluster) -> (Rights, Vec<Value>) {
 
 /// Everything that a server is asked to do which it does by the store.
 fn work(one: &Served, directory: &Path) {
-    one.done(&["apply", "-f", "-"], ALL);
-    let changed = ALL
+    let all = [NETWORK, REST].concat();
+    one.done(&["apply", "-f", "-"], &all);
+    let changed = all
         .replace("first-password", "other-password")
         .replace("[{ name: leave", "[{ name: on")
         .replace("10.9.0.0", "10.8.0.0")
@@ -120,6 +124,9 @@ fn work(one: &Served, directory: &Path) {
     let file = directory.join("seen.yaml");
     std::fs::write(&file, SEEN).unwrap();
     one.done(&["import", file.to_str().unwrap()], "");
+    let labelled = SEEN.rsplit("---\n").next().unwrap().replace("name: seen-1", "name: seen-1, labels: { a: b }");
+    let (labelled, _) = labelled.split_once("status:").unwrap();
+    one.done(&["apply", "-f", "-"], labelled);
     one.done(&["reimage", "seen", "--yes"], "");
     one.done(&["abort", "seen"], "");
     one.done(&["hold", "seen", "--reason", "a fan"], "");
@@ -165,6 +172,9 @@ async fn what_is_granted_is_what_is_used() {
     other.until("it leads when the other is dead", |one| one.leads("sweep"));
     eprintln!("a server leads {:.1} s after the leader was killed", began.elapsed().as_secs_f64());
     other.done(&["hold", "seen"], "");
+    other.done(&["apply", "-f", "-"], NETWORK);
+    let noted = |one: &Served| one.done(&["get", "network", "nowhere", "-o", "json"], "").contains("conditions");
+    other.until("it notes that it cannot serve this network", noted);
 
     let (used, refused) = used(&cluster);
     assert!(refused.is_empty(), "refused: {refused:#?}");
