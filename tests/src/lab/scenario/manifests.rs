@@ -57,7 +57,7 @@ pub(in crate::lab) fn manifests(args: &args::Run, interrupt: &Interrupt) -> Resu
     run(args, &world, &mut machines, interrupt)
 }
 
-fn run(args: &args::Run, world: &World, machines: &mut Vec<Machine>, interrupt: &Interrupt) -> Result<()> {
+fn run(args: &args::Run, world: &World, machines: &mut [Machine], interrupt: &Interrupt) -> Result<()> {
     let machine = machines.first_mut().context("no machine")?;
     machine.start(&world.namespace, world.accel, &world.timeline)?;
     say(format_args!("{} ({}, {}) is on", machine.name, machine.mac, machine.hardware.firmware.word()));
@@ -163,14 +163,16 @@ fn take_after(machine: &mut Machine, told: &Value, texts: &[(String, String)]) -
     machine.nonce = String::new();
     let all: String = texts.iter().map(|(_, text)| text.as_str()).collect();
     if let Some(disk) = machine.hardware.disks.first_mut() {
-        disk.bus = match () {
-            () if all.contains("/dev/nvme") => Bus::Nvme,
-            () if all.contains("/dev/sd") => Bus::Sata,
-            () => Bus::Virtio,
-        };
+        disk.bus = bus(&all);
     }
     let address = hardware["spec"]["dhcp"]["address"].as_str();
     Ok(address.filter(|address| !address.starts_with("192.168.77.")).map(str::to_owned))
+}
+
+/// The disk that Linux calls as the manifests do.
+fn bus(text: &str) -> Bus {
+    let buses = [("/dev/nvme", Bus::Nvme), ("/dev/sd", Bus::Sata)];
+    buses.into_iter().find(|(name, _)| text.contains(name)).map_or(Bus::Virtio, |(_, bus)| bus)
 }
 
 /// The image with its root file system in partition 1, where cloud images have theirs. Nothing in it goes by numbers.
@@ -194,6 +196,9 @@ mod tests {
         let text = mapped(text, &map, "52:54:00:77:00:01");
         assert!(text.contains("device: /dev/vda\n") && text.contains("mac: 52:54:00:77:00:01\n"), "{text}");
         assert_eq!(image_urls(&text), ["http://192.168.77.1:7173/a.raw.gz"]);
+        for (device, want) in [("/dev/nvme0n1", Bus::Nvme), ("/dev/sda", Bus::Sata), ("/dev/vda", Bus::Virtio)] {
+            assert_eq!(bus(&format!("- device: {device}")), want);
+        }
         assert_eq!(image_urls("IMG_URL: {{ .url }}\n# IMG_URL: http://x/\n"), [""; 0]);
         let maps = url_maps(&image_urls(&text));
         assert_eq!(
