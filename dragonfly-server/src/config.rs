@@ -352,7 +352,8 @@ impl Options {
     }
 }
 
-/// Variables that begin like ours and that neither the server nor its commands read.
+/// Variables that begin like ours and that neither the server nor its commands read. Those of the project's own lab and
+/// tests are none of them.
 pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
     const OURS: [&str; 21] = [
         "HOST",
@@ -377,8 +378,10 @@ pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
         "TOKEN",
         "TOKEN_FILE",
     ];
+    let is_project = |rest: &str| rest.starts_with("LAB_") || rest.starts_with("TEST_") || rest == "KUBE_APISERVER";
+    let is_unknown = |rest: &str| !OURS.contains(&rest) && !is_project(rest);
     let names = names.filter_map(|name| name.into_string().ok());
-    names.filter(|name| name.strip_prefix("DRAGONFLY_").is_some_and(|rest| !OURS.contains(&rest))).collect()
+    names.filter(|name| name.strip_prefix("DRAGONFLY_").is_some_and(is_unknown)).collect()
 }
 
 /// A label's value, and a part of a lease's name: what Kubernetes takes for both.
@@ -462,6 +465,8 @@ pub(super) mod tests {
         let command = crate::cli::Cli::command();
         let ours = command.get_arguments().filter_map(clap::Arg::get_env).map(ToOwned::to_owned);
         assert_eq!(unknown_variables(ours), [""; 0]);
+        let others = ["DRAGONFLY_LAB_BIN", "DRAGONFLY_TEST_KUBERNETES", "DRAGONFLY_KUBE_APISERVER"].map(OsString::from);
+        assert_eq!(unknown_variables(others.into_iter()), [""; 0]);
         let names = ["DRAGONFLY_PROT", "DRAGONFLY_TOKEN_FILE", "PATH"].map(OsString::from);
         assert_eq!(unknown_variables(names.into_iter()), ["DRAGONFLY_PROT"]);
     }

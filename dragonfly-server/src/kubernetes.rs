@@ -47,7 +47,7 @@ impl Backend for Kubernetes {
         let options = ConnectOptions { namespace: config.namespace.clone(), ..ConnectOptions::default() };
         let store = KubernetesStore::connect(options).await?;
         tracing::info!(server = store.server(), namespace = store.namespace(), "state is kept in a Kubernetes cluster");
-        store.check().await?;
+        store.wait().await?;
         share(&store, config).await?;
         let leases = Arc::new(store.leases());
         Ok(Opened::new(store).with_leases(leases))

@@ -7,15 +7,25 @@ use anyhow::Context as _;
 use dragonfly_core::text::acts;
 use tracing_subscriber::EnvFilter;
 
+/// What is left out unless it is asked for: that the API server's certificate is not checked is told once, not with
+/// every connection.
+const QUIET: &str = "kube_client::client::tls=error";
+
 /// Logs what `filter` lets through.
 pub(crate) fn to_stderr(filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)
+        .and_then(|_| EnvFilter::try_new(beside(filter)))
         .with_context(|| format!("--log {filter}: write a level, as `info`, or `target=level` with commas"))?;
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let writer = move || Lines { out: io::stderr(), colours };
     // A second call, in tests, finds the first one's.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours).try_init();
     Ok(())
+}
+
+/// The person's filter counts where it says something of the same.
+fn beside(filter: &str) -> String {
+    if filter.contains("kube_client") { filter.to_owned() } else { format!("{QUIET},{filter}") }
 }
 
 /// Writes each record, which comes whole, as one line of characters that are only seen.
@@ -71,6 +81,13 @@ fn colour_length(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_quiet_is_heard_by_who_asks() {
+        assert_eq!(beside("info"), "kube_client::client::tls=error,info");
+        assert_eq!(beside("info,kube_client=debug"), "info,kube_client=debug");
+        assert!(EnvFilter::try_new(beside("dragonfly_boot=debug,info")).is_ok());
+    }
 
     #[test]
     fn a_record_is_one_line_and_commands_no_terminal() {

@@ -106,7 +106,11 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
             config.boot_files.display()
         );
     }
-    let opened = backend.open(&config).await?;
+    // A store that several servers share is waited for while it is away.
+    let opened = tokio::select! {
+        opened = backend.open(&config) => opened?,
+        () = stop.cancelled() => anyhow::bail!("stopped before the store was open"),
+    };
     let hostname = hostname();
     let names: Vec<String> = hostname.iter().chain(&config.names).cloned().chain(url_host(&config)).collect();
     let tls = tls::server(&data.join("tls"), &tls::certificate_names(hostname.as_deref(), config.host, &config.names))?;

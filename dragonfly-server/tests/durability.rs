@@ -1,9 +1,11 @@
 //! The real server, killed, on a full disk, with a damaged store, twice on one directory; and its backup.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -64,6 +66,16 @@ impl Server {
         );
         let output = self.command(&["apply", "-f", "-"], &network);
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    }
+
+    /// What `/readyz` answers: its head and body.
+    fn readiness(&self) -> String {
+        let mut stream = TcpStream::connect(self.url.trim_start_matches("http://")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     fn networks(&self) -> Vec<String> {
@@ -176,6 +188,7 @@ fn a_full_disk_is_told_and_the_server_goes_on_when_there_is_room() {
     let inside = PathBuf::from(format!("/proc/{}/root{}", server.child.id(), data.display()));
     server.data = inside.clone();
     server.apply("before", 10).unwrap();
+    assert!(!server.readiness().contains("nothing can be written"), "{}", server.readiness());
 
     let mut filler = std::fs::File::create(inside.join("filler")).unwrap();
     while filler.write_all(&[7; 4096]).is_ok() {}
@@ -191,9 +204,22 @@ fn a_full_disk_is_told_and_the_server_goes_on_when_there_is_room() {
     assert!(said.contains("make room on its disk") && said.contains("dragonfly.redb"), "{said}");
     let there = server.networks();
     assert!(kept.iter().all(|name| there.contains(name)), "{there:?}");
+    let full = format!("nothing can be written: the redb store is unavailable: the disk of {} is full", data.display());
+    for _ in 0..3 {
+        let answer = server.readiness();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains(&full), "{answer}");
+        // A small write finds room in the file itself, and the disk is full all the same.
+        let small = server.apply("small", 10);
+        kept.extend(small.is_ok().then(|| "small".to_owned()));
+    }
 
     std::fs::remove_file(inside.join("filler")).unwrap();
     drop(filler);
+    let begin = Instant::now();
+    while server.readiness().contains("nothing can be written") {
+        assert!(begin.elapsed() < Duration::from_secs(120), "{}", server.readiness());
+        std::thread::sleep(Duration::from_millis(200));
+    }
     server.apply("then", 200_000).unwrap();
     let there = server.networks();
     assert!(kept.iter().all(|name| there.contains(name)) && there.contains(&"then".to_owned()), "{there:?}");

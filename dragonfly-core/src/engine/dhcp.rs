@@ -68,7 +68,7 @@ impl Engine {
                     tracing::info!(controller, "this instance answers DHCP from now on");
                 } else if answers && !leads && self.store_answers().await && self.leads(&controller).is_none() {
                     self.inner.answering.lock().remove(&controller);
-                    tracing::info!(controller, "another instance answers DHCP from now on");
+                    tracing::info!(controller, "this instance answers DHCP no more: whoever leads does");
                 }
             }
             self.refresh_networks();

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::resources::{Applied, Change};
-use super::restore::{hold, hold_run};
+use super::restore::{Past, hold, hold_run};
 use super::write::{Expect, Write};
 use super::{Engine, EngineError, Result};
 use crate::action::Problem;
@@ -83,12 +83,12 @@ impl Engine {
                 let mut machine: Hardware = record.decode().map_err(unreadable)?;
                 // Its agent's session is with the other server.
                 machine.status.session = None;
-                let held = hold(&mut machine.status, now)?;
+                let held = hold(&mut machine.status, Past::Export, now)?;
                 Ok((Status::Machine(Box::new(machine)), held))
             }
             Kind::WORKFLOW => {
                 let mut run: Workflow = record.decode().map_err(unreadable)?;
-                let held = hold_run(&mut run.status)?;
+                let held = hold_run(&mut run.status, Past::Export)?;
                 Ok((Status::Run(Box::new(run)), held))
             }
             // Nothing of another server's is worth keeping: ours says what it sees itself.

@@ -13,6 +13,15 @@ use crate::workflow::{self, RunEvent, RunState};
 /// The condition that a machine is held since its state was restored.
 pub(super) const RESTORED: &str = "Restored";
 
+/// Where a state comes from that is not known to be the present one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// A backup that was put in place.
+    Backup,
+    /// Another server's export.
+    Export,
+}
+
 /// Machines and workflows that were held, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeldBack {
@@ -35,7 +44,7 @@ pub async fn hold_restored<T: Store + ?Sized>(store: &T, now: Timestamp) -> Resu
         let mut changed = false;
         store
             .update_status::<HardwareSpec, super::EngineError, _>(machine.name(), |m| {
-                changed = hold(&mut m.status, now)?;
+                changed = hold(&mut m.status, Past::Backup, now)?;
                 Ok(())
             })
             .await?;
@@ -49,7 +58,7 @@ pub async fn hold_restored<T: Store + ?Sized>(store: &T, now: Timestamp) -> Resu
         }
         store
             .update_status::<WorkflowSpec, super::EngineError, _>(run.name(), |w| {
-                hold_run(&mut w.status)?;
+                hold_run(&mut w.status, Past::Backup)?;
                 Ok(())
             })
             .await?;
@@ -58,19 +67,23 @@ pub async fn hold_restored<T: Store + ?Sized>(store: &T, now: Timestamp) -> Resu
     Ok(held)
 }
 
-/// Holds a restored workflow that was not at its end. Whether it was not.
-pub(super) fn hold_run(status: &mut WorkflowStatus) -> Result<bool> {
+/// Holds a workflow that was not at its end then. Whether it was not.
+pub(super) fn hold_run(status: &mut WorkflowStatus, past: Past) -> Result<bool> {
     if status.state.is_final() || status.state == RunState::Held {
         return Ok(false);
     }
     status.state = workflow::next(status.state, RunEvent::Held)?;
     status.session = None;
-    "held: it was not at its end in the backup that was restored".clone_into(&mut status.message);
+    let words = match past {
+        Past::Backup => "held: it was not at its end in the backup that was restored",
+        Past::Export => "held: it was not at its end on the server that it was imported from",
+    };
+    words.clone_into(&mut status.message);
     Ok(true)
 }
 
-/// Voids what a restored machine was allowed. Whether there was anything.
-pub(super) fn hold(status: &mut HardwareStatus, now: Timestamp) -> Result<bool> {
+/// Voids what a machine was allowed then. Whether there was anything.
+pub(super) fn hold(status: &mut HardwareStatus, past: Past, now: Timestamp) -> Result<bool> {
     // Authorisations given after the backup have numbers that it does not know, and disks bear them;
     // the time is beyond them all, and beyond those of another restore of the same backup.
     let beyond = u64::try_from(now.unix_seconds()).unwrap_or(0);
@@ -88,13 +101,17 @@ pub(super) fn hold(status: &mut HardwareStatus, now: Timestamp) -> Result<bool> 
         Some(run) => format!("{run} was authorised or under way"),
         None => "a workflow was under way".to_owned(),
     };
+    let (whence, reason) = match past {
+        Past::Backup => ("restored from a backup in which", "RestoredFromBackup"),
+        Past::Export => ("imported from a server on which", "ImportedFromServer"),
+    };
     let words = format!(
-        "restored from a backup in which {what}, and what has happened since is not known; \
+        "{whence} {what}, and what has happened since is not known; \
          look at the machine, release it, then assign or reimage it anew"
     );
     status.phase = Some(lifecycle::next(status.phase, PhaseEvent::Held)?);
     status.phase_since = Some(now);
-    set_condition(&mut status.conditions, RESTORED, ConditionStatus::True, "RestoredFromBackup", &words, now);
+    set_condition(&mut status.conditions, RESTORED, ConditionStatus::True, reason, &words, now);
     status.message = words;
     Ok(true)
 }
@@ -139,15 +156,22 @@ mod tests {
                 authorisation_generation: 3,
                 ..HardwareStatus::default()
             };
-            let held = hold(&mut status, now).unwrap_or_else(|e| panic!("{phase:?}: {e}"));
+            let mut elsewhere = status.clone();
+            let held = hold(&mut status, Past::Backup, now).unwrap_or_else(|e| panic!("{phase:?}: {e}"));
             assert_eq!(status.phase, want, "{phase:?}, authorised: {authorised}");
             assert_eq!(held, authorised || phase != want, "{phase:?}, authorised: {authorised}");
             assert_eq!(status.authorisation, None);
             assert_eq!(status.authorisation_generation, 1_800_000_000);
             assert_eq!(status.message.contains("backup"), held);
             let once = status.clone();
-            assert!(!hold(&mut status, now).unwrap_or(true), "a second time there is nothing left to hold");
+            assert!(
+                !hold(&mut status, Past::Backup, now).unwrap_or(true),
+                "a second time there is nothing left to hold"
+            );
             assert_eq!(status, once);
+            assert_eq!(hold(&mut elsewhere, Past::Export, now).ok(), Some(held));
+            assert_eq!(elsewhere.message.starts_with("imported from a server on which"), held);
+            assert!(!elsewhere.message.contains("backup"), "{}", elsewhere.message);
         }
     }
 }

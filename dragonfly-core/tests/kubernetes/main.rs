@@ -7,6 +7,7 @@
 // Helpers outside `#[test]` functions unwrap and say what they did.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod elections;
 mod faults;
 mod kinds;
 mod secrets;

@@ -184,6 +184,8 @@ impl Cluster {
                 format!("--service-account-signing-key-file={}", at("accounts.key")),
                 "--disable-admission-plugins=ServiceAccount".to_owned(),
                 "--endpoint-reconciler-type=none".to_owned(),
+                format!("--audit-policy-file={}", at("audit.yaml")),
+                format!("--audit-log-path={}", at("audit.log")),
             ]),
         }
         let program = Program::start(self.directory.path(), "api", &self.server.program(), &arguments, false);
@@ -208,6 +210,22 @@ impl Cluster {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
 
+    /// Every request that the whole server has answered, or begun to answer where that does not end, as its audit log
+    /// has it.
+    #[allow(dead_code, reason = "tests of the server read it")]
+    pub(crate) fn audited(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.directory.path().join("audit.log")).unwrap();
+        // The last line may be half written.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// A kubeconfig for who has this token, in the cluster's directory.
+    pub(crate) fn kubeconfig_of(&self, name: &str, token: &str) -> PathBuf {
+        let path = self.directory.path().join(format!("{name}.kubeconfig"));
+        fs::write(&path, kubeconfig(self.port, json!({ "token": token }))).unwrap();
+        path
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("api.log")).unwrap_or_default()
     }
@@ -219,10 +237,8 @@ impl Cluster {
 
     /// Somebody with a token and no permission but those that are granted to `name`.
     pub(crate) fn options_of(&self, name: &str) -> ConnectOptions {
-        let user = json!({ "token": format!("token-of-{name}") });
-        let path = self.directory.path().join(format!("{name}.kubeconfig"));
-        fs::write(&path, kubeconfig(self.port, user)).unwrap();
-        ConnectOptions { kubeconfig: Some(path), ..self.options() }
+        let kubeconfig = Some(self.kubeconfig_of(name, &format!("token-of-{name}")));
+        ConnectOptions { kubeconfig, ..self.options() }
     }
 
     /// Kubernetes' own client, as an administrator.
@@ -313,6 +329,13 @@ fn keys(directory: &Path, port: u16) {
     let accounts = KeyPair::generate().unwrap();
     write("accounts.key", &accounts.serialize_pem());
     write("accounts.pub", &accounts.public_key_pem());
+    let audit = json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [{ "level": "Metadata" }],
+    });
+    write("audit.yaml", &audit.to_string());
     write("tokens.csv", "token-of-narrow,narrow,2,\ntoken-of-nobody,nobody,3,\n");
     let at = |name: &str| directory.join(name).display().to_string();
     let user = json!({ "client-certificate": at("admin.crt"), "client-key": at("admin.key") });

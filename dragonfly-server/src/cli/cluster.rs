@@ -86,7 +86,9 @@ fn namespace(text: &str) -> Result<String, String> {
 fn objects(namespace: &str, image: Option<&str>) -> Vec<Value> {
     let verbs = ["get", "list", "watch", "create", "patch", "delete"];
     let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::SECRET).map(|kind| kind.plural);
-    let statuses = kinds.clone().map(|plural| format!("{plural}/status"));
+    // A template has no status.
+    let statuses = Kind::ALL.into_iter().filter(|kind| ![Kind::SECRET, Kind::TEMPLATE].contains(kind));
+    let statuses = statuses.map(|kind| format!("{}/status", kind.plural));
     let rbac = "rbac.authorization.k8s.io";
     let v1 = format!("{rbac}/v1");
     let labels = json!({ "app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": NAME });
@@ -209,6 +211,8 @@ mod tests {
         let rules = &of("ClusterRole")["rules"];
         assert_eq!(rules[0]["resources"], json!(["hardware", "templates", "workflows", "networks"]));
         assert_eq!(rules[0]["apiGroups"], json!([GROUP]));
+        assert_eq!(rules[1]["resources"], json!(["hardware/status", "workflows/status", "networks/status"]));
+        assert_eq!(rules[1]["verbs"], json!(["patch"]));
         assert!(!rules.to_string().contains("secrets") && !rules.to_string().contains('*'), "{rules}");
         assert_eq!(of("Role")["metadata"]["namespace"], "rack");
         assert!(all.iter().all(|object| object["kind"] != "Deployment"));

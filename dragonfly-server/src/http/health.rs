@@ -21,6 +21,11 @@ async fn ready(State(app): State<App>) -> Response {
     if let Err(error) = app.engine.list(dragonfly_core::resource::Kind::NETWORK, &Default::default(), 1, None).await {
         problems.push(format!("the store does not answer: {}", super::chain(&error)));
     }
+    if let Some(store) = &app.store
+        && let Err(error) = store.check_writes().await
+    {
+        problems.push(format!("nothing can be written: {}", super::chain(&error)));
+    }
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let coordinator = app.engine.coordinator();
     let body = json!({

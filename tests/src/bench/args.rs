@@ -23,9 +23,12 @@ pub(crate) struct Bench {
     /// How many machines go from their first packet to Ready at once; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) machines: usize,
-    /// With `store`: also the Kubernetes API server that this file leads to
+    /// With `store`: also the Kubernetes API server that this file leads to; definitions are made there for the time
     #[arg(long, value_name = "KUBECONFIG")]
     pub(crate) kubernetes: Option<PathBuf>,
+    /// With `store`: also Kubernetes, of this program (.ci/kubernetes builds one) and an etcd started for the time
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "kubernetes")]
+    pub(crate) kube_apiserver: Option<PathBuf>,
     /// Measure this server instead of building one
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) dragonfly: Option<PathBuf>,

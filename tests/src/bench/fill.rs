@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// Writers at once: the store commits what they wait for together.
-const WRITERS: usize = 512;
+pub(crate) const WRITERS: usize = 512;
 
 /// The card that machine `n` boots from.
 pub(crate) fn mac(n: usize) -> Mac {
@@ -131,19 +131,19 @@ pub(crate) async fn fill(path: &Path, machines: usize) -> Result<usize> {
     let place = path.to_owned();
     let store = tokio::task::spawn_blocking(move || RedbStore::open(place)).await??;
     let whole: Arc<dyn Store> = Arc::new(store.clone());
-    let bytes = fill_store(&whole, machines).await?;
+    let bytes = fill_store(&whole, machines, WRITERS).await?;
     drop(whole);
     store.close().await?;
     Ok(bytes)
 }
 
-/// Writes this many machines into an empty store. Returns the bytes of one as it is stored.
-pub(crate) async fn fill_store(store: &Arc<dyn Store>, machines: usize) -> Result<usize> {
+/// Writes this many machines into an empty store, by so many writers at once. Returns the bytes of one as it is stored.
+pub(crate) async fn fill_store(store: &Arc<dyn Store>, machines: usize, at_once: usize) -> Result<usize> {
     let mut writers = JoinSet::new();
-    for first in 0..WRITERS {
+    for first in 0..at_once {
         let store = Arc::clone(store);
         writers.spawn(async move {
-            for n in (first..machines).step_by(WRITERS) {
+            for n in (first..machines).step_by(at_once) {
                 let whole = Record::from(&machine(n));
                 let made = store.put(whole.clone(), Part::Spec, When::Absent).await?;
                 let seen = When::Unchanged(made.metadata.resource_version.clone());

@@ -4,6 +4,7 @@
 //! one for what asks them. Ours and its peers take turns, five times at least; the report keeps every figure
 //! beside the medians. Nothing is asserted about speed: a run fails only when an answer is wrong.
 
+mod apiserver;
 mod args;
 mod client;
 mod dhcp;
@@ -11,6 +12,7 @@ mod drops;
 mod fill;
 mod fleet;
 mod http;
+mod kubernetes;
 mod machines;
 mod pages;
 mod peers;

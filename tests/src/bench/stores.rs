@@ -1,10 +1,10 @@
 //! Stores beside each other: ours in one file, SQLite with the same promises, Kubernetes as it is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use dragonfly_core::resource::{Kind, Record};
 use dragonfly_core::store::{Key, Part, RedbStore, Selector, Store, WatchEvent, When};
 use futures_util::StreamExt as _;
@@ -12,8 +12,9 @@ use sqlite_store::SqliteStore;
 use tokio::task::JoinSet;
 
 use super::args::Bench;
-use super::fill::{fill_store, machine, name};
+use super::fill::{self, fill_store, machine, name};
 use super::http::directory;
+use super::kubernetes::{self, Cluster};
 use super::report::{Report, Times};
 use crate::lab::console::say;
 
@@ -47,10 +48,7 @@ const CASES: &[&str] = &[
 ];
 
 pub(crate) async fn run(args: &Bench) -> Result<Report> {
-    if args.kubernetes.is_some() {
-        bail!("--kubernetes: this build has no store over Kubernetes");
-    }
-    say("no --kubernetes KUBECONFIG: Kubernetes is left out");
+    let cluster = Cluster::of(args).await?;
     let mut report = Report::new("store", "as each case says", args.report.as_deref());
     report.took_part(
         OURS,
@@ -64,8 +62,14 @@ pub(crate) async fn run(args: &Bench) -> Result<Report> {
         "SqliteStore, defaults: page cache 64 MiB, at most 512 writes a commit",
         "WAL, synchronous=FULL: the WAL is synced before a write is answered",
     );
+    match &cluster {
+        Some(cluster) => {
+            report.took_part(kubernetes::WHO, cluster.version(), &cluster.what(), cluster.durability());
+        }
+        None => say("no --kubernetes KUBECONFIG and no --kube-apiserver PROGRAM: Kubernetes is left out"),
+    }
     for &machines in &args.sizes {
-        size(args, machines, &mut report).await?;
+        size(args, machines, cluster.as_ref(), &mut report).await?;
         report.keep(&format!("{machines} machines"))?;
     }
     if let [first, .., last] = &args.sizes[..] {
@@ -78,33 +82,61 @@ pub(crate) async fn run(args: &Bench) -> Result<Report> {
     Ok(report)
 }
 
-async fn size(args: &Bench, machines: usize, report: &mut Report) -> Result<()> {
+/// One of those that are measured.
+struct Peer {
+    who: &'static str,
+    store: Arc<dyn Store>,
+    /// Writers at once that fill it.
+    fillers: usize,
+    /// Its file, if it has one.
+    place: Option<PathBuf>,
+}
+
+async fn size(args: &Bench, machines: usize, cluster: Option<&Cluster>, report: &mut Report) -> Result<()> {
     ensure!(machines >= 100, "--sizes: {machines} machines are too few: 64 writers want one each, and more are read");
     let directory = directory()?;
     let places = [directory.path().join("store.redb"), directory.path().join("store.sqlite")];
-    let [ours, theirs] = places.clone();
+    let [our_place, their_place] = places.clone();
+    let [ours, theirs] = places;
     let (ours, theirs) =
         tokio::task::spawn_blocking(move || anyhow::Ok((RedbStore::open(ours)?, SqliteStore::open(theirs)?))).await??;
-    let both: [(&str, Arc<dyn Store>); 2] = [(OURS, Arc::new(ours.clone())), (PEER, Arc::new(theirs.clone()))];
-    for (who, store) in &both {
+    let peer = |who, store, place| Peer { who, store, fillers: fill::WRITERS, place: Some(place) };
+    let mut all =
+        vec![peer(OURS, Arc::new(ours.clone()), our_place), peer(PEER, Arc::new(theirs.clone()), their_place)];
+    let objects = match cluster {
+        Some(cluster) => Some(cluster.objects(machines).await?),
+        None => None,
+    };
+    all.extend(objects.as_ref().map(|objects| Peer {
+        who: kubernetes::WHO,
+        store: objects.store(),
+        fillers: kubernetes::WRITERS,
+        place: None,
+    }));
+    for Peer { who, store, fillers, .. } in &all {
         say(format_args!("{who}: filling with {machines} machines"));
         let begin = Instant::now();
-        let bytes = fill_store(store, machines).await?;
+        let bytes = fill_store(store, machines, *fillers).await.with_context(|| (*who).to_owned())?;
         // A machine is created, and then its status is written.
         let rate = 2.0 * machines as f64 / begin.elapsed().as_secs_f64();
-        report.note(who, &format!("filling by 512 writers, {machines} machines"), "writes/s", rate);
+        report.note(who, &format!("filling by {fillers} writers, {machines} machines"), "writes/s", rate);
         report.note(who, &format!("one object as JSON, {machines} machines"), "KiB", bytes as f64 / 1024.0);
     }
     for turn_number in 0..args.runs {
-        // Who was first is second the next time.
-        for n in [turn_number % 2, 1 - turn_number % 2] {
-            let (who, store) = &both[n];
+        // Who was first is last the next time.
+        all.rotate_left(usize::from(turn_number > 0));
+        for Peer { who, store, .. } in &all {
             say(format_args!("{who}: {machines} machines, turn {}", turn_number + 1));
             turn(report, who, store, machines, turn_number).await.with_context(|| (*who).to_owned())?;
         }
     }
-    for ((who, _), place) in both.iter().zip(&places) {
-        report.note(who, &format!("file after all of it, {machines} machines"), "MiB", on_disk(place)?);
+    for Peer { who, place, .. } in &all {
+        if let Some(place) = place {
+            report.note(who, &format!("file after all of it, {machines} machines"), "MiB", on_disk(place)?);
+        }
+    }
+    if let Some(objects) = objects {
+        objects.remove().await?;
     }
     ours.close().await?;
     theirs.close().await?;

@@ -118,9 +118,24 @@ pub(crate) struct Run {
     /// Reset each machine this many times once it is Ready: it must come up from its disk each time
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) ready_reboots: u32,
+    /// With --scenario tinkerbell: these files, or those in these directories, instead of the lab's own; every image that
+    /// they name is the lab's, with its root file system in partition 1 as cloud images have it
+    #[arg(long, value_name = "FILE|DIR", num_args = 1..)]
+    pub(crate) manifests: Vec<PathBuf>,
+    /// With --manifests: what they say is something else here, as in `/dev/sda=/dev/vda` or `http://10.0.0.9/=/images/`
+    #[arg(long, value_name = "FROM=TO", value_parser = pair, requires = "manifests")]
+    pub(crate) map: Vec<(String, String)>,
     /// Install missing packages without asking
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+/// `FROM=TO`
+fn pair(word: &str) -> Result<(String, String), String> {
+    match word.split_once('=') {
+        Some((from, to)) if !from.is_empty() => Ok((from.to_owned(), to.to_owned())),
+        _ => Err("write FROM=TO".to_owned()),
+    }
 }
 
 /// What is to go wrong: something at a point of the way, or a fault that the server is to name.

@@ -36,6 +36,9 @@ pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
     if args.store != Store::Redb && !matches!(args.scenario, Scenario::Install | Scenario::Faults) {
         bail!("--store goes with --scenario install or faults");
     }
+    if !args.manifests.is_empty() && args.scenario != Scenario::Tinkerbell {
+        bail!("--manifests goes with --scenario tinkerbell");
+    }
     host::prepare(args.yes)?;
     match args.scenario {
         Scenario::Install => install(args, interrupt),
@@ -47,6 +50,7 @@ pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         Scenario::Expected => scenario::expected(args, interrupt),
         Scenario::Secrets => scenario::secrets(args, interrupt),
         Scenario::Identity => scenario::identity(args, interrupt),
+        Scenario::Tinkerbell if !args.manifests.is_empty() => scenario::manifests(args, interrupt),
         Scenario::Tinkerbell => scenario::tinkerbell(args, interrupt),
         Scenario::Why => scenario::why(args, interrupt),
     }

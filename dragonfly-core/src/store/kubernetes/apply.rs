@@ -61,6 +61,31 @@ impl KubernetesStore {
         tokio::time::timeout(most, wait).await.map_err(late)?
     }
 
+    /// Removes such an object, and with a definition everything that it defines. One that is not there is no error.
+    ///
+    /// # Errors
+    /// As of [`apply`](Self::apply).
+    pub async fn remove(&self, object: &Value) -> Result<()> {
+        let shown = title(object);
+        let request = request::request("DELETE", &path(object).unwrap_or_default(), None)?;
+        match self.0.in_time(self.0.client.request_text(request)).await? {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(self.refused(&shown, &error)),
+        }
+    }
+
+    fn refused(&self, shown: &str, error: &kube::Error) -> StoreError {
+        let what = match error {
+            kube::Error::Api(status) if status.code == 403 => {
+                format!("{shown}: we may not do that, ask an administrator of the cluster ({})", status.message)
+            }
+            kube::Error::Api(status) => format!("{shown}: {} ({})", status.message, status.code),
+            _ => unreachable(&self.0.server, error),
+        };
+        StoreError::Unavailable { store: NAME, what, source: None }
+    }
+
     /// One request about an object that is none of ours.
     async fn plain(&self, shown: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
         let mut request = request::request(method, path, body)?;
@@ -69,18 +94,8 @@ impl KubernetesStore {
             let kind = http::HeaderValue::from_static("application/apply-patch+yaml");
             request.headers_mut().insert(http::header::CONTENT_TYPE, kind);
         }
-        let server = &self.0.server;
         let answer = self.0.in_time(self.0.client.request_text(request)).await?;
-        let text = answer.map_err(|error| {
-            let what = match &error {
-                kube::Error::Api(status) if status.code == 403 => {
-                    format!("{shown}: we may not do that, ask an administrator of the cluster ({})", status.message)
-                }
-                kube::Error::Api(status) => format!("{shown}: {} ({})", status.message, status.code),
-                _ => unreachable(server, &error),
-            };
-            StoreError::Unavailable { store: NAME, what, source: None }
-        })?;
+        let text = answer.map_err(|error| self.refused(shown, &error))?;
         serde_json::from_str(&text).map_err(|source| StoreError::Backend { store: NAME, source: source.into() })
     }
 }

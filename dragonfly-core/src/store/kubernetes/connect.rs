@@ -45,6 +45,9 @@ pub(super) async fn connect(options: ConnectOptions) -> Result<KubernetesStore> 
     config.connect_timeout = Some(options.timeout.mul_f64(0.6));
     config.default_retry = false;
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+    if config.accept_invalid_certs {
+        tracing::warn!(server, "insecure-skip-tls-verify: whoever answers is taken for the API server");
+    }
     let client = kube::Client::try_from(config)
         .map_err(|source| unavailable(format!("the credentials for {server} cannot be used: {source}")))?;
     let ConnectOptions { namespace, group, timeout, .. } = options;

@@ -38,6 +38,17 @@ pub(super) struct Answer {
     reason: String,
 }
 
+/// Whether the API server gave no answer, or one that says that it cannot work now: it may by itself later.
+pub(super) fn is_away(error: &StoreError) -> bool {
+    match error {
+        StoreError::Unavailable { source: None, .. } => true,
+        StoreError::Unavailable { source: Some(source), .. } => {
+            source.downcast_ref::<Answer>().is_some_and(|answer| answer.code >= 500)
+        }
+        _ => false,
+    }
+}
+
 pub(super) fn failure(doing: &Doing<'_>, server: &str, error: kube::Error) -> StoreError {
     if let kube::Error::Api(status) = &error {
         return refused(doing, server, status);

@@ -22,7 +22,7 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
@@ -39,6 +39,10 @@ pub use shared::SharedFiles;
 
 /// What this store is called in errors.
 const NAME: &str = "Kubernetes";
+/// How long to rest before a cluster that is away is asked again.
+const AWAY: Duration = Duration::from_secs(5);
+/// How long a cluster that was away may refuse what it later allows.
+const SETTLES: Duration = Duration::from_secs(60);
 
 /// A store in a Kubernetes cluster. Clones share their connections.
 #[derive(Clone)]
@@ -82,6 +86,32 @@ impl KubernetesStore {
             self.0.page(kind, &Selector::all(), 1, None).await?;
         }
         Ok(())
+    }
+
+    /// As [`check`](Self::check), again and again while the API server cannot be reached or cannot work, which the log
+    /// says each time.
+    ///
+    /// # Errors
+    /// `Unavailable` for what the cluster does not mend by itself: credentials, definitions, permissions.
+    pub async fn wait(&self) -> Result<()> {
+        // One that has just started may not know its definitions and permissions yet.
+        let mut settled = Instant::now();
+        loop {
+            match self.check().await {
+                Err(error) if failure::is_away(&error) || Instant::now() < settled => {
+                    if failure::is_away(&error) {
+                        settled = Instant::now() + SETTLES;
+                    }
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the cluster is away: nothing is served until it answers; it is asked again every {} s",
+                        AWAY.as_secs()
+                    );
+                    tokio::time::sleep(AWAY).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// The API server's address.

@@ -4,7 +4,7 @@ use kube::core::Status;
 use kube::core::response::StatusDetails;
 use serde_json::{Value, json};
 
-use super::failure::{Doing, refused};
+use super::failure::{Doing, is_away, late, refused};
 use super::object::{Place, is_version, may_be_a_name};
 use super::secret;
 use crate::resource::{GROUP, Kind, Record};
@@ -23,6 +23,16 @@ fn status(code: u16, reason: &str, about: (&str, &str)) -> Status {
     let mut status = Status::failure("the server's words", reason).with_code(code);
     status.details = (!about.0.is_empty()).then_some(details);
     status
+}
+
+#[test]
+fn a_cluster_that_is_away_is_told_from_one_that_refuses() {
+    let all = Doing::kind("list", Kind::HARDWARE, CUSTOM);
+    for (code, away) in [(401, false), (403, false), (404, false), (500, true), (503, true)] {
+        assert_eq!(is_away(&refused(&all, SERVER, &status(code, "", ("", "")))), away, "{code}");
+    }
+    assert!(is_away(&late(SERVER, std::time::Duration::from_secs(15))));
+    assert!(!is_away(&StoreError::NotFound { key: Key::new(Kind::HARDWARE, "a") }));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefi
 
 use super::super::feed::{Change, Present, Read};
 use super::super::{Key, Page, Result, Selector, StoreError, rules};
+use super::health::{Health, room_beside};
 use super::place::open_path;
 use super::{NAME, labels};
 use crate::resource::{Kind, Record};
@@ -96,6 +97,9 @@ pub(super) struct File {
     path: PathBuf,
     opener: Opener,
     open: RwLock<State>,
+    health: Health,
+    /// Whether the path is one of this system's.
+    on_disk: bool,
 }
 
 enum State {
@@ -109,17 +113,34 @@ enum State {
 impl File {
     pub(super) fn open(path: PathBuf, page_cache: usize) -> Result<Self> {
         let place = path.clone();
-        Self::open_by(path, Box::new(move || open_path(&place, page_cache)))
+        let file = Self::open_by(path, Box::new(move || open_path(&place, page_cache)))?;
+        Ok(Self { on_disk: true, ..file })
     }
 
     pub(super) fn open_by(path: PathBuf, opener: Opener) -> Result<Self> {
-        let file = Self { path, opener, open: RwLock::new(State::Failed) };
+        let file = Self { path, opener, open: RwLock::new(State::Failed), health: Health::default(), on_disk: false };
         file.reopen()?;
         Ok(file)
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Whether a write finds room on the disk.
+    pub(super) fn find_room(&self) -> Result<()> {
+        if !self.on_disk {
+            return Ok(());
+        }
+        room_beside(&self.path).map_err(|error| {
+            let error = self.failed(redb::Error::Io(error));
+            self.health.failed(&error);
+            error
+        })
     }
 
     /// Closes it and opens it once more: redb goes on only so after an input or output error.
@@ -300,12 +321,18 @@ impl File {
                 what.write_str(" failed and is being opened again: try later")
             }
             redb::Error::Io(io) => match io.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                    what.write_str(" cannot grow: make room on its disk; the store goes on by itself")
+                ErrorKind::StorageFull => {
+                    let directory = self.path.parent().unwrap_or(&self.path).display();
+                    what = format!("the disk of {directory} is full: make room on its disk; {path} goes on by itself");
+                    Ok(())
                 }
-                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                    what.write_str(" may not be written by this user")
+                ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                    what.write_str(" cannot grow: raise the quota or limit of this user; the store goes on by itself")
                 }
+                ErrorKind::ReadOnlyFilesystem => {
+                    what.write_str(" is on a file system that is read-only: mount it for writing (the kernel may have made it so after an error: dmesg)")
+                }
+                ErrorKind::PermissionDenied => what.write_str(" may not be written by this user"),
                 ErrorKind::NotFound => what.write_str(": its directory does not exist"),
                 ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
                     let source = FileError::Damaged { path, source: error }.into();

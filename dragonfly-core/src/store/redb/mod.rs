@@ -14,6 +14,7 @@ mod copy;
 #[cfg(test)]
 mod damage;
 mod file;
+mod health;
 mod labels;
 #[cfg(test)]
 mod labels_tests;
@@ -32,7 +33,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
@@ -41,6 +42,7 @@ use tokio::sync::broadcast::{self, Receiver, WeakSender};
 use tokio::sync::{mpsc, oneshot};
 
 use self::file::File;
+use self::health::Probe;
 use self::writer::{Job, What, Writer};
 use super::feed::{self, News, Origin, Present};
 use super::{Key, Page, Part, Result, Selector, Store, StoreError, WatchEvent, When};
@@ -171,6 +173,25 @@ impl RedbStore {
     pub async fn settle_restored(&self) -> Result<()> {
         let inner = Arc::clone(&self.0);
         blocking(move || inner.file.settle_restored()).await
+    }
+
+    /// Whether writes reach the disk. While they do, nothing is done for this. After one failed because the file did, a
+    /// small one is tried, every 3 s at most, until it goes well; there must be room on the disk too.
+    ///
+    /// # Errors
+    /// Why a write failed, and what a person can do: the disk is full, is read-only, does not work.
+    pub async fn check_writes(&self) -> Result<()> {
+        match self.0.file.health().probe(Instant::now()) {
+            Probe::Needless => return Ok(()),
+            Probe::Later(what) => return Err(health::still(what)),
+            Probe::Now => {}
+        }
+        let inner = Arc::clone(&self.0);
+        // The writer notes by itself what becomes of the write.
+        blocking(move || inner.file.find_room()).await?;
+        self.write(|answer| What::Probe { answer }).await?;
+        self.0.file.health().well();
+        Ok(())
     }
 
     async fn write<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> What) -> Result<T> {

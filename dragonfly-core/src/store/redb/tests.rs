@@ -347,13 +347,24 @@ async fn a_full_disk_is_told_and_the_store_goes_on_when_there_is_room() {
     });
     let store = RedbStore::start(File::open_by(path, opener).unwrap(), Options::default()).unwrap();
     let a = create(&store, "a").await.unwrap();
+    store.check_writes().await.unwrap();
     let mut watch = store.watch(Kind::HARDWARE, None);
     next(&mut watch).await;
     full.store(true, Ordering::SeqCst);
     let error = create(&store, "b").await.unwrap_err();
     assert!(error.to_string().contains("make room on its disk"), "{error}");
     assert!(error.is_retryable());
+    for _ in 0..3 {
+        let told = store.check_writes().await.unwrap_err().to_string();
+        assert!(told.contains(&format!("the disk of {} is full: make room", directory.path().display())), "{told}");
+    }
     full.store(false, Ordering::SeqCst);
+    // It is tried again after a while.
+    let begin = Instant::now();
+    while let Err(error) = store.check_writes().await {
+        assert!(begin.elapsed() < Duration::from_secs(120), "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let b = match create(&store, "b").await {
         Ok(b) => b,
         // It may be on the disk although the caller was told that nobody knows.

@@ -28,8 +28,21 @@ const MAX_LOG_BYTES: u64 = 32 << 20;
 pub(super) struct Job(pub(super) What);
 
 pub(super) enum What {
-    Put { record: Box<Record>, part: Part, when: When, answer: oneshot::Sender<Result<Record>> },
-    Delete { key: Key, version: String, answer: oneshot::Sender<Result<()>> },
+    Put {
+        record: Box<Record>,
+        part: Part,
+        when: When,
+        answer: oneshot::Sender<Result<Record>>,
+    },
+    Delete {
+        key: Key,
+        version: String,
+        answer: oneshot::Sender<Result<()>>,
+    },
+    /// Writes what is there already: whether that is possible.
+    Probe {
+        answer: oneshot::Sender<Result<()>>,
+    },
 }
 
 /// Who waits, with what is to be said once the group is durable.
@@ -71,6 +84,7 @@ impl Writer {
             let mut waiting = Vec::new();
             // Opened again, after a failure, if that can be.
             if let Err(error) = self.file.database().map(drop) {
+                self.file.health().failed(&error);
                 first.0.refused().fail(error);
                 continue;
             }
@@ -110,8 +124,9 @@ impl Writer {
                     job = queue.try_recv().ok();
                 }
             }
+            let is_probed = group.is_probed;
             let changes = group.finish(self.log)?;
-            if changes.is_empty() {
+            if changes.is_empty() && !is_probed {
                 tx.abort()?;
             } else {
                 tx.commit()?;
@@ -128,7 +143,9 @@ impl Writer {
     fn recover(&self, error: redb::Error, waiting: Vec<Waiting>) {
         let path = self.file.path().display();
         tracing::error!(%path, error = &error as &dyn std::error::Error, "the store failed and is opened again");
-        let mut cause = Some(self.file.failed(error));
+        let error = self.file.failed(error);
+        self.file.health().failed(&error);
+        let mut cause = Some(error);
         if let Err(error) = self.file.reopen() {
             tracing::error!(%path, error = &error as &dyn std::error::Error, "the store cannot be opened again");
         }
@@ -146,7 +163,7 @@ impl What {
         let closed = || StoreError::Unavailable { store: NAME, what: "not written".to_owned(), source: None };
         match self {
             Self::Put { answer, .. } => Waiting::Put(answer, Err(closed())),
-            Self::Delete { answer, .. } => Waiting::Delete(answer, Err(closed())),
+            Self::Delete { answer, .. } | Self::Probe { answer } => Waiting::Delete(answer, Err(closed())),
         }
     }
 }
@@ -164,6 +181,8 @@ struct Group<'a> {
     log_bytes: u64,
     bytes: usize,
     changes: Vec<Change>,
+    /// It is committed although nothing changes.
+    is_probed: bool,
 }
 
 impl<'a> Group<'a> {
@@ -173,7 +192,7 @@ impl<'a> Group<'a> {
         let (version, log_bytes) = (number(VERSION)?, number(LOG_BYTES)?);
         let index = Index::open(tx, &meta, version)?;
         let (objects, changes) = (HashMap::new(), Vec::new());
-        Ok(Self { tx, meta, log, objects, index, now, version, log_bytes, bytes: 0, changes })
+        Ok(Self { tx, meta, log, objects, index, now, version, log_bytes, bytes: 0, changes, is_probed: false })
     }
 
     /// Does one write and notes who waits for it. Fails only when the file does.
@@ -186,6 +205,10 @@ impl<'a> Group<'a> {
             What::Delete { key, version, answer } => {
                 let (result, failed) = split(self.delete(&key, &version));
                 (Waiting::Delete(answer, result), failed)
+            }
+            What::Probe { answer } => {
+                self.is_probed = true;
+                (Waiting::Delete(answer, Ok(())), None)
             }
         };
         waiting.push(wait);
