@@ -146,6 +146,7 @@ impl Dispatcher {
         wanted: impl Fn() -> bool + Send,
     ) -> Result<Outcome> {
         self.0.drivers.check(&target.address)?;
+        operation.check()?;
         let lane = self.enter(&target.address);
         let Ok(_turn) = lane.turn.acquire().await else {
             return Err(PowerError::Busy { reason: "the dispatcher is closed".to_owned() });

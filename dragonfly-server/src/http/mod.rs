@@ -13,6 +13,7 @@ mod import;
 mod kube;
 mod machines;
 mod openapi;
+mod parts;
 mod power;
 mod problem;
 mod route;
@@ -127,6 +128,7 @@ fn routes(app: &App) -> (Router<App>, Vec<Route>) {
         health::routes,
         agent::routes,
         machines::routes,
+        parts::routes,
         power::routes,
         apply::routes,
         import::routes,

@@ -81,7 +81,7 @@ pub(super) async fn carry_out(app: &App, name: String, operation: Operation, by:
     Ok(done.map_err(|error| Problem::internal(&error))??)
 }
 
-fn unexpected() -> Problem {
+pub(super) fn unexpected() -> Problem {
     Problem::new(StatusCode::BAD_GATEWAY, "its controller answered something else than it was asked")
 }
 
@@ -129,13 +129,17 @@ async fn switch(
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Boots {
-    /// What is set; absent when firmware boots as it likes.
+    /// What is set; null when firmware boots as it likes, or over HTTP.
     boot: Option<BootOverride>,
+    /// The address that it boots from over HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uri: Option<String>,
 }
 
 fn boots(outcome: Outcome) -> Result<Json<Boots>, Problem> {
     match outcome {
-        Outcome::Boot(boot) => Ok(Json(Boots { boot })),
+        Outcome::Boot(boot) => Ok(Json(Boots { boot, uri: None })),
+        Outcome::Image(uri) => Ok(Json(Boots { boot: None, uri })),
         _ => Err(unexpected()),
     }
 }
@@ -227,8 +231,8 @@ async fn test(
 }
 
 #[derive(Debug, Serialize)]
-struct Items<T> {
-    items: Vec<T>,
+pub(super) struct Items<T> {
+    pub(super) items: Vec<T>,
 }
 
 async fn sensors(

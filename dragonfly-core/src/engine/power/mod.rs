@@ -67,10 +67,14 @@ impl Engine {
     /// Has a machine's controller do something when it is its turn, and notes what came of it.
     ///
     /// # Errors
-    /// `NotFound`; `Illegal` when the machine has no controller; `Power` with what the controller said.
+    /// `NotFound`; `Invalid` for the address of an image that cannot be used; `Illegal` when the machine has no
+    /// controller; `Power` with what the controller said.
     pub async fn power(&self, machine: &str, operation: Operation, by: &str) -> Result<Outcome> {
         let name = self.resolve(machine)?;
         let object = self.machine(&name)?;
+        operation.check().map_err(|error| {
+            EngineError::Invalid(vec![Problem { path: "image".to_owned(), problem: error.to_string() }])
+        })?;
         let operation = match operation {
             Operation::NetworkBoot(None) => Operation::NetworkBoot(boot_mode(&object)),
             Operation::SetNextBoot(Some(boot)) if boot.mode.is_none() => {
@@ -282,8 +286,8 @@ impl Engine {
         }
         if changes {
             let (kind, message) = match &failure {
-                None => ("power.done", format!("{by}: {word}")),
-                Some(failure) => ("power.failed", format!("{by}: {word}: {failure}")),
+                None => ("power.done", format!("{by}: {operation}")),
+                Some(failure) => ("power.failed", format!("{by}: {operation}: {failure}")),
             };
             self.tell_with(kind, name, None, message, json!({ "operation": word, "failure": failure }));
         } else if let Some((status, reason, message)) = known.filter(|_| is_new) {
