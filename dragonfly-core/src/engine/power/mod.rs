@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub(super) use assigned::Boots;
 
 use super::boot::CONFLICT;
-use super::found::not_adopted;
+use super::found::{doubled, not_adopted};
 use super::{Engine, EngineError, Result};
 use crate::action::Problem;
 use crate::inventory::FirmwareMode;
@@ -97,6 +97,9 @@ impl Engine {
         if let Some(why) = not_adopted(machine).filter(|_| operation.changes()) {
             return Err(EngineError::Illegal { why: format!("{name} is held: {why}") });
         }
+        if let Some(why) = doubled(machine).filter(|_| operation.changes()) {
+            return Err(EngineError::Illegal { why: format!("{name} cannot be told from another: {why}") });
+        }
         let spoke = machine.status.session.as_ref().map(|session| session.id);
         let done = match self.target(machine)? {
             Ok(target) => self.inner.power.carry_out_while(&target, operation.clone(), wanted).await,
@@ -149,6 +152,7 @@ impl Engine {
             let _guard = self.lock(&name).await;
             self.change_spec::<HardwareSpec>(&name, |m| {
                 m.spec.bmc = Some(bmc.clone());
+                m.metadata.annotations.remove(account::ANNOTATION);
                 Ok(())
             })
             .await?;
@@ -159,7 +163,8 @@ impl Engine {
         Ok(())
     }
 
-    /// A machine has no controller any more; its own Secret goes with it.
+    /// A machine has no controller any more; its own Secret goes with it. Its agent makes no account by itself until
+    /// [`set_bmc`](Self::set_bmc) or [`allow_bmc_account`](Self::allow_bmc_account).
     ///
     /// # Errors
     /// `NotFound`; `Illegal` when it has none.
@@ -171,6 +176,7 @@ impl Engine {
             let _guard = self.lock(&name).await;
             self.change_spec::<HardwareSpec>(&name, |m| {
                 m.spec.bmc = None;
+                m.metadata.annotations.insert(account::ANNOTATION.to_owned(), account::NONE.to_owned());
                 Ok(())
             })
             .await?;
