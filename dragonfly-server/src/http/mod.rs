@@ -4,6 +4,7 @@
 mod agent;
 mod apply;
 mod backup;
+mod clusters;
 mod events;
 mod extract;
 mod guard;
@@ -128,6 +129,7 @@ fn routes(app: &App) -> (Router<App>, Vec<Route>) {
         health::routes,
         agent::routes,
         machines::routes,
+        clusters::routes,
         parts::routes,
         power::routes,
         apply::routes,

@@ -44,6 +44,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .post("/dragonfly/v1/machines/{name}/identify", Person, "Light its lamp for a while, or put it out", identify)
         .put("/dragonfly/v1/machines/{name}/bmc", Person, "Say where its controller is and who logs in", set_bmc)
         .delete("/dragonfly/v1/machines/{name}/bmc", Person, "It has no controller any more", remove_bmc)
+        .post(
+            "/dragonfly/v1/machines/{name}/bmc/account",
+            Person,
+            "Let its agent make an account on its controller again, after that was taken away",
+            allow_account,
+        )
         .post("/dragonfly/v1/machines/{name}/bmc/test", Person, "Log in to its controller, see what it can do", test)
         .get("/dragonfly/v1/machines/{name}/bmc/sensors", Person, "What its controller measures", sensors)
         .get("/dragonfly/v1/machines/{name}/bmc/events", Person, "The end of its controller's event log", events)
@@ -219,6 +225,15 @@ async fn remove_bmc(
     Extension(caller): Extension<Caller>,
 ) -> Result<StatusCode, Problem> {
     app.engine.remove_bmc(&name, &caller.by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn allow_account(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<StatusCode, Problem> {
+    app.engine.allow_bmc_account(&name, &caller.by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -168,8 +168,16 @@ pub(in crate::cli) enum BmcCommand {
         #[arg(long)]
         no_test: bool,
     },
-    /// Machines have no controller any more
+    /// Machines have no controller any more, and their agents make no accounts until `set` or `allow-account`
+    #[command(after_help = "Example:\n  dragonfly bmc remove db-1")]
     Remove {
+        /// Their names in any spelling, or MACs
+        #[arg(required = true)]
+        machines: Vec<String>,
+    },
+    /// Let machines' agents make accounts on their controllers again, after `remove`
+    #[command(after_help = "For a server with --bmc-accounts.\n\nExample:\n  dragonfly bmc allow-account db-1")]
+    AllowAccount {
         /// Their names in any spelling, or MACs
         #[arg(required = true)]
         machines: Vec<String>,

@@ -210,6 +210,10 @@ pub(super) async fn bmc(client: &Client, out: &Out, command: BmcCommand) -> anyh
             let all = each(client, &machines, Call::Delete, &["bmc"], None).await;
             told(out, all, |machine, _| format!("{machine} has no controller any more"))
         }
+        BmcCommand::AllowAccount { machines } => {
+            let all = each(client, &machines, Call::Post, &["bmc", "account"], None).await;
+            told(out, all, |machine, _| format!("{machine}: its agent may make an account on its controller again"))
+        }
         BmcCommand::Test { which, output } => {
             let machines = meant(client, which).await?;
             let done = judge(each(client, &machines, Call::Post, &["bmc", "test"], None).await)?;
