@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::operation::Outcome;
 use super::{Credential, PowerError, Result};
 
 /// Of so many accounts something is remembered.
@@ -100,7 +99,7 @@ pub(super) struct Trying<'a> {
 
 impl Trying<'_> {
     /// What came of it.
-    pub(super) fn remember(&self, done: &Result<Outcome>) {
+    pub(super) fn remember<T>(&self, done: &Result<T>) {
         let Some(credential) = &self.credential else { return };
         let mut known = self.accounts.known();
         let Some(account) = known.iter_mut().find(|account| account.is(credential)) else { return };
@@ -129,7 +128,6 @@ impl Drop for Trying<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::PowerState;
     use super::*;
 
     fn of(password: &str) -> Credential {
@@ -140,13 +138,9 @@ mod tests {
         accounts.may_try(&of(password), 2).unwrap()
     }
 
-    fn ends(accounts: &Accounts, password: &str, done: Result<Outcome>) {
+    fn ends(accounts: &Accounts, password: &str, done: Result<()>) {
         let trying = Trying { accounts, credential: Some(of(password)) };
         trying.remember(&done);
-    }
-
-    fn good() -> Result<Outcome> {
-        Ok(Outcome::State(PowerState::On))
     }
 
     #[test]
@@ -159,7 +153,7 @@ mod tests {
         assert!(matches!(accounts.may_try(&of("a"), 2), Err(PowerError::LockedOut { times: 2 })));
         // Another password is another matter, and does not make the first one right.
         assert!(begins(&accounts, "b"));
-        ends(&accounts, "b", good());
+        ends(&accounts, "b", Ok(()));
         assert!(accounts.may_try(&of("a"), 2).is_err());
         accounts.forgive();
         assert!(!accounts.has_refused() && begins(&accounts, "a"));
@@ -169,7 +163,7 @@ mod tests {
     fn what_was_let_in_is_not_waited_for() {
         let accounts = Accounts::default();
         assert_eq!([(); 3].map(|()| begins(&accounts, "a")), [true, true, false]);
-        ends(&accounts, "a", good());
+        ends(&accounts, "a", Ok(()));
         assert_eq!([(); 3].map(|()| begins(&accounts, "a")), [true; 3]);
         // It was changed meanwhile.
         ends(&accounts, "a", Err(PowerError::Unauthorised));

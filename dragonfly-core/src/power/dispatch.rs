@@ -192,6 +192,19 @@ impl Dispatcher {
         done
     }
 
+    /// Does something else that logs in to a controller, as looking at a whole cluster: its password is tried no
+    /// oftener than those of [`carry_out`](Self::carry_out), together with them.
+    ///
+    /// # Errors
+    /// `LockedOut` when it was refused too often; else what `work` says.
+    pub async fn log_in<T>(&self, target: &Target, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let lane = self.enter(&target.address);
+        let trying = lane.accounts.enter(target.credential.as_ref(), self.0.limits.refusals).await?;
+        let done = work.await;
+        trying.remember(&done);
+        done
+    }
+
     /// Forgets that a controller refused a password: somebody says that it is right now.
     pub fn forgive(&self, address: &Url) {
         self.enter(address).accounts.forgive();
@@ -444,6 +457,9 @@ mod tests {
         let refused = done.iter().filter(|done| matches!(done, Err(PowerError::Unauthorised))).count();
         let locked = done.iter().filter(|done| matches!(done, Err(PowerError::LockedOut { times: 2 }))).count();
         assert_eq!((refused, locked, machine.calls()), (2, 10, 2));
+        // What else logs in there is counted with them.
+        let other = async { Err::<(), _>(PowerError::Unauthorised) };
+        assert!(matches!(dispatcher.log_in(&old, other).await, Err(PowerError::LockedOut { times: 2 })));
         // The right one is held up by nothing once it was let in.
         machine.becomes(Habit::Slow(Duration::from_secs(1)));
         let done = join_all((0..12).map(|_| dispatcher.carry_out(&new, Operation::Status))).await;

@@ -26,8 +26,8 @@ pub use view::ClusterView;
 use super::found::CLUSTER_LABEL;
 use super::power::whole;
 use super::{Engine, Result};
-use crate::power::PowerError;
 use crate::power::proxmox::Snapshot;
+use crate::power::{PowerError, Target};
 use crate::resource::{Hardware, SecretSpec};
 
 /// The longest that one look may take.
@@ -161,7 +161,10 @@ impl Engine {
             tokio::select! {
                 () = tokio::time::sleep(period), if watch.refusals < REFUSALS => {}
                 // Somebody may have put it right.
-                () = self.secret_changes(&source.secret, secret) => watch.refusals = 0,
+                () = self.secret_changes(&source.secret, secret) => {
+                    watch.refusals = 0;
+                    self.inner.power.forgive(&source.address);
+                }
             }
         }
     }
@@ -196,7 +199,8 @@ impl Engine {
                 watch.open = None;
                 watch.failures = watch.failures.saturating_add(1);
                 self.inner.clusters.is_silent(&source.address);
-                let is_refused = matches!(trouble, Trouble::Power(PowerError::Unauthorised));
+                let is_refused =
+                    matches!(trouble, Trouble::Power(PowerError::Unauthorised | PowerError::LockedOut { .. }));
                 watch.refusals = watch.refusals.saturating_add(u32::from(is_refused));
                 let kind = trouble.kind();
                 self.inner.clusters.note(&source.address, |view| view.failed(trouble.words(), began));
@@ -220,17 +224,21 @@ impl Engine {
 
     async fn look_at(&self, source: &ClusterSource, watch: &mut Watch) -> crate::power::Result<Snapshot> {
         let version = self.secret_version(&source.secret);
+        let credential = self.credential(&source.secret);
+        let credential = credential.map_err(|reason| PowerError::InvalidCredential { reason })?;
         let view = match watch.open.take().filter(|(_, opened)| Some(opened) == version.as_ref()) {
             Some((view, _)) => view,
-            None => {
-                let credential = self.credential(&source.secret);
-                let credential = credential.map_err(|reason| PowerError::InvalidCredential { reason })?;
-                self.inner.cluster_driver.open(&source.address, &credential).await?
-            }
+            None => self.inner.cluster_driver.open(&source.address, &credential).await?,
         };
-        let snapshot = tokio::time::timeout(LONGEST, view.snapshot()).await;
+        // Its VMs are switched with the same account, and a wrong password is one for both.
+        let target = Target { address: source.address.clone(), credential: Some(credential) };
+        let look = async {
+            let snapshot = tokio::time::timeout(LONGEST, view.snapshot()).await;
+            snapshot.map_err(|_| PowerError::TimedOut { after: LONGEST })?
+        };
+        let snapshot = self.inner.power.log_in(&target, look).await;
         watch.open = Some((view, version.unwrap_or_default()));
-        snapshot.map_err(|_| PowerError::TimedOut { after: LONGEST })?
+        snapshot
     }
 
     fn secret_version(&self, secret: &str) -> Option<String> {

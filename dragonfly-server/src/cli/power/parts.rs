@@ -157,7 +157,10 @@ fn rows(hardware: &Inventory) -> Vec<Vec<String>> {
     let Inventory { system, cpu, memory, disks, nics, .. } = hardware;
     let mut rows = Vec::new();
     let mut row = |part: &str, name: &str, what: String, serial: &Option<String>| {
-        rows.push(vec![part.to_owned(), name.to_owned(), what, serial.clone().unwrap_or_default()]);
+        // A controller that tells nothing of a part has no line for it.
+        if !what.is_empty() || serial.is_some() {
+            rows.push(vec![part.to_owned(), name.to_owned(), what, serial.clone().unwrap_or_default()]);
+        }
     };
     let bios = system.bios.as_ref().map(|bios| format!("firmware {bios}"));
     row("system", "", words(&[system.vendor.clone(), system.product.clone(), bios]), &system.serial);

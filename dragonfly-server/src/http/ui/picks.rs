@@ -27,6 +27,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
 #[template(path = "pick.html")]
 struct Sure {
     title: String,
+    verb: &'static str,
     operation: String,
     loses: &'static str,
     machines: Vec<String>,
@@ -74,7 +75,7 @@ async fn act(State(app): State<App>, Extension(caller): Extension<Caller>, Whole
     if let Some((verb, loses)) = warning(operation).filter(|_| form.one("confirmed") != "yes") {
         let title = format!("{verb}: {}", count(&machines));
         let operation = form.one("operation").to_owned();
-        return page(StatusCode::OK, &Sure { title, operation, loses, machines });
+        return page(StatusCode::OK, &Sure { title, verb, operation, loses, machines });
     }
     let all = machines.iter().map(async |name| {
         let done = soon(&app, name, operation.operation(), &caller.by).await;
