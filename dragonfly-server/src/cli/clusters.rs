@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_cluster_is_a_row() {
         let now = Timestamp::from_unix_seconds(1_000_000);
-        let at = |seconds| Timestamp::from_unix_seconds(1_000_000 - seconds).to_string();
+        let at = |seconds: i64| Timestamp::from_unix_seconds(1_000_000 - seconds).to_string();
         let cells = |cluster: Value| row(&cluster, now).join("|");
         let new = json!({ "address": "proxmox://10.0.0.2", "name": null, "nodes": [], "vms": 0, "gaps": [] });
         assert_eq!(cells(new), "proxmox://10.0.0.2||0|never|never|not looked at yet");
