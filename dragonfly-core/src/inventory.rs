@@ -1,9 +1,13 @@
 //! What an agent saw of a machine. A field that could not be read is absent, never invented.
 
+mod differences;
+
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use differences::Difference;
 
 use crate::Mac;
 

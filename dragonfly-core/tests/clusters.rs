@@ -18,8 +18,8 @@ use dragonfly_core::action::{Problem, TemplateChecker};
 use dragonfly_core::boot::{BootProvider, BootRequest};
 use dragonfly_core::clock::SystemClock;
 use dragonfly_core::engine::{
-    AssignRequest, CLUSTER_LABEL, ClusterSource, Clusters, Engine, GONE, NAME_LABEL, NODE_LABEL, POWERED, Settings,
-    Snapshots, VMID_LABEL,
+    AssignRequest, CLUSTER_LABEL, ClusterSource, Clusters, DOUBLED, Engine, GONE, NAME_LABEL, NODE_LABEL, POWERED,
+    Settings, Snapshots, VMID_LABEL,
 };
 use dragonfly_core::inventory::Inventory;
 use dragonfly_core::name::memorable;
@@ -304,6 +304,12 @@ async fn what_becomes_of_vms_becomes_of_machines() {
     assert_eq!(site.holds(&name(104), POWERED), Some(ConditionStatus::True));
     let gone = site.machine(&name(103));
     assert_eq!(site.holds(gone.name(), GONE), Some(ConditionStatus::True));
+    // There is nothing to install on, protected or not.
+    site.engine.protect(gone.name(), false, "ops").await.unwrap();
+    site.engine.release(gone.name(), "ops").await.unwrap();
+    let error = site.engine.assign(gone.name(), template(), "ops").await.unwrap_err().to_string();
+    assert!(error.contains("there is nothing to install on: its VM is no longer in Proxmox cluster lab"), "{error}");
+    site.engine.protect(gone.name(), true, "ops").await.unwrap();
     assert!(gone.spec.protected && gone.metadata.labels == before.metadata.labels && gone.status.phase.is_none());
     assert_eq!(site.events("machine.gone").len(), 1);
     assert_eq!(site.count(), 6);
@@ -392,7 +398,12 @@ async fn a_vm_that_registers_is_one_machine() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_vms_with_one_mac_are_told_and_not_merged() {
-    let site = Site::running(lab(101, 2)).await;
+    let mut now = lab(101, 2);
+    now.machines[0].adopted = true;
+    now.machines[1].adopted = true;
+    let site = Site::running(now).await;
+    let (first, second) = (name(101), name(102));
+    site.engine.assign(&second, template(), "ops").await.unwrap();
     site.says(|now| {
         let copy = Found { macs: now.machines[0].macs.clone(), ..vm(900, "pve2") };
         now.machines.push(copy);
@@ -403,8 +414,41 @@ async fn two_vms_with_one_mac_are_told_and_not_merged() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains(&format!("{} VM 900 of Proxmox cluster lab has the MAC bc:24:11:00:00:65", name(101))));
     assert_eq!((site.count(), site.label(101, VMID_LABEL)), (2, "101".to_owned()));
-    site.says(|now| now.machines[2].macs = vm(900, "").macs).await;
+    // Neither of the two is installed, switched or given anything to boot, and what was assigned before waits.
+    let why = "VM 101 and VM 900 have the MAC bc:24:11:00:00:65 (seen in Proxmox cluster lab)";
+    assert_eq!(site.holds(&first, DOUBLED), Some(ConditionStatus::True));
+    let error = site.engine.assign(&first, template(), "ops").await.unwrap_err().to_string();
+    assert!(error.contains(&format!("{first} cannot be told from another: {why}")), "{error}");
+    let error = site.engine.power(&first, Operation::Cycle, "ops").await.unwrap_err().to_string();
+    assert_eq!(error, format!("{first} cannot be told from another: {why}"));
+    let decision = site.engine.decision(&BootRequest::from_mac(vm(101, "").macs[0]));
+    assert_eq!(decision.fate.word(), "hold", "{}", decision.reason);
+    assert!(decision.reason.contains(why), "{}", decision.reason);
+    let told = site.events("machine.doubled");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains(why), "{told:?}");
+    // The other machine is not meant, until a card of its VM gets that MAC too.
+    assert_eq!(site.holds(&second, DOUBLED), None);
+    assert_eq!(site.engine.decision_for(&site.machine(&second)).fate.word(), "image");
+    site.says(|now| {
+        let mac = now.machines[0].macs[0];
+        now.machines[1].macs.push(mac);
+    })
+    .await;
+    assert_eq!(site.holds(&second, DOUBLED), Some(ConditionStatus::True));
+    assert_eq!(site.engine.decision_for(&site.machine(&second)).fate.word(), "hold");
+    // Each has its own again.
+    site.says(|now| {
+        now.machines[2].macs = vm(900, "").macs;
+        now.machines[1].macs = vm(102, "").macs;
+    })
+    .await;
+    site.look().await;
     assert_eq!((site.count(), site.label(900, VMID_LABEL)), (3, "900".to_owned()));
+    assert_eq!([&first, &second].map(|name| site.holds(name, DOUBLED)), [Some(ConditionStatus::False); 2]);
+    assert_eq!(site.events("machine.distinct").len(), 2);
+    assert_eq!(site.engine.decision_for(&site.machine(&second)).fate.word(), "image", "it goes on");
+    site.engine.assign(&first, template(), "ops").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -426,6 +470,11 @@ async fn a_cluster_that_fails_is_told_once() {
         PowerError::Unauthorised
     }));
     eventually(|| site.events("cluster.failed").len() == 2).await;
+    // As people see it: what it was like, and why nothing newer is known.
+    let view = site.engine.clusters().remove(0);
+    assert_eq!((view.name.as_deref(), view.vms, view.nodes.len()), (Some("lab"), 3, 3));
+    assert!(view.failure.unwrap().contains("refused the user or the password"));
+    assert!(view.answered_at < view.polled_at, "{:?} {:?}", view.answered_at, view.polled_at);
     let failed = site.events("cluster.failed");
     assert!(failed[1].contains("refused the user or the password"), "{failed:?}");
     assert!(failed[1].ends_with("left alone until Secret `pve` changes"), "{failed:?}");

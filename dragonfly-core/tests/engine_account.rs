@@ -327,3 +327,34 @@ async fn a_machine_in_conflict_is_given_no_password() {
     site.engine.bmc_account(welcome.session.reveal(), done()).await.unwrap();
     assert_eq!(site.machine().spec.bmc, None);
 }
+
+#[tokio::test]
+async fn what_a_person_took_away_is_not_made_again() {
+    let (site, boot) = (Site::new().await, Uuid::new_v4());
+    let (welcome, account) = given(&site.engine, boot).await;
+    assert!(account.is_some());
+    site.engine.bmc_account(welcome.session.reveal(), done()).await.unwrap();
+    assert!(site.machine().spec.bmc.is_some());
+    site.engine.remove_bmc("m1", "ops").await.unwrap();
+    // A report that comes late does not name it again, nor does the next hello get an account.
+    site.engine.bmc_account(welcome.session.reveal(), done()).await.unwrap();
+    assert_eq!(site.machine().spec.bmc, None);
+    assert!(given(&site.engine, boot).await.1.is_none());
+
+    // A person's word, and it is.
+    site.engine.allow_bmc_account("m1", "ops").await.unwrap();
+    let (welcome, account) = given(&site.engine, boot).await;
+    assert!(account.is_some());
+    site.engine.bmc_account(welcome.session.reveal(), done()).await.unwrap();
+    assert!(site.machine().spec.bmc.is_some());
+    let error = site.engine.allow_bmc_account("m1", "ops").await.unwrap_err().to_string();
+    assert!(error.contains("nobody forbade an account on m1"), "{error}");
+    // So does a controller that a person gives: without it, its agent makes one as it did at first.
+    site.engine.remove_bmc("m1", "ops").await.unwrap();
+    let bmc = serde_json::json!({ "address": "ipmi://10.0.0.7" });
+    site.engine.set_bmc("m1", serde_json::from_value(bmc).unwrap(), "ops").await.unwrap();
+    assert!(site.machine().metadata.annotations.is_empty(), "{:?}", site.machine().metadata.annotations);
+    // It is kept with the machine: a server that starts anew knows it too.
+    site.engine.remove_bmc("m1", "ops").await.unwrap();
+    assert!(given(&site.restarted().await, Uuid::new_v4()).await.1.is_none());
+}

@@ -75,7 +75,17 @@ function list(rows) {
     fresh.innerHTML = html;
     return [...fresh.children];
   };
+  // What is ticked stays ticked when its row is drawn anew.
+  const pick = byId("pick");
+  const ticked = () => [...rows.querySelectorAll("input[name=machine]:checked")];
+  const count = () => {
+    const n = ticked().length;
+    pick.hidden = n === 0;
+    byId("picked").textContent = n === 1 ? "1 machine ticked" : n + " machines ticked";
+  };
+  rows.addEventListener("change", count);
   const settle = () => {
+    count();
     const total = Number(byId("total").textContent), none = shown().length === 0;
     byId("none").hidden = !none || total === 0;
     byId("empty").hidden = total > 0;
@@ -85,7 +95,11 @@ function list(rows) {
 
   const whole = async () => {
     const fresh = await fetchRows({ continue: start, limit: Math.min(MOST, Math.max(FIRST, shown().length)) });
-    if (fresh) rows.replaceChildren(...fresh);
+    const names = new Set(ticked().map((box) => box.value));
+    if (fresh) {
+      rows.replaceChildren(...fresh);
+      for (const box of rows.querySelectorAll("input[name=machine]")) box.checked = names.has(box.value);
+    }
     settle();
   };
   const search = paced(whole, 200);
@@ -116,9 +130,11 @@ function list(rows) {
   const put = (row) => {
     const old = byId(row.id);
     if (old) {
-      const focused = old.contains(document.activeElement);
+      const at = old.contains(document.activeElement) ? document.activeElement.tagName : null;
+      const box = row.querySelector("input");
+      if (box) box.checked = old.querySelector("input")?.checked ?? false;
       old.replaceWith(row);
-      if (focused) row.querySelector("a")?.focus();
+      if (at) (row.querySelector(at) ?? row.querySelector("a"))?.focus();
     } else if (here(row.dataset.name)) {
       rows.insertBefore(row, [...rows.children].find((r) => r.id === "more" || r.dataset.name > row.dataset.name) || null);
     }
@@ -146,6 +162,7 @@ function list(rows) {
     byId("sightings").innerHTML = await part("/fragments/sightings");
     tick();
   });
+  count();
   return (event) => {
     if (event === null) all = true;
     else if (!event.machine) return;
@@ -196,6 +213,23 @@ function machine(live) {
       if (atEnd) log.scrollTop = log.scrollHeight;
     } catch (error) { console.debug(error); }
   };
+  // What its controller knows is asked when somebody wants to see it; a controller takes its time.
+  document.addEventListener("click", async (e) => {
+    const link = e.target.closest("a[data-ask]"), said = byId("said");
+    if (!link || !said || e.metaKey || e.ctrlKey) return;
+    e.preventDefault();
+    said.textContent = "Asking its controller...";
+    link.setAttribute("aria-current", "true");
+    document.querySelectorAll("a[data-ask]").forEach((other) => { if (other !== link) other.removeAttribute("aria-current"); });
+    let html;
+    try { html = await part("/fragments" + link.getAttribute("href")); } catch (error) {
+      console.debug(error);
+      said.textContent = "The server did not answer. Try again.";
+      return;
+    }
+    // Somebody may have asked for something else meanwhile.
+    if (link.getAttribute("aria-current")) said.innerHTML = html;
+  });
   log.scrollTop = log.scrollHeight;
   setInterval(readLog, 2000);
   return (event) => { if (event === null || event.machine === name) refresh(); };

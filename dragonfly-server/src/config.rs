@@ -81,6 +81,11 @@ pub struct Options {
     #[arg(long, env = "DRAGONFLY_BMC_ACCOUNTS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub bmc_accounts: Option<bool>,
+    /// PEM file of certificate authorities that vouch for BMCs and Proxmox clusters
+    ///
+    /// For addresses without `tls`; a fingerprint in an address counts as before.
+    #[arg(long, env = "DRAGONFLY_BMC_CA", value_name = "FILE")]
+    pub bmc_ca: Option<PathBuf>,
     /// What is logged, as in `dragonfly_boot=debug,info` [default: info]
     #[arg(long, env = "DRAGONFLY_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -215,6 +220,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// Whether agents make accounts on controllers.
     pub bmc_accounts: bool,
+    /// A PEM file of certificate authorities that vouch for controllers and clusters.
+    pub bmc_ca: Option<PathBuf>,
     /// The log filter.
     pub log: String,
     /// Proxmox clusters whose VMs are machines.
@@ -306,6 +313,7 @@ impl Options {
             instance: self.instance.or(other.instance),
             names: self.names.or(other.names),
             bmc_accounts: self.bmc_accounts.or(other.bmc_accounts),
+            bmc_ca: self.bmc_ca.or(other.bmc_ca),
             log: self.log.or(other.log),
             data: self.data.or(other.data),
             proxmox: self.proxmox.or(other.proxmox),
@@ -345,6 +353,7 @@ impl Options {
             instance: self.instance,
             names: self.names.unwrap_or_default(),
             bmc_accounts: self.bmc_accounts.unwrap_or_default(),
+            bmc_ca: self.bmc_ca,
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             clusters,
             data,
@@ -355,7 +364,7 @@ impl Options {
 /// Variables that begin like ours and that neither the server nor its commands read. Those of the project's own lab and
 /// tests are none of them.
 pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
-    const OURS: [&str; 21] = [
+    const OURS: [&str; 22] = [
         "HOST",
         "PORT",
         "BOOT_FILES",
@@ -370,6 +379,7 @@ pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
         "REGION",
         "INSTANCE",
         "BMC_ACCOUNTS",
+        "BMC_CA",
         "LOG",
         "DATA",
         "CONFIG",

@@ -1,6 +1,7 @@
 //! Everything joined: store, engine, boot services, one port; until somebody says stop.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,6 +107,7 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
             config.boot_files.display()
         );
     }
+    let (drivers, clusters) = trusting(kit.drivers, config.bmc_ca.as_deref())?;
     // A store that several servers share is waited for while it is away.
     let opened = tokio::select! {
         opened = backend.open(&config) => opened?,
@@ -145,7 +147,8 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
         .settings(settings)
         .images(Arc::clone(&images) as _)
         .logs(data.join("logs"))
-        .power(Dispatcher::new(kit.drivers, PowerLimits::default()))
+        .power(Dispatcher::new(drivers, PowerLimits::default()))
+        .clusters(Arc::new(clusters))
         .restored(restored)
         .build()
         .await
@@ -266,6 +269,15 @@ impl Server {
 /// Every kind of controller that this server can talk to.
 pub fn drivers() -> PowerDrivers {
     PowerDrivers::new().with(Ipmi::default()).with(WakeOnLan).with(Redfish::new()).with(Proxmox::default())
+}
+
+/// The drivers of controllers and of clusters, trusting also what the authorities in a PEM file vouch for.
+fn trusting(drivers: PowerDrivers, file: Option<&Path>) -> anyhow::Result<(PowerDrivers, Proxmox)> {
+    let Some(file) = file else { return Ok((drivers, Proxmox::default())) };
+    let of = || format!("--bmc-ca {}", file.display());
+    let pem = std::fs::read_to_string(file).with_context(of)?;
+    let drivers = drivers.with_authorities(&pem).with_context(of)?;
+    Ok((drivers, Proxmox::default().with_roots(&pem).with_context(of)?))
 }
 
 /// Who judges templates when they are applied.

@@ -46,6 +46,9 @@ pub struct Machine {
     /// Whether it has power: `on`, `off`, `unknown`; absent when nobody can tell.
     #[serde(default)]
     pub power: Option<String>,
+    /// Whether it has a controller that can be told something.
+    #[serde(default)]
+    pub has_controller: bool,
 }
 
 /// How far a run has come.
@@ -101,6 +104,7 @@ fn line(hardware: &Hardware, workflow: Option<&Workflow>, live: Option<(u32, usi
         hold: spec.hold.clone(),
         adopted,
         power: condition(&status.conditions, POWERED).map(|c| power_word(c.status).to_owned()),
+        has_controller: spec.bmc.is_some(),
     }
 }
 

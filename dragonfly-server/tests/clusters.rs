@@ -139,7 +139,20 @@ async fn a_cluster_in_the_configuration_is_followed() {
     server.ok(&["release", name]);
     assert_eq!(server.ok(&["power", "on", name]), format!("{name} is on\n"));
     assert!(peer.vm(101).unwrap().is_on);
-    for words in [&["get", "machines", "-o", "json"][..], &["get", "secrets", "-o", "json"], &["why", name]] {
+    // The cluster itself, and what it is like when it does not answer.
+    let said = server.ok(&["get", "clusters"]);
+    assert!(said.lines().nth(1).unwrap().starts_with("lab      pve1, pve2, pve3  6    "), "{said}");
+    assert!(said.trim_end().ends_with("followed"), "{said}");
+    let said = serde_json::from_str::<Value>(&server.ok(&["get", "cluster", "lab", "-o", "json"])).unwrap();
+    assert_eq!((&said["items"][0]["name"], &said["items"][0]["vms"]), (&"lab".into(), &6.into()));
+    let refused = server.run(&["get", "clusters", "other"], "");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no cluster that answers is called `other`"));
+    for words in [
+        &["get", "clusters", "-o", "json"][..],
+        &["get", "machines", "-o", "json"],
+        &["get", "secrets", "-o", "json"],
+        &["why", name],
+    ] {
         assert!(!server.ok(words).contains(MARK), "{words:?}");
     }
     assert_eq!(peer.seen().faults, [""; 0]);

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use async_trait::async_trait;
 
 use super::Engine;
+use super::found::DOUBLED;
 use super::restore::RESTORED;
 use super::rules::Rule;
 use super::sessions::TokenClaims;
@@ -62,7 +63,7 @@ impl Engine {
                 // The phase holds it; the condition says why.
                 holds(RESTORED).filter(|_| status.phase == Some(Phase::Held)).map(|c| c.message.clone())
             }),
-            conflict: holds(CONFLICT).map(|c| c.message.clone()),
+            conflict: holds(CONFLICT).or_else(|| holds(DOUBLED)).map(|c| c.message.clone()),
             chain: machine.spec.chain.clone(),
             authorised,
             unauthorised,

@@ -6,7 +6,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::Mac;
-use crate::resource::Hardware;
+use crate::resource::{Condition, ConditionStatus, Hardware, condition};
 
 /// The label with the cluster that a machine was found in.
 pub const CLUSTER_LABEL: &str = "dragonfly.computer/proxmox-cluster";
@@ -16,6 +16,10 @@ pub const NODE_LABEL: &str = "dragonfly.computer/proxmox-node";
 pub const VMID_LABEL: &str = "dragonfly.computer/proxmox-vmid";
 /// The label with its VM's name.
 pub const NAME_LABEL: &str = "dragonfly.computer/proxmox-name";
+/// The condition that a machine's VM does not exist any more.
+pub const GONE: &str = "Gone";
+/// The condition that a VM, or several, have a MAC of this machine: which of them asks when it boots is not known.
+pub const DOUBLED: &str = "MacDoubled";
 /// The annotation with the rest of what discovery wrote.
 const ANNOTATION: &str = "dragonfly.computer/proxmox";
 
@@ -56,4 +60,18 @@ impl Written {
 /// Why a machine's power is not ours to change: it was found, and neither adopted nor released.
 pub(super) fn not_adopted(machine: &Hardware) -> Option<String> {
     machine.spec.hold.as_ref().and_then(|_| Written::of(machine).hold)
+}
+
+fn holding<'a>(machine: &'a Hardware, kind: &str) -> Option<&'a Condition> {
+    condition(&machine.status.conditions, kind).filter(|condition| condition.status == ConditionStatus::True)
+}
+
+/// Why a machine cannot be told from another.
+pub(super) fn doubled(machine: &Hardware) -> Option<&str> {
+    holding(machine, DOUBLED).map(|condition| &*condition.message)
+}
+
+/// Why there is nothing behind a machine.
+pub(super) fn gone(machine: &Hardware) -> Option<&str> {
+    holding(machine, GONE).map(|condition| &*condition.message)
 }

@@ -79,9 +79,9 @@ use crate::timeline::{Recorder, What, Whose};
 use strangers::Strangers;
 
 #[cfg(feature = "proxmox")]
-pub use clusters::{ClusterSource, Clusters, GONE, Snapshots};
+pub use clusters::{ClusterSource, ClusterView, Clusters, Snapshots};
 pub use error::EngineError;
-pub use found::{CLUSTER_LABEL, NAME_LABEL, NODE_LABEL, VMID_LABEL};
+pub use found::{CLUSTER_LABEL, DOUBLED, GONE, NAME_LABEL, NODE_LABEL, VMID_LABEL};
 pub use home::PHONE_HOME;
 pub use import::Imported;
 pub use operate::{AssignRequest, ReimageRequest};

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::boot::{ADOPTED, CONFLICT};
+use super::found::DOUBLED;
 use super::restore::RESTORED;
 use super::rules::Rule;
-use super::{Engine, EngineError, Result, values};
+use super::{Engine, EngineError, Result, found, values};
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::hardware::{Authorisation, Overwrite};
 use crate::resource::power::PowerPolicy;
@@ -126,6 +127,16 @@ impl Engine {
         {
             return Err(EngineError::Illegal {
                 why: format!("the identity of {name} is in conflict: {}; release it first", conflict.message),
+            });
+        }
+        if let Some(why) = found::doubled(machine) {
+            return Err(EngineError::Illegal {
+                why: format!("{name} cannot be told from another: {why}; give one of them another MAC"),
+            });
+        }
+        if let Some(why) = found::gone(machine) {
+            return Err(EngineError::Illegal {
+                why: format!("there is nothing to install on: {why}; if it comes back, it is found again"),
             });
         }
         lifecycle::next(machine.status.phase, PhaseEvent::Assigned).map_err(|_| EngineError::Illegal {
@@ -411,8 +422,9 @@ impl Engine {
         let object = self.machine_now(&name).await?;
         let conflict =
             condition(&object.status.conditions, CONFLICT).is_some_and(|c| c.status == ConditionStatus::True);
+        let doubled = found::doubled(&object).is_some();
         let held = object.status.phase == Some(Phase::Held);
-        if object.spec.hold.is_none() && !conflict && !held {
+        if object.spec.hold.is_none() && !conflict && !doubled && !held {
             return Err(EngineError::Illegal { why: format!("nothing holds {name}") });
         }
         if object.spec.hold.is_some() {
@@ -431,6 +443,11 @@ impl Engine {
                     anchors.serial = None;
                     anchors.smbios_uuid = None;
                 }
+            }
+            if doubled {
+                // A cluster that still says so marks it again.
+                let words = format!("settled by {by}");
+                set_condition(&mut m.status.conditions, DOUBLED, ConditionStatus::False, "Settled", &words, now);
             }
             if held && m.status.phase == Some(Phase::Held) {
                 m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Released)?);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::boot::{BOOTED, CONFLICT};
+use super::found::DOUBLED;
 use super::{Engine, POWERED};
 use crate::deadline::OVERDUE;
 use crate::event::NewEvent;
@@ -105,10 +106,12 @@ struct Machine {
 }
 
 /// Conditions of which events tell, and what each is when it becomes so.
-const CONDITIONS: [(&str, ConditionStatus, &str); 6] = [
+const CONDITIONS: [(&str, ConditionStatus, &str); 8] = [
     (POWERED, ConditionStatus::True, "power.changed"),
     (POWERED, ConditionStatus::False, "power.changed"),
     (CONFLICT, ConditionStatus::True, "identity.conflict"),
+    (DOUBLED, ConditionStatus::True, "machine.doubled"),
+    (DOUBLED, ConditionStatus::False, "machine.distinct"),
     (OVERDUE, ConditionStatus::True, "machine.overdue"),
     (BOOTED, ConditionStatus::True, "machine.booted"),
     (BOOTED, ConditionStatus::False, "machine.silent"),

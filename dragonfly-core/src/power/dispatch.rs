@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use url::Url;
 
+use super::accounts::Accounts;
 use super::operation::{self, Operation, Outcome};
 use super::{Credential, PowerDrivers, PowerError, Result};
 
@@ -74,15 +75,7 @@ impl Limits {
 struct Lane {
     /// Held while it is talked to; whoever waits is served in order.
     turn: Semaphore,
-    refused: Mutex<Option<Refused>>,
-}
-
-/// Whom a controller refused, and how often.
-#[derive(Debug)]
-struct Refused {
-    username: String,
-    password: crate::secret::SecretString,
-    times: u32,
+    accounts: Accounts,
 }
 
 /// Talks to controllers. Clones share their queues.
@@ -146,17 +139,18 @@ impl Dispatcher {
         wanted: impl Fn() -> bool + Send,
     ) -> Result<Outcome> {
         self.0.drivers.check(&target.address)?;
+        operation.check()?;
         let lane = self.enter(&target.address);
         let Ok(_turn) = lane.turn.acquire().await else {
             return Err(PowerError::Busy { reason: "the dispatcher is closed".to_owned() });
         };
-        lane.allows(target, limits.refusals)?;
+        let trying = lane.accounts.enter(target.credential.as_ref(), limits.refusals).await?;
         // Only whose turn it is takes of what is for all: a queue before one controller keeps nobody else waiting.
         let Ok(_slot) = self.0.slots.acquire().await else {
             return Err(PowerError::Busy { reason: "the dispatcher is closed".to_owned() });
         };
         let done = self.tries(target, &operation, &limits, wanted).await;
-        lane.remember(target, &done);
+        trying.remember(&done);
         done
     }
 
@@ -198,9 +192,22 @@ impl Dispatcher {
         done
     }
 
+    /// Does something else that logs in to a controller, as looking at a whole cluster: its password is tried no
+    /// oftener than those of [`carry_out`](Self::carry_out), together with them.
+    ///
+    /// # Errors
+    /// `LockedOut` when it was refused too often; else what `work` says.
+    pub async fn log_in<T>(&self, target: &Target, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let lane = self.enter(&target.address);
+        let trying = lane.accounts.enter(target.credential.as_ref(), self.0.limits.refusals).await?;
+        let done = work.await;
+        trying.remember(&done);
+        done
+    }
+
     /// Forgets that a controller refused a password: somebody says that it is right now.
     pub fn forgive(&self, address: &Url) {
-        *self.enter(address).refused() = None;
+        self.enter(address).accounts.forgive();
     }
 
     /// The lane of a controller, for as long as somebody is in it.
@@ -249,7 +256,7 @@ impl Drop for Visit {
         let mut lanes = self.dispatcher.lanes();
         // Let go of under the lock, so that the last to leave knows that it is the last.
         let (key, lane) = (std::mem::take(&mut self.key), std::mem::take(&mut self.lane));
-        if lane.has_refused() {
+        if lane.accounts.has_refused() {
             lanes.insert(key, Lanes::Refused(lane));
             return;
         }
@@ -298,46 +305,7 @@ impl Default for Lane {
 
 impl Lane {
     fn of(calls: usize) -> Self {
-        Self { turn: Semaphore::new(calls.min(Semaphore::MAX_PERMITS)), refused: Mutex::default() }
-    }
-
-    fn refused(&self) -> std::sync::MutexGuard<'_, Option<Refused>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn has_refused(&self) -> bool {
-        self.refused().is_some()
-    }
-
-    /// Whether these may be tried.
-    fn allows(&self, target: &Target, most: u32) -> Result<()> {
-        let mut refused = self.refused();
-        let Some(found) = &*refused else { return Ok(()) };
-        let is_same = target
-            .credential
-            .as_ref()
-            .is_some_and(|now| now.username == found.username && now.password.reveal() == found.password.reveal());
-        match is_same {
-            true if found.times >= most => Err(PowerError::LockedOut { times: found.times }),
-            true => Ok(()),
-            false => {
-                *refused = None;
-                Ok(())
-            }
-        }
-    }
-
-    fn remember(&self, target: &Target, done: &Result<Outcome>) {
-        let mut refused = self.refused();
-        match (done, &target.credential) {
-            (Err(PowerError::Unauthorised), Some(Credential { username, password })) => {
-                let times = refused.as_ref().map_or(0, |found| found.times) + 1;
-                *refused = Some(Refused { username: username.clone(), password: password.clone(), times });
-            }
-            // It let them in.
-            (Ok(_), _) => *refused = None,
-            _ => {}
-        }
+        Self { turn: Semaphore::new(calls.min(Semaphore::MAX_PERMITS)), accounts: Accounts::default() }
     }
 }
 
@@ -453,6 +421,52 @@ mod tests {
         dispatcher.forgive(&target(0, "new").address);
         machines[0].becomes(Habit::Honest);
         assert_eq!(status("new").await.unwrap(), Outcome::State(PowerState::Off));
+        assert!(dispatcher.lanes().is_empty());
+    }
+
+    /// As [`Rack`], of hosts that take four calls at a time.
+    #[derive(Debug)]
+    struct Cluster(Rack);
+
+    #[async_trait]
+    impl PowerDriver for Cluster {
+        fn scheme(&self) -> &'static str {
+            "rack"
+        }
+
+        fn calls_a_host(&self) -> usize {
+            4
+        }
+
+        fn check(&self, address: &Url) -> Result<()> {
+            self.0.check(address)
+        }
+
+        async fn open(&self, address: &Url, credential: Option<&Credential>) -> Result<Arc<dyn PowerControl>> {
+            self.0.open(address, credential).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_side_by_side_try_no_password_oftener() {
+        let machine = FakeMachine::new(Habit::Locked);
+        let cluster = Cluster(Rack(Shared::new(vec![machine.clone()])));
+        let dispatcher = Dispatcher::new(PowerDrivers::new().with(cluster), Limits::default());
+        let (old, new) = (target(0, "old"), target(0, "new"));
+        let done = join_all((0..12).map(|_| dispatcher.carry_out(&old, Operation::Status))).await;
+        let refused = done.iter().filter(|done| matches!(done, Err(PowerError::Unauthorised))).count();
+        let locked = done.iter().filter(|done| matches!(done, Err(PowerError::LockedOut { times: 2 }))).count();
+        assert_eq!((refused, locked, machine.calls()), (2, 10, 2));
+        // What else logs in there is counted with them.
+        let other = async { Err::<(), _>(PowerError::Unauthorised) };
+        assert!(matches!(dispatcher.log_in(&old, other).await, Err(PowerError::LockedOut { times: 2 })));
+        // The right one is held up by nothing once it was let in.
+        machine.becomes(Habit::Slow(Duration::from_secs(1)));
+        let done = join_all((0..12).map(|_| dispatcher.carry_out(&new, Operation::Status))).await;
+        assert!(done.iter().all(|done| matches!(done, Ok(Outcome::State(_)))), "{done:?}");
+        assert_eq!(machine.parallel(), 4);
+        assert!(matches!(dispatcher.carry_out(&old, Operation::Status).await, Err(PowerError::LockedOut { .. })));
+        dispatcher.forgive(&old.address);
         assert!(dispatcher.lanes().is_empty());
     }
 

@@ -31,6 +31,20 @@ impl PowerDrivers {
         self
     }
 
+    /// With drivers that trust also what the certificate authorities in a PEM text vouch for, where they ask for
+    /// certificates at all.
+    ///
+    /// # Errors
+    /// `InvalidRoots` for a text without certificates, or with broken ones.
+    pub fn with_authorities(mut self, pem: &str) -> Result<Self> {
+        for driver in self.0.values_mut() {
+            if let Some(trusting) = driver.with_authorities(pem)? {
+                *driver = trusting;
+            }
+        }
+        Ok(self)
+    }
+
     /// The schemes that there are drivers for.
     pub fn schemes(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.0.keys().copied()

@@ -25,6 +25,14 @@ pub enum PowerError {
         /// What is wrong with it, and how it should look.
         reason: String,
     },
+    /// The address of an image cannot be used. Nothing was sent.
+    #[error("`{address}` cannot be used as an image: {reason}")]
+    InvalidImage {
+        /// The address, without what may open something.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The controller wants a name and a password, and none are known.
     #[error("no user and password are known for this controller; name a Secret in spec.bmc.secretRef")]
     NoCredential,

@@ -6,6 +6,7 @@
 //!
 //! Whoever writes a driver proves it with `testing::power::check`.
 
+mod accounts;
 mod dispatch;
 mod drivers;
 mod error;
@@ -209,6 +210,16 @@ pub trait PowerDriver: fmt::Debug + Send + Sync + 'static {
     /// many.
     fn calls_a_host(&self) -> usize {
         1
+    }
+
+    /// The same driver, trusting also what the certificate authorities in a PEM text vouch for; `None` for one that
+    /// asks for no certificates.
+    ///
+    /// # Errors
+    /// `InvalidRoots` for a text without certificates, or with broken ones.
+    fn with_authorities(&self, pem: &str) -> Result<Option<Arc<dyn PowerDriver>>> {
+        let _ = pem;
+        Ok(None)
     }
 
     /// Opens one controller; may log in at once or at the first call.

@@ -1,13 +1,15 @@
 //! What people and the engine ask of a controller, and how one call of it goes.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use url::Url;
 
+use super::media;
 use super::{
     BootDevice, BootMode, BootOverride, FirmwareVersion, LoggedEvent, PowerControl, PowerError, PowerState, Result,
-    Sensor,
+    Sensor, VirtualMedia,
 };
 use crate::inventory::Inventory;
 
@@ -82,6 +84,18 @@ impl Operation {
         }
     }
 
+    /// What is wrong with it whatever the controller: an image whose address cannot be used. Sends nothing.
+    ///
+    /// # Errors
+    /// `InvalidImage`.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::InsertMedia(image) => media::check_medium(image),
+            Self::SetHttpBoot(Some(image)) => media::check_boot(image),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it changes something, so that somebody will want to know who asked for it.
     pub fn changes(&self) -> bool {
         !matches!(
@@ -101,6 +115,21 @@ impl Operation {
     /// Whether doing it twice is the same as doing it once, so that it may be tried again after no answer.
     pub fn is_repeatable(&self) -> bool {
         !matches!(self, Self::SoftOff | Self::Cycle | Self::Reset | Self::NetworkBoot(_))
+    }
+}
+
+/// Its word and what it is done with, for people who read what was done: `media insert http://10.0.0.1/a.iso`.
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.word();
+        match self {
+            Self::SetNextBoot(None) | Self::SetHttpBoot(None) => write!(f, "{word} none"),
+            Self::SetNextBoot(Some(boot)) => write!(f, "{word} {boot}"),
+            Self::SetHttpBoot(Some(image)) => write!(f, "{word} {}", media::shown(image)),
+            Self::InsertMedia(image) => write!(f, "{word} insert {}", media::shown(image)),
+            Self::EjectMedia => write!(f, "{word} eject"),
+            _ => f.write_str(word),
+        }
     }
 }
 
@@ -171,21 +200,38 @@ pub(super) async fn carry_out(control: &dyn PowerControl, operation: Operation, 
             let kept = able.next_boot.ok_or_else(not_able)?.set_next_boot(boot).await?;
             return Ok(Outcome::Boot(kept));
         }
-        Operation::NextBoot => return Ok(Outcome::Boot(able.next_boot.ok_or_else(not_able)?.next_boot().await?)),
+        Operation::NextBoot => {
+            let set = able.next_boot.ok_or_else(not_able)?.next_boot().await?;
+            // Booting over HTTP is no device.
+            let image = match able.http_boot.filter(|_| set.is_none()) {
+                Some(http) => http.http_boot().await?,
+                None => None,
+            };
+            return Ok(image.map_or(Outcome::Boot(set), |image| Outcome::Image(Some(media::said(image)))));
+        }
         Operation::Identify(lit) => able.identify.ok_or_else(not_able)?.identify(lit).await?,
         Operation::Sensors => return Ok(Outcome::Sensors(able.sensors.ok_or_else(not_able)?.sensors().await?)),
         Operation::Events(most) => return Ok(Outcome::Events(able.events.ok_or_else(not_able)?.events(most).await?)),
         Operation::NetworkBoot(mode) => return network_boot(control, mode, settle).await,
         Operation::SetHttpBoot(image) => {
             let kept = able.http_boot.ok_or_else(not_able)?.set_http_boot(image.as_ref()).await?;
-            return Ok(Outcome::Image(kept));
+            return match (image, kept) {
+                (Some(_), None) => Err(empty("boot over HTTP", "nothing is set")),
+                (_, kept) => Ok(Outcome::Image(kept.map(media::said))),
+            };
         }
-        Operation::HttpBoot => return Ok(Outcome::Image(able.http_boot.ok_or_else(not_able)?.http_boot().await?)),
+        Operation::HttpBoot => {
+            let set = able.http_boot.ok_or_else(not_able)?.http_boot().await?;
+            return Ok(Outcome::Image(set.map(media::said)));
+        }
         Operation::InsertMedia(image) => {
-            return Ok(Outcome::Image(able.media.ok_or_else(not_able)?.insert(&image).await?));
+            return insert(able.media.ok_or_else(not_able)?, &image, settle).await;
         }
         Operation::EjectMedia => able.media.ok_or_else(not_able)?.eject().await?,
-        Operation::Media => return Ok(Outcome::Image(able.media.ok_or_else(not_able)?.inserted().await?)),
+        Operation::Media => {
+            let inserted = able.media.ok_or_else(not_able)?.inserted().await?;
+            return Ok(Outcome::Image(inserted.map(media::said)));
+        }
         Operation::Inventory => {
             let inventory = able.inventory.ok_or_else(not_able)?.inventory().await?;
             return Ok(Outcome::Inventory(Box::new(inventory)));
@@ -193,6 +239,25 @@ pub(super) async fn carry_out(control: &dyn PowerControl, operation: Operation, 
         Operation::Firmware => return Ok(Outcome::Firmware(able.firmware.ok_or_else(not_able)?.firmware().await?)),
     }
     Ok(Outcome::Done)
+}
+
+/// Puts an image in and sees it there: there are controllers that say yes first and fetch it then.
+async fn insert(drive: &dyn VirtualMedia, image: &Url, settle: Duration) -> Result<Outcome> {
+    let end = Instant::now() + settle;
+    let mut kept = drive.insert(image).await?;
+    loop {
+        match kept {
+            Some(kept) => return Ok(Outcome::Image(Some(media::said(kept)))),
+            None if Instant::now() >= end => return Err(empty("insert an image", "its drive is empty")),
+            None => sleep(LOOK).await,
+        }
+        kept = drive.inserted().await?;
+    }
+}
+
+/// It said yes, and has nothing of it.
+fn empty(what: &str, but: &str) -> PowerError {
+    PowerError::Refused { what: what.to_owned(), reason: format!("it said yes, and says that {but}") }
 }
 
 async fn network_boot(control: &dyn PowerControl, mode: Option<BootMode>, settle: Duration) -> Result<Outcome> {
@@ -234,5 +299,28 @@ async fn see(control: &dyn PowerControl, wanted: PowerState, settle: Duration) -
             return Err(PowerError::NotDone { wanted, found, after: settle });
         }
         sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_is_told_without_what_opens_something() {
+        let image = || "http://h/a.iso?key=1".parse::<Url>().unwrap();
+        let pxe = BootOverride::once(BootDevice::Pxe);
+        for (operation, want) in [
+            (Operation::InsertMedia(image()), "media insert http://h/a.iso?..."),
+            (Operation::EjectMedia, "media eject"),
+            (Operation::SetHttpBoot(Some(image())), "http-boot http://h/a.iso?..."),
+            (Operation::SetHttpBoot(None), "http-boot none"),
+            (Operation::SetNextBoot(Some(pxe)), "boot-device pxe at the next boot"),
+            (Operation::SetNextBoot(None), "boot-device none"),
+            (Operation::Cycle, "cycle"),
+        ] {
+            assert_eq!(operation.to_string(), want);
+            assert!(want.starts_with(operation.word()));
+        }
     }
 }

@@ -209,7 +209,7 @@ pub fn boots(entries: &[Arc<Entry>]) -> Vec<&[Arc<Entry>]> {
 
 /// Whether it may happen to a machine that is off: what people do to it, and what follows from that alone.
 fn needs_no_machine(entry: &Entry) -> bool {
-    const DEEDS: [&str; 17] = [
+    const DEEDS: [&str; 24] = [
         "object.applied",
         "object.deleted",
         "workflow.assigned",
@@ -227,6 +227,14 @@ fn needs_no_machine(entry: &Entry) -> bool {
         "machine.settled",
         "machine.error",
         "workflow.failed",
+        // A controller answers for a machine that is off, and a cluster for a VM.
+        "power.controller",
+        "power.done",
+        "power.failed",
+        "power.changed",
+        "cluster.doubled",
+        "machine.doubled",
+        "machine.distinct",
     ];
     matches!(&entry.what, What::Told { kind, .. } if DEEDS.contains(&kind.as_ref()))
 }
@@ -361,6 +369,16 @@ mod tests {
             |all: &[Arc<Entry>]| -> Vec<_> { lines(all).iter().map(|line| (line.boot, line.seconds as u64)).collect() };
         assert_eq!(placed(&all), [(0, 0), (0, 0), (1, 0), (1, 1), (1, 60), (2, 0)]);
         assert_eq!(placed(&all[..2]), [(0, 0), (0, 0)]);
+        // One whose controller was set and switched has not booted before it is heard itself.
+        let power = [
+            entry(1, 0, told("power.controller")),
+            entry(2, 1, told("power.changed")),
+            entry(3, 2, told("power.failed")),
+            entry(4, 3, told("power.done")),
+            entry(5, 40, asks(Asker::Firmware)),
+            entry(6, 50, told("power.changed")),
+        ];
+        assert_eq!(placed(&power), [(0, 0), (0, 0), (0, 0), (0, 0), (1, 0), (1, 10)]);
         // A machine that is at work when the server starts has booted.
         assert_eq!(placed(&[entry(1, 0, told("step.began"))]), [(1, 0)]);
     }

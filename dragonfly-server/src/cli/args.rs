@@ -137,11 +137,11 @@ pub(super) enum Until {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show objects: machines, templates, workflows, networks, secrets
+    /// Show objects: machines, templates, workflows, networks, secrets; and Proxmox clusters
     #[command(after_help = "Examples:\n  dragonfly get machines\n  dragonfly get template debian-12 -o yaml\n  \
-        dragonfly get machines -l rack=a1 -o json")]
+        dragonfly get machines -l rack=a1 -o json\n  dragonfly get clusters")]
     Get {
-        /// machines (hardware, hw), templates (tpl), workflows (wf), networks (net), secrets (sec)
+        /// machines (hardware, hw), templates (tpl), workflows (wf), networks (net), secrets (sec), clusters
         what: String,
         /// Only these; machines in any spelling of their name, or by MAC
         names: Vec<String>,

@@ -4,6 +4,7 @@ mod args;
 mod backup;
 mod client;
 mod cluster;
+mod clusters;
 mod import;
 mod kubeconfig;
 mod objects;

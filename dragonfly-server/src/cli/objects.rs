@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::args::Format;
 use super::client::Client;
+use super::clusters;
 use super::output::{self, Out};
 use super::rows::{rows, served};
 use crate::view::{self, Machine};
@@ -89,6 +90,9 @@ pub(super) async fn get(
     selector: Option<&str>,
     format: Format,
 ) -> anyhow::Result<()> {
+    if clusters::are_meant(what) {
+        return clusters::get(client, out, names, selector, format).await;
+    }
     let kind = kind(what)?;
     let table = matches!(format, Format::Table | Format::Wide);
     if table && kind == Kind::HARDWARE {

@@ -4,6 +4,7 @@
 mod agent;
 mod apply;
 mod backup;
+mod clusters;
 mod events;
 mod extract;
 mod guard;
@@ -13,6 +14,7 @@ mod import;
 mod kube;
 mod machines;
 mod openapi;
+mod parts;
 mod power;
 mod problem;
 mod route;
@@ -127,6 +129,8 @@ fn routes(app: &App) -> (Router<App>, Vec<Route>) {
         health::routes,
         agent::routes,
         machines::routes,
+        clusters::routes,
+        parts::routes,
         power::routes,
         apply::routes,
         import::routes,

@@ -90,6 +90,11 @@ fn body(route: &Route) -> Option<Value> {
         ("POST", path) if path.ends_with("/reimage") && path.starts_with("/dragonfly/") => "ReimageRequest",
         ("POST", path) if path.ends_with("/protect") && path.starts_with("/dragonfly/") => "Protect",
         ("POST", path) if path.ends_with("/hold") && path.starts_with("/dragonfly/") => "Hold",
+        ("POST", path) if path.ends_with("/power") && path.starts_with("/dragonfly/") => "PowerRequest",
+        ("PUT", path) if path.ends_with("/boot-device") => "BootDeviceRequest",
+        ("PUT", path) if path.ends_with("/http-boot") => "HttpBootRequest",
+        ("PUT", path) if path.ends_with("/bmc/media") => "MediaRequest",
+        ("PUT", path) if path.ends_with("/bmc") => "BmcRequest",
         ("POST" | "PUT", path) if path.starts_with("/apis/") => "Object",
         _ => return None,
     };
@@ -111,6 +116,7 @@ fn schemas() -> Value {
             { "type": "object", "required": ["disks"], "properties": { "disks": { "type": "array", "items": text } } },
         ],
     });
+    let image = json!({ "type": "string", "format": "uri", "description": "Without user and password" });
     json!({
         "Problem": {
             "type": "object",
@@ -134,6 +140,29 @@ fn schemas() -> Value {
         },
         "Protect": { "type": "object", "properties": { "on": { "type": "boolean", "default": true } } },
         "Hold": { "type": "object", "required": ["reason"], "properties": { "reason": text } },
+        "PowerRequest": {
+            "type": "object", "required": ["operation"],
+            "properties": { "operation": { "enum": ["on", "off", "soft", "cycle", "reset", "network-boot"] } },
+        },
+        "BootDeviceRequest": {
+            "type": "object", "required": ["device"],
+            "properties": {
+                "device": { "enum": ["pxe", "disk", "cdrom", "bios"] },
+                "persistent": { "type": "boolean", "default": false },
+                "mode": { "enum": ["legacy", "uefi"], "description": "As its agent saw it, without" },
+            },
+        },
+        "HttpBootRequest": { "type": "object", "required": ["uri"], "properties": { "uri": image } },
+        "MediaRequest": { "type": "object", "required": ["image"], "properties": { "image": image } },
+        "BmcRequest": {
+            "type": "object", "required": ["address"],
+            "properties": {
+                "address": { "type": "string", "description": "Without user and password" },
+                "username": text, "password": { "type": "string", "writeOnly": true },
+                "secret": { "type": "string", "description": "A Secret with the keys username and password" },
+                "bootMode": { "enum": ["legacy", "uefi"] },
+            },
+        },
         "Object": {
             "type": "object", "required": ["apiVersion", "kind", "metadata", "spec"],
             "properties": {

@@ -44,6 +44,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .post("/dragonfly/v1/machines/{name}/identify", Person, "Light its lamp for a while, or put it out", identify)
         .put("/dragonfly/v1/machines/{name}/bmc", Person, "Say where its controller is and who logs in", set_bmc)
         .delete("/dragonfly/v1/machines/{name}/bmc", Person, "It has no controller any more", remove_bmc)
+        .post(
+            "/dragonfly/v1/machines/{name}/bmc/account",
+            Person,
+            "Let its agent make an account on its controller again, after that was taken away",
+            allow_account,
+        )
         .post("/dragonfly/v1/machines/{name}/bmc/test", Person, "Log in to its controller, see what it can do", test)
         .get("/dragonfly/v1/machines/{name}/bmc/sensors", Person, "What its controller measures", sensors)
         .get("/dragonfly/v1/machines/{name}/bmc/events", Person, "The end of its controller's event log", events)
@@ -81,7 +87,7 @@ pub(super) async fn carry_out(app: &App, name: String, operation: Operation, by:
     Ok(done.map_err(|error| Problem::internal(&error))??)
 }
 
-fn unexpected() -> Problem {
+pub(super) fn unexpected() -> Problem {
     Problem::new(StatusCode::BAD_GATEWAY, "its controller answered something else than it was asked")
 }
 
@@ -129,13 +135,17 @@ async fn switch(
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Boots {
-    /// What is set; absent when firmware boots as it likes.
+    /// What is set; null when firmware boots as it likes, or over HTTP.
     boot: Option<BootOverride>,
+    /// The address that it boots from over HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uri: Option<String>,
 }
 
 fn boots(outcome: Outcome) -> Result<Json<Boots>, Problem> {
     match outcome {
-        Outcome::Boot(boot) => Ok(Json(Boots { boot })),
+        Outcome::Boot(boot) => Ok(Json(Boots { boot, uri: None })),
+        Outcome::Image(uri) => Ok(Json(Boots { boot: None, uri })),
         _ => Err(unexpected()),
     }
 }
@@ -218,6 +228,15 @@ async fn remove_bmc(
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn allow_account(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<StatusCode, Problem> {
+    app.engine.allow_bmc_account(&name, &caller.by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 async fn test(
     State(app): State<App>,
     Path(name): Path<String>,
@@ -227,8 +246,8 @@ async fn test(
 }
 
 #[derive(Debug, Serialize)]
-struct Items<T> {
-    items: Vec<T>,
+pub(super) struct Items<T> {
+    pub(super) items: Vec<T>,
 }
 
 async fn sensors(

@@ -109,6 +109,7 @@ impl From<EngineError> for Problem {
 /// What went wrong between us and a controller, as a gateway says it.
 fn of_power(error: &PowerError) -> StatusCode {
     match error {
+        PowerError::InvalidImage { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         PowerError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         PowerError::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
         // Nothing was sent, and nothing will be until something here is changed.

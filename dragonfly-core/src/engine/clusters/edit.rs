@@ -1,9 +1,9 @@
 //! What is written of a machine for what its VM is now. Only labels and fields that discovery owns are changed.
 
-use super::{ClusterSource, GONE};
+use super::ClusterSource;
 use crate::Mac;
 use crate::clock::Timestamp;
-use crate::engine::found::{CLUSTER_LABEL, NAME_LABEL, NODE_LABEL, VMID_LABEL, Written};
+use crate::engine::found::{CLUSTER_LABEL, GONE, NAME_LABEL, NODE_LABEL, VMID_LABEL, Written};
 use crate::engine::power::POWERED;
 use crate::power::PowerState;
 use crate::power::proxmox::{ADOPTED, Found};

@@ -2,12 +2,14 @@
 //! machine, the one that Mage registers or a person wrote down if its MAC says so.
 //!
 //! A VM that its owner has not tagged `dragonfly` is held when it is found. No machine is deleted for what a cluster
-//! says: one whose VM is gone carries the condition [`GONE`]. Nodes are no machines, for a cluster does not tell their
+//! says: one whose VM is gone carries the condition `Gone`. Nodes are no machines, for a cluster does not tell their
 //! MACs: their names are labels, and whether they are online is told in `cluster.seen`.
 
+mod doubled;
 mod edit;
 mod plan;
 mod source;
+mod view;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,16 +21,14 @@ use serde_json::json;
 use url::Url;
 
 pub use source::{ClusterSource, Clusters, Snapshots};
+pub use view::ClusterView;
 
 use super::found::CLUSTER_LABEL;
 use super::power::whole;
 use super::{Engine, Result};
-use crate::power::PowerError;
 use crate::power::proxmox::Snapshot;
+use crate::power::{PowerError, Target};
 use crate::resource::{Hardware, SecretSpec};
-
-/// The condition that a machine's VM does not exist any more.
-pub const GONE: &str = "Gone";
 
 /// The longest that one look may take.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
@@ -41,7 +41,11 @@ const REFUSALS: u32 = 2;
 
 /// Clusters by name, as they were when they last answered.
 #[derive(Debug, Default)]
-pub(super) struct Followed(Mutex<BTreeMap<String, Answered>>);
+pub(super) struct Followed {
+    answered: Mutex<BTreeMap<String, Answered>>,
+    /// What each was like when it was looked at last, by where that was.
+    views: Mutex<BTreeMap<Url, ClusterView>>,
+}
 
 #[derive(Debug)]
 struct Answered {
@@ -53,7 +57,7 @@ struct Answered {
 
 impl Followed {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Answered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cluster of this name answers at this address; an error is the other address where one of that name does.
@@ -144,6 +148,7 @@ impl Engine {
                 // Whoever leads then begins with nothing remembered.
                 watch = Watch::default();
                 self.inner.clusters.is_silent(&source.address);
+                self.inner.clusters.forget(&source.address);
                 tokio::time::sleep(self.inner.settings.cluster_period.min(STAND_BY)).await;
                 continue;
             }
@@ -156,7 +161,10 @@ impl Engine {
             tokio::select! {
                 () = tokio::time::sleep(period), if watch.refusals < REFUSALS => {}
                 // Somebody may have put it right.
-                () = self.secret_changes(&source.secret, secret) => watch.refusals = 0,
+                () = self.secret_changes(&source.secret, secret) => {
+                    watch.refusals = 0;
+                    self.inner.power.forgive(&source.address);
+                }
             }
         }
     }
@@ -183,6 +191,7 @@ impl Engine {
             Ok(snapshot) => {
                 let is_back = watch.failed.take().is_some();
                 (watch.failures, watch.refusals) = (0, 0);
+                self.inner.clusters.note(&source.address, |view| view.answered(&snapshot, began));
                 self.tell_seen(source, &snapshot, is_back, &mut watch.told);
                 self.take_in(source, &snapshot, began, &mut watch.doubled).await
             }
@@ -190,9 +199,11 @@ impl Engine {
                 watch.open = None;
                 watch.failures = watch.failures.saturating_add(1);
                 self.inner.clusters.is_silent(&source.address);
-                let is_refused = matches!(trouble, Trouble::Power(PowerError::Unauthorised));
+                let is_refused =
+                    matches!(trouble, Trouble::Power(PowerError::Unauthorised | PowerError::LockedOut { .. }));
                 watch.refusals = watch.refusals.saturating_add(u32::from(is_refused));
                 let kind = trouble.kind();
+                self.inner.clusters.note(&source.address, |view| view.failed(trouble.words(), began));
                 if watch.failed != Some(kind) {
                     watch.failed = Some(kind);
                     let (address, mut failure) = (&source.address, trouble.words());
@@ -213,17 +224,21 @@ impl Engine {
 
     async fn look_at(&self, source: &ClusterSource, watch: &mut Watch) -> crate::power::Result<Snapshot> {
         let version = self.secret_version(&source.secret);
+        let credential = self.credential(&source.secret);
+        let credential = credential.map_err(|reason| PowerError::InvalidCredential { reason })?;
         let view = match watch.open.take().filter(|(_, opened)| Some(opened) == version.as_ref()) {
             Some((view, _)) => view,
-            None => {
-                let credential = self.credential(&source.secret);
-                let credential = credential.map_err(|reason| PowerError::InvalidCredential { reason })?;
-                self.inner.cluster_driver.open(&source.address, &credential).await?
-            }
+            None => self.inner.cluster_driver.open(&source.address, &credential).await?,
         };
-        let snapshot = tokio::time::timeout(LONGEST, view.snapshot()).await;
+        // Its VMs are switched with the same account, and a wrong password is one for both.
+        let target = Target { address: source.address.clone(), credential: Some(credential) };
+        let look = async {
+            let snapshot = tokio::time::timeout(LONGEST, view.snapshot()).await;
+            snapshot.map_err(|_| PowerError::TimedOut { after: LONGEST })?
+        };
+        let snapshot = self.inner.power.log_in(&target, look).await;
         watch.open = Some((view, version.unwrap_or_default()));
-        snapshot.map_err(|_| PowerError::TimedOut { after: LONGEST })?
+        snapshot
     }
 
     fn secret_version(&self, secret: &str) -> Option<String> {

@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Mac;
-use crate::engine::found::{CLUSTER_LABEL, NAME_LABEL, NODE_LABEL, VMID_LABEL, Written};
+use crate::engine::found::{CLUSTER_LABEL, GONE, NAME_LABEL, NODE_LABEL, VMID_LABEL, Written};
 use crate::power::proxmox::{Change, Found, Known, Place, Snapshot, changes, identities};
 use crate::resource::{ConditionStatus, Hardware, condition};
-
-use super::GONE;
 
 /// A machine that is known.
 #[derive(Debug, Clone)]

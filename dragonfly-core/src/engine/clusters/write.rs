@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use futures_util::stream::{self, StreamExt as _};
 
-use super::ClusterSource;
 use super::edit::{self, News};
 use super::plan::{Doubled, Machine, plan};
+use super::{ClusterSource, doubled};
 use crate::Mac;
 use crate::cache::Owner;
 use crate::clock::Timestamp;
@@ -27,9 +27,11 @@ impl Engine {
         began: Timestamp,
         told: &mut BTreeSet<Doubled>,
     ) -> Result<()> {
-        let mut machines = Vec::new();
+        let (mut machines, mut marked) = (Vec::new(), Vec::new());
         for piece in self.inner.cache.pieces::<HardwareSpec>() {
             machines.extend(piece.iter().map(|machine| Machine::of(machine)));
+            let ours = piece.iter().filter(|machine| doubled::is_marked(machine, &snapshot.cluster));
+            marked.extend(ours.map(|machine| machine.name().to_owned()));
             tokio::task::yield_now().await;
         }
         let plan = plan(&machines, snapshot, &self.inner.clusters.names());
@@ -40,6 +42,8 @@ impl Engine {
         failed = failed.or(each(same).await);
         let gone: Vec<_> = plan.gone.iter().map(|name| self.vm_gone(name, &snapshot.cluster)).collect();
         failed = failed.or(each(gone).await);
+        let done = self.mark_doubled(snapshot, &plan.same, &plan.doubled, &marked).await;
+        failed = failed.or(done.err());
         self.tell_doubled(plan.doubled, &snapshot.cluster, told);
         failed.map_or(Ok(()), Err)
     }

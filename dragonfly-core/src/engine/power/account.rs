@@ -32,10 +32,20 @@ const USERNAME: &str = "dragonfly";
 const LONGEST: usize = 1024;
 const CAUSES: usize = 8;
 
+/// The annotation of a machine that gets no account by itself, because a person took its controller away.
+pub(super) const ANNOTATION: &str = "dragonfly.computer/bmc-account";
+/// That annotation's value.
+pub(super) const NONE: &str = "none";
+
+/// Whether a person took its controller away, and has not given one back.
+fn is_declined(machine: &Hardware) -> bool {
+    machine.metadata.annotations.get(ANNOTATION).is_some_and(|word| word == NONE)
+}
+
 /// Where a machine is to get an account, if it is to get one by what is known of it.
 fn wanted(machine: &Hardware) -> Option<Url> {
     let conflict = condition(&machine.status.conditions, CONFLICT).is_some_and(|c| c.status != ConditionStatus::False);
-    if machine.spec.bmc.is_some() || machine.spec.trust != Trust::Network || conflict {
+    if machine.spec.bmc.is_some() || machine.spec.trust != Trust::Network || conflict || is_declined(machine) {
         return None;
     }
     machine.status.inventory.as_ref()?.bmc.as_ref()?.address.and_then(url)
@@ -153,6 +163,33 @@ impl Engine {
         Ok(Heard::GoOn)
     }
 
+    /// A machine's agent may make an account on its controller again, after [`remove_bmc`](Self::remove_bmc).
+    ///
+    /// # Errors
+    /// `NotFound`; `Illegal` when nothing keeps it from that.
+    pub async fn allow_bmc_account(&self, machine: &str, by: &str) -> Result<()> {
+        let name = self.resolve(machine)?;
+        if !is_declined(&*self.machine_now(&name).await?) {
+            let why = if self.inner.settings.bmc_accounts {
+                "its agent makes one at its next start, if no controller is known then".to_owned()
+            } else {
+                "this server makes no accounts (--bmc-accounts)".to_owned()
+            };
+            return Err(EngineError::Illegal { why: format!("nobody forbade an account on {name}: {why}") });
+        }
+        {
+            let _guard = self.lock(&name).await;
+            self.change_spec::<HardwareSpec>(&name, |m| {
+                m.metadata.annotations.remove(ANNOTATION);
+                Ok(())
+            })
+            .await?;
+        }
+        let words = format!("{by} lets its agent make an account on its controller again");
+        self.tell("power.controller", &name, None, words);
+        Ok(())
+    }
+
     fn tell_no_account(&self, machine: &str, failure: &Failure) {
         let causes: String = failure.causes.iter().map(|cause| format!(": {cause}")).collect();
         let words = format!(
@@ -203,6 +240,10 @@ mod tests {
         };
         let bmc = Bmc { address: "redfish://10.0.0.6".parse().unwrap(), secret_ref: None, boot_mode: None };
         assert_eq!(change(&|m| m.spec.bmc = Some(bmc.clone())), None, "it has a controller already");
+        let annotated = |word: &str| {
+            change(&|m: &mut Hardware| drop(m.metadata.annotations.insert(ANNOTATION.to_owned(), word.to_owned())))
+        };
+        assert_eq!((annotated(NONE), annotated("any")), (None, at("ipmi://10.0.0.6")), "a person took it away");
         assert_eq!(change(&|m| m.spec.trust = Trust::Bmc), None, "it has not proven itself");
         assert_eq!(change(&|m| m.spec.trust = Trust::Tpm), None);
         let conflict = |status| {

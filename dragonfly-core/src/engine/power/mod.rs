@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub(super) use assigned::Boots;
 
 use super::boot::CONFLICT;
-use super::found::not_adopted;
+use super::found::{doubled, not_adopted};
 use super::{Engine, EngineError, Result};
 use crate::action::Problem;
 use crate::inventory::FirmwareMode;
@@ -67,10 +67,14 @@ impl Engine {
     /// Has a machine's controller do something when it is its turn, and notes what came of it.
     ///
     /// # Errors
-    /// `NotFound`; `Illegal` when the machine has no controller; `Power` with what the controller said.
+    /// `NotFound`; `Invalid` for the address of an image that cannot be used; `Illegal` when the machine has no
+    /// controller; `Power` with what the controller said.
     pub async fn power(&self, machine: &str, operation: Operation, by: &str) -> Result<Outcome> {
         let name = self.resolve(machine)?;
         let object = self.machine(&name)?;
+        operation.check().map_err(|error| {
+            EngineError::Invalid(vec![Problem { path: "image".to_owned(), problem: error.to_string() }])
+        })?;
         let operation = match operation {
             Operation::NetworkBoot(None) => Operation::NetworkBoot(boot_mode(&object)),
             Operation::SetNextBoot(Some(boot)) if boot.mode.is_none() => {
@@ -92,6 +96,9 @@ impl Engine {
         let name = machine.name();
         if let Some(why) = not_adopted(machine).filter(|_| operation.changes()) {
             return Err(EngineError::Illegal { why: format!("{name} is held: {why}") });
+        }
+        if let Some(why) = doubled(machine).filter(|_| operation.changes()) {
+            return Err(EngineError::Illegal { why: format!("{name} cannot be told from another: {why}") });
         }
         let spoke = machine.status.session.as_ref().map(|session| session.id);
         let done = match self.target(machine)? {
@@ -145,6 +152,7 @@ impl Engine {
             let _guard = self.lock(&name).await;
             self.change_spec::<HardwareSpec>(&name, |m| {
                 m.spec.bmc = Some(bmc.clone());
+                m.metadata.annotations.remove(account::ANNOTATION);
                 Ok(())
             })
             .await?;
@@ -155,7 +163,8 @@ impl Engine {
         Ok(())
     }
 
-    /// A machine has no controller any more; its own Secret goes with it.
+    /// A machine has no controller any more; its own Secret goes with it. Its agent makes no account by itself until
+    /// [`set_bmc`](Self::set_bmc) or [`allow_bmc_account`](Self::allow_bmc_account).
     ///
     /// # Errors
     /// `NotFound`; `Illegal` when it has none.
@@ -167,6 +176,7 @@ impl Engine {
             let _guard = self.lock(&name).await;
             self.change_spec::<HardwareSpec>(&name, |m| {
                 m.spec.bmc = None;
+                m.metadata.annotations.insert(account::ANNOTATION.to_owned(), account::NONE.to_owned());
                 Ok(())
             })
             .await?;
@@ -282,8 +292,8 @@ impl Engine {
         }
         if changes {
             let (kind, message) = match &failure {
-                None => ("power.done", format!("{by}: {word}")),
-                Some(failure) => ("power.failed", format!("{by}: {word}: {failure}")),
+                None => ("power.done", format!("{by}: {operation}")),
+                Some(failure) => ("power.failed", format!("{by}: {operation}: {failure}")),
             };
             self.tell_with(kind, name, None, message, json!({ "operation": word, "failure": failure }));
         } else if let Some((status, reason, message)) = known.filter(|_| is_new) {

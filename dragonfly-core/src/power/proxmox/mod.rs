@@ -169,6 +169,10 @@ impl PowerDriver for Proxmox {
         Address::parse(address)?.vmid.map(drop).ok_or_else(|| no_vm(address))
     }
 
+    fn with_authorities(&self, pem: &str) -> Result<Option<Arc<dyn PowerDriver>>> {
+        Ok(Some(Arc::new(self.clone().with_roots(pem)?)))
+    }
+
     async fn open(&self, address: &Url, credential: Option<&Credential>) -> Result<Arc<dyn PowerControl>> {
         Ok(Arc::new(self.vm(address, credential)?))
     }

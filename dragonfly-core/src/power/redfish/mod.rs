@@ -153,6 +153,10 @@ impl PowerDriver for Redfish {
         Address::parse(address).map(drop)
     }
 
+    fn with_authorities(&self, pem: &str) -> Result<Option<Arc<dyn PowerDriver>>> {
+        Ok(Some(Arc::new(self.clone().with_roots(pem)?)))
+    }
+
     async fn open(&self, address: &Url, credential: Option<&Credential>) -> Result<Arc<dyn PowerControl>> {
         Ok(Arc::new(self.controller(address, credential).await?))
     }

@@ -267,8 +267,11 @@ async fn a_lie_is_told_as_such() {
     assert!(error.to_string().contains("nothing is set"), "{error}");
     let error = ask(Operation::Identify(Some(Duration::from_secs(1)))).await.unwrap_err();
     assert!(error.to_string().contains("the lamp is as it was"), "{error}");
-    let image = "http://10.0.0.1/a.iso".parse().unwrap();
-    assert_eq!(ask(Operation::InsertMedia(image)).await.unwrap(), Outcome::Image(None));
+    let image: Url = "http://10.0.0.1/a.iso".parse().unwrap();
+    let error = ask(Operation::InsertMedia(image.clone())).await.unwrap_err();
+    assert!(error.to_string().contains("its drive is empty"), "{error}");
+    let error = ask(Operation::SetHttpBoot(Some(image))).await.unwrap_err();
+    assert!(error.to_string().contains("it said yes, and says that nothing is set"), "{error}");
     peer.change(|_, machines| machines[0].media = Some("http://10.0.0.1/a.iso".to_owned()));
     let error = ask(Operation::EjectMedia).await.unwrap_err();
     assert!(error.to_string().contains("is still in it"), "{error}");

@@ -39,18 +39,21 @@ pub(in crate::cli) enum Device {
     Cdrom,
     /// The firmware's setup pages
     Bios,
+    /// An address over UEFI HTTP boot, once; with --uri
+    Http,
     /// Nothing is set: as the firmware likes
     None,
 }
 
 impl Device {
+    /// What the server calls it, if it is a device.
     pub(super) fn word(self) -> Option<&'static str> {
         match self {
             Self::Pxe => Some("pxe"),
             Self::Disk => Some("disk"),
             Self::Cdrom => Some("cdrom"),
             Self::Bios => Some("bios"),
-            Self::None => None,
+            Self::Http | Self::None => None,
         }
     }
 }
@@ -98,7 +101,8 @@ pub(in crate::cli) enum PowerCommand {
     /// Show or set what machines boot from
     #[command(
         after_help = "Examples:\n  dragonfly power boot-device db-1\n  dragonfly power boot-device db-1 --set pxe\n  \
-        dragonfly power boot-device -l rack=a1 --set disk --persistent\n  dragonfly power boot-device db-1 --set none"
+        dragonfly power boot-device -l rack=a1 --set disk --persistent\n  dragonfly power boot-device db-1 --set none\n  \
+        dragonfly power boot-device db-1 --set http --uri http://10.0.0.1/boot.efi"
     )]
     BootDevice {
         #[command(flatten)]
@@ -106,6 +110,9 @@ pub(in crate::cli) enum PowerCommand {
         /// Set this; what the controller says afterwards is shown
         #[arg(long, value_enum, value_name = "DEVICE")]
         set: Option<Device>,
+        /// With `--set http`: where the boot program or image is; without user and password
+        #[arg(long, value_name = "URL", requires = "set")]
+        uri: Option<Url>,
         /// At every boot from now on, not only at the next
         #[arg(long, requires = "set")]
         persistent: bool,
@@ -161,8 +168,16 @@ pub(in crate::cli) enum BmcCommand {
         #[arg(long)]
         no_test: bool,
     },
-    /// Machines have no controller any more
+    /// Machines have no controller any more, and their agents make no accounts until `set` or `allow-account`
+    #[command(after_help = "Example:\n  dragonfly bmc remove db-1")]
     Remove {
+        /// Their names in any spelling, or MACs
+        #[arg(required = true)]
+        machines: Vec<String>,
+    },
+    /// Let machines' agents make accounts on their controllers again, after `remove`
+    #[command(after_help = "For a server with --bmc-accounts.\n\nExample:\n  dragonfly bmc allow-account db-1")]
+    AllowAccount {
         /// Their names in any spelling, or MACs
         #[arg(required = true)]
         machines: Vec<String>,
@@ -171,6 +186,40 @@ pub(in crate::cli) enum BmcCommand {
     Test {
         #[command(flatten)]
         which: Machines,
+        /// How to write it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Show, insert or eject the image in a controller's virtual drive
+    #[command(
+        disable_help_subcommand = true,
+        after_help = "Examples:\n  dragonfly bmc media db-1\n  dragonfly bmc media db-1 insert https://10.0.0.1/rescue.iso\n  \
+        dragonfly bmc media db-1 eject\n  dragonfly power boot-device db-1 --set cdrom"
+    )]
+    Media {
+        /// Its name in any spelling, or a MAC
+        machine: String,
+        /// What to do; show what is in the drive, without
+        #[command(subcommand)]
+        command: Option<MediaCommand>,
+        /// How to write it
+        #[arg(short, long, value_enum, default_value_t, global = true)]
+        output: Format,
+    },
+    /// Show a machine's hardware as its controller tells it, and where its agent saw something else
+    #[command(after_help = "Examples:\n  dragonfly bmc inventory db-1\n  dragonfly bmc inventory db-1 -o json")]
+    Inventory {
+        /// Its name in any spelling, or a MAC
+        machine: String,
+        /// How to write it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Show what firmware a machine's parts have
+    #[command(after_help = "Examples:\n  dragonfly bmc firmware db-1\n  dragonfly bmc firmware db-1 -o yaml")]
+    Firmware {
+        /// Its name in any spelling, or a MAC
+        machine: String,
         /// How to write it
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
@@ -194,4 +243,15 @@ pub(in crate::cli) enum BmcCommand {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum MediaCommand {
+    /// Put an image in, in the place of one that is there
+    Insert {
+        /// Where the controller fetches it: http, https, nfs, cifs; without user and password
+        image: Url,
+    },
+    /// Take the image out
+    Eject,
 }

@@ -1,6 +1,7 @@
 //! `dragonfly power` and `dragonfly bmc`.
 
 mod args;
+mod parts;
 mod password;
 
 use anyhow::bail;
@@ -8,7 +9,7 @@ use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 
 pub(super) use args::{BmcCommand, PowerCommand};
-use args::{Device, Machines, Mode, Switched};
+use args::{Machines, Switched};
 
 use super::args::Format;
 use super::client::{Call, Client};
@@ -148,8 +149,9 @@ pub(super) async fn power(client: &Client, out: &Out, command: PowerCommand) -> 
             written(out, output, &["MACHINE", "POWER"], &done, |value| vec![text(value, "/power").to_lowercase()])?;
             return some_failed(machines.len(), done.len());
         }
-        PowerCommand::BootDevice { which, set, persistent, mode, output } => {
-            return boot_device(client, out, &meant(client, which).await?, set, persistent, mode, output).await;
+        PowerCommand::BootDevice { which, set, uri, persistent, mode, output } => {
+            let wish = parts::Boot { set, uri, persistent, mode };
+            return parts::boot_device(client, out, which, wish, output).await;
         }
         PowerCommand::Identify { which, seconds, off } => {
             let machines = meant(client, which).await?;
@@ -180,39 +182,6 @@ pub(super) async fn power(client: &Client, out: &Out, command: PowerCommand) -> 
     })
 }
 
-async fn boot_device(
-    client: &Client,
-    out: &Out,
-    machines: &[String],
-    set: Option<Device>,
-    persistent: bool,
-    mode: Option<Mode>,
-    format: Format,
-) -> anyhow::Result<()> {
-    let body = set.and_then(Device::word).map(|device| {
-        let mut body = json!({ "device": device, "persistent": persistent });
-        if let (Some(mode), Some(body)) = (mode, body.as_object_mut()) {
-            body.insert("mode".to_owned(), mode.word().into());
-        }
-        body
-    });
-    let call = match set {
-        None => Call::Get,
-        Some(Device::None) => Call::Delete,
-        Some(_) => Call::Put,
-    };
-    let done = judge(each(client, machines, call, &["boot-device"], body.as_ref()).await)?;
-    written(out, format, &["MACHINE", "BOOTS", "HOW LONG", "MODE"], &done, |value| {
-        let Some(boot) = value.get("boot").filter(|boot| !boot.is_null()) else {
-            return vec!["as its firmware likes".to_owned(), String::new(), String::new()];
-        };
-        let persistent = boot.get("persistent").and_then(Value::as_bool).unwrap_or(false);
-        let how_long = if persistent { "every boot" } else { "next boot" };
-        vec![text(boot, "/device").to_owned(), how_long.to_owned(), text(boot, "/mode").to_owned()]
-    })?;
-    some_failed(machines.len(), done.len())
-}
-
 pub(super) async fn bmc(client: &Client, out: &Out, command: BmcCommand) -> anyhow::Result<()> {
     match command {
         BmcCommand::Set { machine, address, username, password_file, secret, boot_mode, no_test } => {
@@ -241,6 +210,10 @@ pub(super) async fn bmc(client: &Client, out: &Out, command: BmcCommand) -> anyh
             let all = each(client, &machines, Call::Delete, &["bmc"], None).await;
             told(out, all, |machine, _| format!("{machine} has no controller any more"))
         }
+        BmcCommand::AllowAccount { machines } => {
+            let all = each(client, &machines, Call::Post, &["bmc", "account"], None).await;
+            told(out, all, |machine, _| format!("{machine}: its agent may make an account on its controller again"))
+        }
         BmcCommand::Test { which, output } => {
             let machines = meant(client, which).await?;
             let done = judge(each(client, &machines, Call::Post, &["bmc", "test"], None).await)?;
@@ -251,6 +224,9 @@ pub(super) async fn bmc(client: &Client, out: &Out, command: BmcCommand) -> anyh
             })?;
             some_failed(machines.len(), done.len())
         }
+        BmcCommand::Media { machine, command, output } => parts::media(client, out, &machine, command, output).await,
+        BmcCommand::Inventory { machine, output } => parts::inventory(client, out, &machine, output).await,
+        BmcCommand::Firmware { machine, output } => parts::firmware(client, out, &machine, output).await,
         BmcCommand::Sensors { machine, output } => {
             let found = client.slow(Call::Get, &path(&machine, &["bmc", "sensors"]), None).await;
             let found = found.map_err(|error| about(&machine, error))?;

@@ -31,18 +31,18 @@ const MOMENT: Duration = Duration::from_secs(3);
 const LAMP: Duration = Duration::from_secs(60);
 
 /// The fields of a form; a field may stand several times.
-struct Form(Vec<(String, String)>);
+pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
-    fn read(body: &[u8]) -> Self {
+    pub(super) fn read(body: &[u8]) -> Self {
         Self(form_urlencoded::parse(body).map(|(k, v)| (k.into_owned(), v.into_owned())).collect())
     }
 
-    fn one(&self, field: &str) -> &str {
+    pub(super) fn one(&self, field: &str) -> &str {
         self.0.iter().find(|(name, _)| name == field).map(|(_, value)| value.trim()).unwrap_or_default()
     }
 
-    fn all(&self, field: &str) -> Vec<String> {
+    pub(super) fn all(&self, field: &str) -> Vec<String> {
         let found = self.0.iter().filter(|(name, value)| name == field && !value.is_empty());
         found.map(|(_, value)| value.clone()).collect()
     }
@@ -69,7 +69,8 @@ async fn act(
 ) -> Response {
     // The name is escaped: a path of ours and nothing else.
     let escaped: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
-    let back = format!("/machines/{escaped}");
+    let part = if verb.starts_with("media-") { "/controller/media" } else { "" };
+    let back = format!("/machines/{escaped}{part}");
     match perform(&app, &name, &verb, &Form::read(&body), &caller.by).await {
         Ok(()) => Redirect::to(&back).into_response(),
         Err(refusal) => problem(&refusal, &back),
@@ -118,6 +119,12 @@ async fn perform(app: &App, name: &str, verb: &str, form: &Form, by: &str) -> Re
             };
             soon(app, name, operation, by).await?;
         }
+        "media-insert" => {
+            let image = form.one("image");
+            let image = image.parse().map_err(|error| Problem::bad_request(format!("image: {error}")))?;
+            soon(app, name, Operation::InsertMedia(image), by).await?;
+        }
+        "media-eject" => soon(app, name, Operation::EjectMedia, by).await?,
         "identify" => soon(app, name, Operation::Identify(Some(LAMP)), by).await?,
         _ => return Err(Problem::not_found(format!("`{verb}` is not something that can be done to a machine"))),
     }
@@ -125,7 +132,7 @@ async fn perform(app: &App, name: &str, verb: &str, form: &Form, by: &str) -> Re
 }
 
 /// Begins an operation, and waits a moment for what is wrong with it at once. The page shows what comes of the rest.
-async fn soon(app: &App, name: &str, operation: Operation, by: &str) -> Result<(), Problem> {
+pub(super) async fn soon(app: &App, name: &str, operation: Operation, by: &str) -> Result<(), Problem> {
     let done = carry_out(app, name.to_owned(), operation, by.to_owned());
     match tokio::time::timeout(MOMENT, done).await {
         Ok(done) => done.map(drop),

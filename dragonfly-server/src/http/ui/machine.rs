@@ -94,8 +94,8 @@ struct Verbs {
     can_release: bool,
     can_hold: bool,
     protected: bool,
-    /// It has a controller that can be told something.
-    has_controller: bool,
+    /// Its controller's address, if it has one.
+    controller: Option<String>,
 }
 
 impl Verbs {
@@ -217,7 +217,7 @@ fn size(size: &dragonfly_core::inventory::Bytes) -> String {
 }
 
 /// For the template: `10 Gb/s`.
-fn speed(speed: &dragonfly_core::inventory::MegabitsPerSecond) -> String {
+pub(super) fn speed(speed: &dragonfly_core::inventory::MegabitsPerSecond) -> String {
     match speed.0 {
         megabits if megabits >= 1000 && megabits % 500 == 0 => format!("{} Gb/s", megabits as f64 / 1000.0),
         megabits => format!("{megabits} Mb/s"),
@@ -312,6 +312,6 @@ fn verbs(app: &App, machine: &Hardware) -> Verbs {
         can_release: phase == Some(Phase::Held) || machine.spec.hold.is_some(),
         can_hold: machine.spec.hold.is_none(),
         protected: machine.spec.protected,
-        has_controller: machine.spec.bmc.is_some(),
+        controller: machine.spec.bmc.as_ref().map(|bmc| bmc.address.to_string()),
     }
 }

@@ -4,10 +4,13 @@
 //! escaping; there is no inline script or style, and the content security policy forbids both.
 
 mod assets;
+mod clusters;
+mod controller;
 mod forms;
 mod list;
 mod machine;
 mod networks;
+mod picks;
 mod sightings;
 mod templates;
 mod timeline;
@@ -34,6 +37,9 @@ pub(super) fn routes(routes: Routes) -> Routes {
         forms::routes,
         templates::routes,
         networks::routes,
+        clusters::routes,
+        controller::routes,
+        picks::routes,
     ];
     all.into_iter().fold(routes, |routes, part| part(routes))
 }
