@@ -10,7 +10,7 @@ use super::object::{self, Place};
 use super::tinkerbell::{self, Beside, Unwritable};
 use super::{Inner, KubernetesStore, NAME};
 use crate::resource::{Kind, Record};
-use crate::store::{Key, Part, Result, Selector, StoreError};
+use crate::store::{Key, Part, Result, StoreError};
 
 impl KubernetesStore {
     /// Whether Hardware, Template and Workflow are Tinkerbell's.

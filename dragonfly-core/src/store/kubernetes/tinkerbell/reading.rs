@@ -3,8 +3,6 @@
 //! Of `if`, `with` and `range` the first branch is taken; what else stands in `{{ }}` stays in the texts as it is
 //! written. So what is shown is right where a text has no branches, and its outline where it has.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 
 use crate::resource::manifest::located;
@@ -225,10 +223,4 @@ fn end_of(text: &str) -> usize {
         }
     }
     text.len()
-}
-
-/// Environments and the like as maps of texts.
-pub(super) fn texts(value: Option<&Value>) -> BTreeMap<String, String> {
-    let pairs = value.and_then(Value::as_object).into_iter().flatten();
-    pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }

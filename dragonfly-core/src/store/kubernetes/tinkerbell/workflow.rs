@@ -10,7 +10,7 @@ use super::{Unwritable, text};
 use crate::clock::Timestamp;
 use crate::resource::template::ValueSource;
 use crate::resource::workflow::{StepStatus, WorkflowStatus};
-use crate::resource::{TemplateSpec, WorkflowSpec};
+use crate::resource::WorkflowSpec;
 use crate::wire::Failure;
 use crate::workflow::{RunState, StepState};
 
@@ -248,10 +248,4 @@ fn pair((name, value): (&String, &Value)) -> (String, Value) {
 /// Older versions wrote `STATE_RUNNING`.
 fn plain(word: &str) -> &str {
     word.strip_prefix("STATE_").unwrap_or(word)
-}
-
-/// Only so that what is made of a template is one.
-#[cfg(test)]
-pub(super) fn is_a_template(content: &Value) -> bool {
-    serde_json::from_value::<TemplateSpec>(content.clone()).is_ok()
 }

@@ -1,0 +1,1 @@
+//! The lens on fixed objects, and its promises on any.
