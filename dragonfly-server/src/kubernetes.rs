@@ -73,7 +73,8 @@ impl Backend for Tinkerbell {
     async fn open(&self, config: &Config) -> anyhow::Result<Opened> {
         let namespace = config.namespace.clone();
         let store =
-            KubernetesStore::connect(ConnectOptions { namespace, tinkerbell: true, ..ConnectOptions::default() }).await?;
+            KubernetesStore::connect(ConnectOptions { namespace, tinkerbell: true, ..ConnectOptions::default() })
+                .await?;
         tracing::info!(
             server = store.server(),
             namespace = store.namespace(),

@@ -79,7 +79,8 @@ impl Engine {
     pub(super) fn serves(&self, network: &Network) -> bool {
         // Two that answer the same machines would be in each other's way.
         !self.is_tinkerbells()
-            && region(&network.metadata.labels).is_none_or(|region| Some(region) == self.inner.settings.region.as_deref())
+            && region(&network.metadata.labels)
+                .is_none_or(|region| Some(region) == self.inner.settings.region.as_deref())
     }
 
     /// The labels of a machine that this instance writes down.

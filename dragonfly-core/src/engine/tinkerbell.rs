@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::operate::{AssignRequest, Asked, workflow_name};
+use super::operate::{Asked, AssignRequest, workflow_name};
 use super::{Engine, EngineError, Result};
 use crate::boot::Fate;
 use crate::clock::Timestamp;
@@ -70,8 +70,8 @@ fn place(machine: &HardwareStatus, runs: &[Arc<Workflow>], now: Timestamp) -> Op
     let Some(run) = running.or(newest) else {
         let had = machine.workflow.as_ref()?;
         let waits = matches!(machine.phase, Some(Phase::Assigned | Phase::Provisioning | Phase::Error));
-        let is_young = machine.phase == Some(Phase::Assigned)
-            && machine.phase_since.is_none_or(|since| now.since(since) < UNMADE);
+        let is_young =
+            machine.phase == Some(Phase::Assigned) && machine.phase_since.is_none_or(|since| now.since(since) < UNMADE);
         return (waits && !is_young).then(|| Place {
             phase: Phase::Registered,
             workflow: None,
@@ -85,7 +85,9 @@ fn place(machine: &HardwareStatus, runs: &[Arc<Workflow>], now: Timestamp) -> Op
         RunState::Running => {
             (Phase::Provisioning, format!("Tinkerbell carries {template} out ({name})"), status.started_at)
         }
-        RunState::Succeeded => (Phase::Ready, format!("{template} is installed, by Tinkerbell ({name})"), status.ended_at),
+        RunState::Succeeded => {
+            (Phase::Ready, format!("{template} is installed, by Tinkerbell ({name})"), status.ended_at)
+        }
         RunState::Failed => (Phase::Error, format!("{name}: {}", status.message), status.ended_at),
         _ => (Phase::Assigned, format!("{template} is assigned ({name})"), None),
     };
@@ -245,14 +247,16 @@ impl Engine {
             Overwrite::All => Ok(()),
             Overwrite::Blank => Err(EngineError::WouldDestroy {
                 machine: machine.to_owned(),
-                what: "perhaps; Tinkerbell's actions write to whatever disk the Template names and look at none before \
+                what:
+                    "perhaps; Tinkerbell's actions write to whatever disk the Template names and look at none before \
                        (--overwrite all)"
-                    .to_owned(),
+                        .to_owned(),
             }),
             Overwrite::Disks(_) => Err(EngineError::Illegal {
-                why: "Tinkerbell's actions write to whatever disk the Template names, so that no other can be kept from \
+                why:
+                    "Tinkerbell's actions write to whatever disk the Template names, so that no other can be kept from \
                       them: allow all (--overwrite all), or change the Template"
-                    .to_owned(),
+                        .to_owned(),
             }),
         }
     }
@@ -348,7 +352,9 @@ impl Engine {
         }
         let mut run = Workflow::new(workflow_name(name, self.now())?, failed.spec.clone());
         run.spec.hardware = name.to_owned();
-        run.metadata.annotations.extend(failed.metadata.annotations.get_key_value(POWER).map(|(k, v)| (k.clone(), v.clone())));
+        run.metadata
+            .annotations
+            .extend(failed.metadata.annotations.get_key_value(POWER).map(|(k, v)| (k.clone(), v.clone())));
         self.remove_run(&failed).await?;
         let words = format!("{by} asked for another attempt of {}", run.spec.template);
         let next = |m: &Hardware| lifecycle::next(m.status.phase, PhaseEvent::Retried).map_err(EngineError::from);
@@ -363,7 +369,8 @@ impl Engine {
         if let Some(run) = self.fresh::<WorkflowSpec>(run).await? {
             self.remove_run(&run).await?;
         }
-        let words = format!("{by} called {run} off; an action that Tinkerbell's agent has begun is finished all the same");
+        let words =
+            format!("{by} called {run} off; an action that Tinkerbell's agent has begun is finished all the same");
         self.change_status::<HardwareSpec, _>(name, |m| {
             if m.status.workflow.as_deref() == Some(run) {
                 m.status.phase = moved(m.status.phase, Phase::Registered, false)?;
@@ -438,11 +445,7 @@ mod tests {
             ((None, None, 0), vec![run("a", 1, R::Succeeded)], Some((P::Ready, Some("a")))),
             ((Some(P::Ready), Some("a"), 0), vec![run("a", 1, R::Succeeded)], None),
             // What runs counts more than what waits, and that more than what is over.
-            (
-                (Some(P::Provisioning), Some("a"), 0),
-                vec![run("a", 1, R::Running), run("b", 2, R::Pending)],
-                None,
-            ),
+            ((Some(P::Provisioning), Some("a"), 0), vec![run("a", 1, R::Running), run("b", 2, R::Pending)], None),
             (
                 (Some(P::Ready), Some("a"), 0),
                 vec![run("a", 1, R::Succeeded), run("b", 2, R::Pending)],

@@ -191,7 +191,8 @@ impl Engine {
         let key = Key::new(record.kind, record.metadata.name.clone());
         let _guard = self.lock(&key.name).await;
         if record.kind == Kind::WORKFLOW && self.is_tinkerbells() {
-            let why = "Tinkerbell begins a Workflow as soon as it is there: assign, reimage or retry makes one".to_owned();
+            let why =
+                "Tinkerbell begins a Workflow as soon as it is there: assign, reimage or retry makes one".to_owned();
             return Err(super::EngineError::Illegal { why });
         }
         let record = without_values(record);

@@ -25,7 +25,7 @@ pub(super) struct InstallArgs {
     #[arg(long, required = true)]
     kubernetes: bool,
     /// Backend of the server: kubernetes; or tinkerbell, for a cluster that runs Tinkerbell, which stays as it is
-    #[arg(long, env = "DRAGONFLY_BACKEND", value_name = "STORE", default_value = "kubernetes", value_parser = ["kubernetes", TINKERBELL])]
+    #[arg(long, value_name = "STORE", default_value = "kubernetes", value_parser = ["kubernetes", TINKERBELL])]
     backend: String,
     /// Namespace of the server and its Secrets [default: dragonfly; with --backend tinkerbell: tinkerbell]
     #[arg(long, env = "DRAGONFLY_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace)]
@@ -68,9 +68,9 @@ pub(super) async fn install(out: &Out, args: InstallArgs) -> anyhow::Result<()> 
     output::note("every definition is established");
     match image {
         Some(_) => output::note(&format!("kubectl --namespace {namespace} rollout status deployment/{NAME}")),
-        None => output::note(
-            &format!("no server was started in the cluster (--image starts one); anywhere: dragonfly --backend {backend}"),
-        ),
+        None => output::note(&format!(
+            "no server was started in the cluster (--image starts one); anywhere: dragonfly --backend {backend}"
+        )),
     }
     Ok(())
 }

@@ -35,7 +35,8 @@ impl Inner {
 
     /// The same of many: what stands beside them is read once.
     pub(super) async fn read_all(&self, kind: Kind, objects: Vec<Value>) -> Result<Vec<Record>> {
-        let controllers = if self.is_theirs(kind) && objects.iter().any(|object| controller_of(kind, object).is_some()) {
+        let controllers = if self.is_theirs(kind) && objects.iter().any(|object| controller_of(kind, object).is_some())
+        {
             self.controllers().await?
         } else {
             BTreeMap::new()
@@ -83,7 +84,7 @@ impl Inner {
             return Err(StoreError::Conflict { key: key.clone() });
         }
         if part == Part::Status {
-            return Ok(tinkerbell::reported(record, &before, version));
+            return tinkerbell::reported(record, &before, version).map_err(|wrong| refused(record, &wrong));
         }
         let controller = self.controller(key.kind, &before).await?;
         let shown = self.shown(key.kind, before.clone(), controller.as_ref())?;
@@ -136,7 +137,6 @@ impl Inner {
         });
         Ok(named.collect())
     }
-
 }
 
 /// The Machine that a Hardware names.

@@ -45,6 +45,8 @@ const STATUS: &str = "dragonfly.computer/status";
 const GENERATION: &str = "dragonfly.computer/generation";
 /// SHA-256 of the text that was written for the spec in [`SPEC`].
 const DIGEST: &str = "dragonfly.computer/template-digest";
+/// How many bytes all annotations of an object may have.
+const MOST: usize = 256 * 1024;
 /// What stands there for us alone.
 const PRIVATE: [&str; 4] = [SPEC, STATUS, GENERATION, DIGEST];
 /// What is shown and stored nowhere.
@@ -114,7 +116,7 @@ pub(super) fn show(kind: Kind, mut metadata: Metadata, object: &Value, agents: &
 pub(super) fn created(record: &Record, namespace: &str, beside: Beside<'_>) -> Result<Value, Unwritable> {
     let Metadata { name, labels, annotations, finalizers, .. } = &record.metadata;
     let put = put(record, &Value::Null, beside)?;
-    let annotations = with_private(annotations, put.private, [STATUS, GENERATION], &Labels::new());
+    let annotations = with_private(annotations, put.private, &Labels::new())?;
     Ok(json!({
         "apiVersion": format!("{TINKERBELL_GROUP}/{TINKERBELL_VERSION}"),
         "kind": record.kind.name,
@@ -148,7 +150,7 @@ pub(super) fn changed(
     if extra > 0 {
         private.insert(GENERATION.to_owned(), extra.to_string());
     }
-    let annotations = with_private(&record.metadata.annotations, private, [STATUS], &had);
+    let annotations = with_private(&record.metadata.annotations, private, &had)?;
     let set = |path: &str, value: Value| json!({ "op": "add", "path": path, "value": value });
     let mut operations = vec![json!({ "op": "replace", "path": "/metadata/resourceVersion", "value": version })];
     if spec != *theirs {
@@ -161,7 +163,7 @@ pub(super) fn changed(
 }
 
 /// The JSON patch that writes a status beside one of theirs.
-pub(super) fn reported(record: &Record, before: &Value, version: &str) -> Value {
+pub(super) fn reported(record: &Record, before: &Value, version: &str) -> Result<Value, Unwritable> {
     let mut annotations = annotations_of(before);
     let is_bare = record.status.is_null() || record.status.as_object().is_some_and(Map::is_empty);
     if is_bare {
@@ -169,10 +171,24 @@ pub(super) fn reported(record: &Record, before: &Value, version: &str) -> Value 
     } else {
         annotations.insert(STATUS.to_owned(), record.status.to_string());
     }
-    json!([
+    fits(&annotations, "status")?;
+    Ok(json!([
         { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
         { "op": "add", "path": "/metadata/annotations", "value": annotations },
-    ])
+    ]))
+}
+
+/// Whether Kubernetes takes so much.
+fn fits(annotations: &Labels, part: &str) -> Result<(), Unwritable> {
+    let bytes: usize = annotations.iter().map(|(name, text)| name.len() + text.len()).sum();
+    if bytes <= MOST {
+        return Ok(());
+    }
+    let problem = format!(
+        "what Tinkerbell's object cannot say of it is kept in annotations, which may have 256 KiB in all; these have {bytes} \
+         bytes"
+    );
+    Err(Unwritable::new(part, problem))
 }
 
 /// One of ours as one of theirs.
@@ -208,17 +224,14 @@ fn put(record: &Record, theirs: &Value, beside: Beside<'_>) -> Result<Put, Unwri
     Ok(Put { spec, private })
 }
 
-/// Annotations as they are stored: those given, and ours beside them; of `kept` those that were there.
-fn with_private<const N: usize>(given: &Labels, private: Labels, kept: [&str; N], had: &Labels) -> Labels {
+/// Annotations as they are stored: those given, and ours beside them, with the status that was there.
+fn with_private(given: &Labels, private: Labels, had: &Labels) -> Result<Labels, Unwritable> {
     let mut all = given.clone();
     all.retain(|name, _| !PRIVATE.contains(&name.as_str()) && !VIRTUAL.contains(&name.as_str()));
-    for name in kept {
-        if let Some(text) = had.get(name) {
-            all.insert(name.to_owned(), text.clone());
-        }
-    }
     all.extend(private);
-    all
+    all.extend(had.get_key_value(STATUS).map(|(name, text)| (name.clone(), text.clone())));
+    fits(&all, "spec")?;
+    Ok(all)
 }
 
 fn annotations_of(object: &Value) -> Labels {

@@ -156,7 +156,8 @@ fn flatten(data: &str) -> Flat {
         let length = end_of(after);
         let (inside, following) = (after.get(..length).unwrap_or(after), after.get(length..).unwrap_or_default());
         let following = following.strip_prefix("}}").unwrap_or(following);
-        let trims_before = inside.starts_with('-') && inside.get(1..).is_some_and(|rest| rest.starts_with(char::is_whitespace));
+        let trims_before =
+            inside.starts_with('-') && inside.get(1..).is_some_and(|rest| rest.starts_with(char::is_whitespace));
         let trims_after = inside.ends_with('-') && inside.trim_end_matches('-').ends_with(char::is_whitespace);
         if is_taken {
             flat.text.push_str(if trims_before { before.trim_end() } else { before });

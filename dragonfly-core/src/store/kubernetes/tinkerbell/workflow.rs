@@ -8,9 +8,9 @@ use super::agents::{Agents, agent_of};
 use super::reading::last_part;
 use super::{Unwritable, text};
 use crate::clock::Timestamp;
+use crate::resource::WorkflowSpec;
 use crate::resource::template::ValueSource;
 use crate::resource::workflow::{StepStatus, WorkflowStatus};
-use crate::resource::WorkflowSpec;
 use crate::wire::Failure;
 use crate::workflow::{RunState, StepState};
 
@@ -57,7 +57,8 @@ pub(super) fn put(
         Unwritable::new("spec.hardware", format!("there is no Hardware `{}` in Tinkerbell's namespace", run.hardware))
     })?;
     let Some(agent) = agent_of(hardware) else {
-        let problem = format!("`{}` has no card and no agentID, by which Tinkerbell would know its agent", run.hardware);
+        let problem =
+            format!("`{}` has no card and no agentID, by which Tinkerbell would know its agent", run.hardware);
         return Err(Unwritable::new("spec.hardware", problem));
     };
     let mut entries = Map::new();

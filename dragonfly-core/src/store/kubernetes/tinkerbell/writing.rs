@@ -63,7 +63,8 @@ pub(super) fn text_of(name: &str, ours: &Value, task: &Map<String, Value>) -> Re
     text.push_str("tasks:\n");
     for (index, (field, value)) in first.iter().enumerate() {
         text.push_str(if index == 0 { "  - " } else { "    " });
-        yaml::field(&mut text, field, value, 4).map_err(|problem| Unwritable::new(format!("tasks[0].{field}"), problem))?;
+        yaml::field(&mut text, field, value, 4)
+            .map_err(|problem| Unwritable::new(format!("tasks[0].{field}"), problem))?;
     }
     if actions.is_empty() {
         text.push_str("    actions: []\n");

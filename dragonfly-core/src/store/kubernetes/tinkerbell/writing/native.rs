@@ -98,7 +98,8 @@ impl Taken<'_> {
 
     /// `/dev/sda` of `{ name: sda }`.
     fn disk(&mut self, field: &str, value: &Value) -> Option<String> {
-        let name = value.get("name").and_then(Value::as_str).filter(|_| value.as_object().is_some_and(|of| of.len() == 1));
+        let name =
+            value.get("name").and_then(Value::as_str).filter(|_| value.as_object().is_some_and(|of| of.len() == 1));
         match name.map(translated) {
             Some(Ok(name)) => Some(format!("/dev/{name}")),
             Some(Err(problem)) => {
@@ -192,7 +193,9 @@ impl Taken<'_> {
         }
         for (name, value) in self.with.remove("env").as_ref().and_then(Value::as_object).into_iter().flatten() {
             match value.as_str().map(translated) {
-                Some(Ok(text)) if !variables.iter().any(|(known, _)| known == name) => variables.push((name.clone(), text)),
+                Some(Ok(text)) if !variables.iter().any(|(known, _)| known == name) => {
+                    variables.push((name.clone(), text))
+                }
                 Some(Ok(_)) => self.refuse(&format!("env.{name}"), "means something to Tinkerbell's cexec"),
                 Some(Err(problem)) => self.refuse(&format!("env.{name}"), problem),
                 None => self.refuse(&format!("env.{name}"), "is not a text"),
@@ -261,6 +264,8 @@ fn expression(inside: &str) -> Result<String, String> {
     let literal = ['\'', '"'].into_iter().find_map(|quote| inside.strip_prefix(quote)?.strip_suffix(quote));
     match literal.filter(|text| !text.contains(['\\', '`', '\'', '"'])) {
         Some(text) => Ok(format!("{{{{`{text}`}}}}")),
-        None => Err(format!("`{{{{ {inside} }}}}` cannot be filled in by Tinkerbell; only values can: `{{{{ values.NAME }}}}`")),
+        None => Err(format!(
+            "`{{{{ {inside} }}}}` cannot be filled in by Tinkerbell; only values can: `{{{{ values.NAME }}}}`"
+        )),
     }
 }

@@ -42,7 +42,9 @@ fn below(out: &mut String, value: &Value, indent: usize) -> Result<(), String> {
                 out.push_str(&" ".repeat(deeper));
                 out.push('-');
                 match item {
-                    Value::Object(_) | Value::Array(_) => return Err("is nested deeper than Tinkerbell's are".to_owned()),
+                    Value::Object(_) | Value::Array(_) => {
+                        return Err("is nested deeper than Tinkerbell's are".to_owned());
+                    }
                     scalar => below(out, scalar, deeper)?,
                 }
             }
@@ -72,7 +74,8 @@ fn scalar(text: &str, indent: usize) -> Result<String, String> {
     if !text.contains(|c: char| c == '\'' || is_odd(c)) {
         return Ok(format!("'{text}'"));
     }
-    block(text, indent).ok_or_else(|| "has an expression that cannot be put into YAML; write it with `backquotes`".to_owned())
+    block(text, indent)
+        .ok_or_else(|| "has an expression that cannot be put into YAML; write it with `backquotes`".to_owned())
 }
 
 /// As it stands, on lines of its own.
