@@ -54,7 +54,6 @@ struct Place {
     phase: Phase,
     workflow: Option<String>,
     message: String,
-    since: Option<Timestamp>,
     installed: Option<String>,
 }
 
@@ -63,33 +62,39 @@ fn place(machine: &HardwareStatus, runs: &[Arc<Workflow>], now: Timestamp) -> Op
     if machine.phase == Some(Phase::Held) {
         return None;
     }
-    // What runs is what happens to the machine; else what was asked for last counts.
-    let made = |run: &Arc<Workflow>| (run.metadata.creation_timestamp, run.name().to_owned());
-    let running = runs.iter().filter(|run| run.status.state == RunState::Running).max_by_key(|run| made(run));
-    let newest = runs.iter().filter(|run| run.status.state != RunState::Aborted).max_by_key(|run| made(run));
+    let its = |run: &&Arc<Workflow>| machine.workflow.as_deref() == Some(run.name());
+    let is_young =
+        machine.phase == Some(Phase::Assigned) && machine.phase_since.is_none_or(|since| now.since(since) < UNMADE);
+    if is_young && !runs.iter().any(|run| its(&run)) {
+        // Whoever gave the machine to it is making it.
+        return None;
+    }
+    // What was over before the machine was brought to where it is says nothing of it any more.
+    let counts = |run: &&Arc<Workflow>| match run.status.state {
+        RunState::Pending | RunState::Running => true,
+        RunState::Aborted | RunState::Held => false,
+        _ => its(run) || machine.phase.is_none() || run.metadata.creation_timestamp >= machine.phase_since,
+    };
+    // What runs is what happens to the machine; else what was asked for last.
+    let made = |run: &&Arc<Workflow>| (run.metadata.creation_timestamp, run.name().to_owned());
+    let running = runs.iter().filter(|run| run.status.state == RunState::Running).max_by_key(made);
+    let newest = runs.iter().filter(counts).max_by_key(made);
     let Some(run) = running.or(newest) else {
         let had = machine.workflow.as_ref()?;
         let waits = matches!(machine.phase, Some(Phase::Assigned | Phase::Provisioning | Phase::Error));
-        let is_young =
-            machine.phase == Some(Phase::Assigned) && machine.phase_since.is_none_or(|since| now.since(since) < UNMADE);
-        return (waits && !is_young).then(|| Place {
+        return waits.then(|| Place {
             phase: Phase::Registered,
             workflow: None,
             message: format!("its Workflow {had} is gone"),
-            since: Some(now),
             installed: machine.installed.clone(),
         });
     };
     let (name, template, status) = (run.name(), &run.spec.template, &run.status);
-    let (phase, message, since) = match status.state {
-        RunState::Running => {
-            (Phase::Provisioning, format!("Tinkerbell carries {template} out ({name})"), status.started_at)
-        }
-        RunState::Succeeded => {
-            (Phase::Ready, format!("{template} is installed, by Tinkerbell ({name})"), status.ended_at)
-        }
-        RunState::Failed => (Phase::Error, format!("{name}: {}", status.message), status.ended_at),
-        _ => (Phase::Assigned, format!("{template} is assigned ({name})"), None),
+    let (phase, message) = match status.state {
+        RunState::Running => (Phase::Provisioning, format!("Tinkerbell carries {template} out ({name})")),
+        RunState::Succeeded => (Phase::Ready, format!("{template} is installed, by Tinkerbell ({name})")),
+        RunState::Failed => (Phase::Error, format!("{name}: {}", status.message)),
+        _ => (Phase::Assigned, format!("{template} is assigned ({name})")),
     };
     let installed = if phase == Phase::Ready { Some(template.clone()) } else { machine.installed.clone() };
     let is_same = machine.phase == Some(phase) && machine.workflow.as_deref() == Some(name);
@@ -97,7 +102,7 @@ fn place(machine: &HardwareStatus, runs: &[Arc<Workflow>], now: Timestamp) -> Op
     if is_same && (phase != Phase::Error || machine.message == message) {
         return None;
     }
-    Some(Place { phase, workflow: Some(name.to_owned()), message, since: since.or(Some(now)), installed })
+    Some(Place { phase, workflow: Some(name.to_owned()), message, installed })
 }
 
 /// What must have happened for a machine to be there, by the table of a machine's life.
@@ -170,11 +175,7 @@ impl Engine {
     pub(super) async fn follow_runs(&self) -> Result<()> {
         let mut runs: BTreeMap<String, Vec<Arc<Workflow>>> = BTreeMap::new();
         for run in self.inner.cache.pieces::<WorkflowSpec>().flatten() {
-            // One that names its machine by its card alone.
-            let name = match self.inner.cache.get::<HardwareSpec>(&run.spec.hardware) {
-                Some(_) => run.spec.hardware.clone(),
-                None => self.resolve(&run.spec.hardware).unwrap_or_default(),
-            };
+            let name = self.machine_of(&run);
             runs.entry(name).or_default().push(run);
         }
         let none = Vec::new();
@@ -183,7 +184,7 @@ impl Engine {
         for machine in self.inner.cache.pieces::<HardwareSpec>().flatten() {
             let its = runs.get(machine.name()).unwrap_or(&none);
             if place(&machine.status, its, now).is_some()
-                && let Err(error) = self.follow_one(machine.name(), its).await
+                && let Err(error) = self.follow_one(machine.name()).await
             {
                 failed = failed.or(Some(error));
             }
@@ -191,11 +192,22 @@ impl Engine {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn follow_one(&self, name: &str, runs: &[Arc<Workflow>]) -> Result<()> {
+    /// The machine of a Workflow, which may name it by its card alone.
+    fn machine_of(&self, run: &Workflow) -> String {
+        match self.inner.cache.get::<HardwareSpec>(&run.spec.hardware) {
+            Some(_) => run.spec.hardware.clone(),
+            None => self.resolve(&run.spec.hardware).unwrap_or_default(),
+        }
+    }
+
+    async fn follow_one(&self, name: &str) -> Result<()> {
         let _guard = self.lock(name).await;
         let now = self.now();
+        // Looked at again under the lock: one may have been made, or taken away.
+        let all = self.inner.cache.pieces::<WorkflowSpec>().flatten();
+        let runs: Vec<Arc<Workflow>> = all.filter(|run| self.machine_of(run) == name).collect();
         let changed = self.change_status::<HardwareSpec, _>(name, |m| {
-            let Some(place) = place(&m.status, runs, now) else { return Ok(None) };
+            let Some(place) = place(&m.status, &runs, now) else { return Ok(None) };
             let is_other = m.status.workflow != place.workflow && place.workflow.is_some();
             let phase = moved(m.status.phase, place.phase, is_other)?;
             let kind = match place.phase {
@@ -206,7 +218,7 @@ impl Engine {
                 Phase::Registered | Phase::Held => "workflow.aborted",
             };
             m.status.phase = phase;
-            m.status.phase_since = place.since;
+            m.status.phase_since = Some(now);
             m.status.message.clone_from(&place.message);
             m.status.installed = place.installed;
             if place.workflow.is_some() {
@@ -465,7 +477,12 @@ mod tests {
             // One that is being made.
             ((Some(P::Assigned), Some("a"), 990), vec![], None),
             ((Some(P::Assigned), Some("a"), 100), vec![], Some((P::Registered, None))),
+            ((Some(P::Assigned), Some("b"), 990), vec![run("a", 1, R::Succeeded)], None),
             ((Some(P::Held), Some("a"), 0), vec![run("a", 1, R::Running)], None),
+            // What was over before.
+            ((Some(P::Registered), Some("b"), 500), vec![run("a", 1, R::Succeeded)], None),
+            ((Some(P::Error), Some("b"), 500), vec![run("a", 1, R::Succeeded)], Some((P::Registered, None))),
+            ((Some(P::Registered), Some("b"), 500), vec![run("c", 600, R::Failed)], Some((P::Error, Some("c")))),
         ];
         for ((phase, workflow, since), runs, want) in table {
             let status = machine(phase, workflow, since);
