@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use dragonfly_core::action::TemplateChecker;
 use dragonfly_core::coordinate::{Coordinator, LeaseStore, Leases, Timing};
+use dragonfly_core::engine::Runner;
 use dragonfly_core::near::did_you_mean;
 use dragonfly_core::store::{RedbStore, Store};
 
 use crate::config::{BackendName, Config, Mode};
-use crate::kubernetes::Kubernetes;
+use crate::kubernetes::{Kubernetes, Tinkerbell};
 
 /// The embedded store's file, in the data directory.
 pub(crate) const STORE_FILE: &str = "dragonfly.redb";
@@ -43,18 +45,31 @@ pub struct Opened {
     pub embedded: Option<RedbStore>,
     /// Where servers on the same store keep who leads what; mode `swarm` needs it.
     pub leases: Option<Arc<dyn LeaseStore>>,
+    /// Who carries workflows out.
+    pub runner: Runner,
+    /// Who judges templates, where that is not who judges those of our own agent.
+    pub checker: Option<Arc<dyn TemplateChecker>>,
 }
 
 impl Opened {
     /// A store that looks after itself and ends when it is dropped.
     pub fn new(store: impl Store) -> Self {
-        Self { store: Arc::new(store), embedded: None, leases: None }
+        let (runner, checker) = (Runner::default(), None);
+        Self { store: Arc::new(store), embedded: None, leases: None, runner, checker }
     }
 
     /// Its servers keep there who leads what.
     #[must_use]
     pub fn with_leases(mut self, leases: Arc<dyn LeaseStore>) -> Self {
         self.leases = Some(leases);
+        self
+    }
+
+    /// Its workflows are carried out by others, who take templates that `checker` takes.
+    #[must_use]
+    pub fn with_runner(mut self, runner: Runner, checker: Arc<dyn TemplateChecker>) -> Self {
+        self.runner = runner;
+        self.checker = Some(checker);
         self
     }
 }
@@ -73,7 +88,7 @@ impl Backend for Redb {
         let path = config.data.join(STORE_FILE);
         let store =
             tokio::task::spawn_blocking(move || RedbStore::open(path)).await?.context("the store cannot be opened")?;
-        Ok(Opened { store: Arc::new(store.clone()), embedded: Some(store), leases: None })
+        Ok(Opened { embedded: Some(store.clone()), ..Opened::new(store) })
     }
 }
 
@@ -83,7 +98,7 @@ pub struct Backends(Vec<Arc<dyn Backend>>);
 
 impl Default for Backends {
     fn default() -> Self {
-        Self(vec![Arc::new(Redb), Arc::new(Kubernetes)])
+        Self(vec![Arc::new(Redb), Arc::new(Kubernetes), Arc::new(Tinkerbell)])
     }
 }
 
@@ -216,6 +231,6 @@ mod tests {
         let told = Backends::default().find(&name("rdb")).unwrap_err().to_string();
         assert!(told.contains("`rdb`") && told.contains("redb"), "{told}");
         let told = Backends::default().find(&name("other")).unwrap_err().to_string();
-        assert!(told.contains("there are: redb, kubernetes"), "{told}");
+        assert!(told.contains("there are: redb, kubernetes, tinkerbell"), "{told}");
     }
 }

@@ -23,6 +23,10 @@ pub const CONFIG_FILE: &str = "/etc/dragonfly/config.toml";
 pub const DATA_DIR: &str = "/var/lib/dragonfly";
 /// The namespace in a Kubernetes cluster unless told.
 pub const NAMESPACE: &str = "dragonfly";
+/// The backend whose machines, templates and workflows are Tinkerbell's.
+pub const TINKERBELL: &str = "tinkerbell";
+/// Tinkerbell's own namespace unless told.
+pub const TINKERBELL_NAMESPACE: &str = "tinkerbell";
 /// How many other instances an agent can be told of: its identity has a place of its own in boot files.
 const MOST_ALSO: usize = 7;
 /// The port unless told.
@@ -52,10 +56,12 @@ pub struct Options {
     /// How much of a datacenter this server runs [default: simple]
     #[arg(long, env = "DRAGONFLY_MODE", value_enum, value_name = "MODE")]
     pub mode: Option<Mode>,
-    /// Where state is kept: redb, one file in the data directory; kubernetes; or another store of this build [default: redb]
+    /// Where state is kept: redb, one file in the data directory; kubernetes; tinkerbell, a Kubernetes cluster whose
+    /// machines, templates and workflows are Tinkerbell's; or another store of this build [default: redb]
     #[arg(long, env = "DRAGONFLY_BACKEND", value_name = "STORE")]
     pub backend: Option<BackendName>,
-    /// With --backend kubernetes: the namespace of its Secrets [default: dragonfly]
+    /// With --backend kubernetes: the namespace of its Secrets [default: dragonfly]; with tinkerbell: Tinkerbell's
+    /// [default: tinkerbell]
     ///
     /// The cluster is the one of KUBECONFIG, else of ~/.kube/config, else the one that this runs in.
     #[arg(long, env = "DRAGONFLY_NAMESPACE", value_name = "NAMESPACE")]
@@ -206,7 +212,7 @@ pub struct Config {
     pub mode: Mode,
     /// Where state is kept.
     pub backend: BackendName,
-    /// The namespace of Secrets in a Kubernetes cluster.
+    /// The namespace of Secrets in a Kubernetes cluster, and of Tinkerbell's objects.
     pub namespace: String,
     /// Where machines reach the server, if not where their request came to.
     pub server_url: Option<Url>,
@@ -338,6 +344,8 @@ impl Options {
         let clusters = self.proxmox.unwrap_or_default();
         clusters::check(&clusters)?;
         let data = self.data.unwrap_or_else(|| DATA_DIR.into());
+        let backend = self.backend.unwrap_or_default();
+        let namespace = self.namespace.unwrap_or_else(|| namespace_of(backend.as_str()).to_owned());
         Ok(Config {
             host: self.host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             port: self.port.unwrap_or(PORT),
@@ -345,8 +353,8 @@ impl Options {
             images: self.images.unwrap_or_else(|| data.join("images")),
             discovery: self.discovery.map_or(Discovery::default(), Discovery::from),
             mode: self.mode.unwrap_or_default(),
-            backend: self.backend.unwrap_or_default(),
-            namespace: self.namespace.unwrap_or_else(|| NAMESPACE.to_owned()),
+            backend,
+            namespace,
             server_url: self.server_url,
             also,
             region: self.region,
@@ -359,6 +367,11 @@ impl Options {
             data,
         })
     }
+}
+
+/// The namespace of a backend unless told.
+pub(crate) fn namespace_of(backend: &str) -> &'static str {
+    if backend == TINKERBELL { TINKERBELL_NAMESPACE } else { NAMESPACE }
 }
 
 /// Variables that begin like ours and that neither the server nor its commands read. Those of the project's own lab and

@@ -1,4 +1,4 @@
-//! A Kubernetes cluster as the place where several servers keep their state.
+//! A Kubernetes cluster as the place where several servers keep their state, also one that runs Tinkerbell.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -8,13 +8,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use dragonfly_core::clock::SystemClock;
+use dragonfly_core::engine::Runner;
 use dragonfly_core::store::KubernetesStore;
+use dragonfly_core::store::kubernetes::tinkerbell::TinkerbellChecker;
 use dragonfly_core::store::kubernetes::{ConnectOptions, SharedFiles};
 
 use crate::auth::{Auth, TOKEN_FILE};
 use crate::backend::{Backend, Opened};
 use crate::config::Config;
-use crate::{files, serve, tls};
+use crate::{config, files, serve, tls};
 
 /// The Secret with what all servers share.
 const KEYS: &str = "dragonfly-keys";
@@ -51,6 +53,38 @@ impl Backend for Kubernetes {
         share(&store, config).await?;
         let leases = Arc::new(store.leases());
         Ok(Opened::new(store).with_leases(leases))
+    }
+}
+
+/// A Kubernetes cluster that runs Tinkerbell: its machines, templates and workflows, carried out by its controllers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tinkerbell;
+
+#[async_trait]
+impl Backend for Tinkerbell {
+    fn name(&self) -> &'static str {
+        config::TINKERBELL
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn open(&self, config: &Config) -> anyhow::Result<Opened> {
+        let namespace = config.namespace.clone();
+        let store =
+            KubernetesStore::connect(ConnectOptions { namespace, tinkerbell: true, ..ConnectOptions::default() })
+                .await?;
+        tracing::info!(
+            server = store.server(),
+            namespace = store.namespace(),
+            "Hardware, Templates and Workflows are Tinkerbell's; it boots machines and carries workflows out, and no boot \
+             services of this server answer"
+        );
+        store.check().await?;
+        share(&store, config).await?;
+        let leases = Arc::new(store.leases());
+        Ok(Opened::new(store).with_leases(leases).with_runner(Runner::Tinkerbell, Arc::new(TinkerbellChecker)))
     }
 }
 

@@ -100,7 +100,7 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
     for dir in [&config.boot_files, &config.images] {
         std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
     }
-    if !config.boot_files.join("vmlinuz").exists() {
+    if config.backend.as_str() != config::TINKERBELL && !config.boot_files.join("vmlinuz").exists() {
         tracing::warn!(
             "no boot files in {}: machines get addresses and nothing to boot; make them with dragonfly mage build --out {}",
             config.boot_files.display(),
@@ -129,6 +129,7 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
         region: config.region.clone(),
         server_pin: tls.pin.clone(),
         bmc_accounts: config.bmc_accounts,
+        runner: opened.runner,
         clusters: config.clusters.clone(),
         ..Settings::default()
     };
@@ -138,7 +139,7 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
         None => false,
     };
     let timed = Arc::new(Timed::new(Arc::clone(&opened.store), Arc::clone(&meters)));
-    let mut builder = Engine::builder(timed, key, checker());
+    let mut builder = Engine::builder(timed, key, opened.checker.clone().unwrap_or_else(checker));
     if let Some(coordinator) = coordinator {
         builder = builder.coordinator(coordinator);
     }

@@ -28,6 +28,7 @@ impl Engine {
     /// What this machine would boot now, and why.
     pub fn decision(&self, request: &BootRequest) -> Decision {
         match self.inner.cache.by_mac(request.mac) {
+            Owner::Nobody if self.is_tinkerbells() => answer(Self::booted_elsewhere(), None),
             Owner::Nobody => {
                 let facts = Facts { discovery: self.inner.settings.discovery, ..unknown() };
                 answer(boot::decide(&facts), None)
@@ -45,6 +46,9 @@ impl Engine {
 
     /// What this machine would boot now, and why.
     pub fn decision_for(&self, machine: &Hardware) -> Decision {
+        if self.is_tinkerbells() {
+            return answer(Self::booted_elsewhere(), Some(machine));
+        }
         answer(boot::decide(&self.facts(machine)), Some(machine))
     }
 

@@ -43,6 +43,7 @@ mod shared;
 mod strangers;
 mod sweep;
 mod timeline;
+mod tinkerbell;
 mod token;
 mod unknown;
 mod values;
@@ -90,6 +91,7 @@ pub use resources::{Applied, Change};
 #[cfg(feature = "testing")]
 pub use rules::Rule;
 pub use timeline::MachineTimeline;
+pub use tinkerbell::Runner;
 pub use why::Why;
 pub use write::{Deletion, Write};
 
@@ -109,6 +111,8 @@ pub struct Settings {
     pub region: Option<String>,
     /// SHA-256 of the server's public key, 64 hex digits: goes into every identity.
     pub server_pin: String,
+    /// Who carries workflows out.
+    pub runner: Runner,
     /// How many attempts a workflow makes by itself.
     pub attempts: u32,
     /// How long an authorisation lasts.
@@ -140,6 +144,7 @@ impl Default for Settings {
             also: Vec::new(),
             region: None,
             server_pin: String::new(),
+            runner: Runner::default(),
             attempts: 3,
             authorisation_life: Duration::from_secs(24 * 3600),
             agent_deadline: Duration::from_secs(15 * 60),
@@ -206,6 +211,7 @@ struct Inner {
     sessions: sessions::Sessions,
     /// What we wrote ourselves of specs, where others may write too.
     own: others::Own,
+    following: tinkerbell::Following,
     /// Progress of steps at work: told live, made durable only with the step's end.
     progress: Mutex<HashMap<String, (u32, usize, Progress)>>,
     /// Which card asks from which address: files are fetched without naming the machine.
@@ -337,6 +343,7 @@ impl EngineBuilder {
             logs,
             sessions: sessions::Sessions::default(),
             own: others::Own::default(),
+            following: tinkerbell::Following::default(),
             progress: Mutex::default(),
             seen_at: Mutex::default(),
             strangers: Mutex::default(),
@@ -360,7 +367,7 @@ impl EngineBuilder {
         }
         // What is only told, the periodic pass tells: a start does not wait for it, however many machines there are.
         // Among several, whoever leads mends.
-        if !engine.is_shared() {
+        if !engine.is_shared() && !engine.is_tinkerbells() {
             engine.mend().await?;
         }
         Ok(engine)

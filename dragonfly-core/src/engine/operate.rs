@@ -11,6 +11,7 @@ use super::found::DOUBLED;
 use super::restore::RESTORED;
 use super::rules::Rule;
 use super::{Engine, EngineError, Result, found, values};
+use crate::clock::Timestamp;
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::hardware::{Authorisation, Overwrite};
 use crate::resource::power::PowerPolicy;
@@ -59,7 +60,7 @@ pub struct ReimageRequest {
 
 /// What somebody asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+pub(super) enum Asked {
     Assign,
     Reimage,
 }
@@ -108,7 +109,7 @@ impl Engine {
     }
 
     /// Whether a machine may be given something to run, as far as the machine itself says.
-    fn may_have(&self, machine: &Hardware, overwrite: &Overwrite, asked: Asked) -> Result<()> {
+    pub(super) fn may_have(&self, machine: &Hardware, overwrite: &Overwrite, asked: Asked) -> Result<()> {
         let name = machine.name();
         if asked == Asked::Assign && machine.status.phase == Some(Phase::Ready) {
             let installed = machine.status.installed.as_deref().unwrap_or("something");
@@ -168,6 +169,10 @@ impl Engine {
             .fresh::<TemplateSpec>(&request.template)
             .await?
             .ok_or_else(|| self.not_found(Kind::TEMPLATE, &request.template))?;
+        if self.is_tinkerbells() {
+            Self::may_overwrite_unseen(name, &request.overwrite)?;
+            return Ok((machine, template));
+        }
         self.fresh_secrets(template.spec.values.values().chain(request.values.values())).await?;
         let unused = values::unused_values(&request.template, &template.spec, &request.values);
         if !unused.is_empty() {
@@ -188,8 +193,10 @@ impl Engine {
     async fn authorise(&self, name: &str, request: AssignRequest, asked: Asked, by: &str) -> Result<Workflow> {
         let _guard = self.lock(name).await;
         let (machine, template) = self.admissible(name, &request, asked).await?;
+        if self.is_tinkerbells() {
+            return self.hand_to_tinkerbell(&machine, &template, request, asked, by).await;
+        }
         let now = self.now();
-        let ulid = Ulid::from_parts(now.unix_millis().max(0) as u64, random_80()?);
         let steps = template
             .spec
             .actions
@@ -197,7 +204,7 @@ impl Engine {
             .map(|a| StepStatus { name: a.name.clone(), action: a.action.clone(), ..StepStatus::default() })
             .collect();
         let run = Workflow::new(
-            format!("{name}-{}", ulid.to_string().to_lowercase()),
+            workflow_name(name, now)?,
             WorkflowSpec {
                 hardware: name.to_owned(),
                 template: request.template.clone(),
@@ -281,6 +288,9 @@ impl Engine {
                 why: format!("{name} has no failed workflow to retry: it is {}", phase_word(&object)),
             });
         }
+        if self.is_tinkerbells() {
+            return self.retry_by_tinkerbell(&object, by).await;
+        }
         let authorisation =
             object.status.authorisation.as_ref().ok_or_else(|| EngineError::Illegal {
                 why: format!("the authorisation of {name} is gone; assign anew"),
@@ -338,6 +348,9 @@ impl Engine {
                 why: format!("{name} has no workflow under way: it is {}", phase_word(&object)),
             });
         };
+        if self.is_tinkerbells() {
+            return self.abort_by_tinkerbell(&object, &run, by).await;
+        }
         if !self.keeps(Rule::EndsWithAbort) {
             return Ok(());
         }
@@ -491,6 +504,12 @@ impl Engine {
 
 fn phase_word(machine: &Hardware) -> String {
     machine.status.phase.map_or_else(|| "not seen yet".to_owned(), |p| p.to_string())
+}
+
+/// A name that no run had before.
+pub(super) fn workflow_name(machine: &str, now: Timestamp) -> Result<String> {
+    let ulid = Ulid::from_parts(now.unix_millis().max(0) as u64, random_80()?);
+    Ok(format!("{machine}-{}", ulid.to_string().to_lowercase()))
 }
 
 fn random_80() -> Result<u128> {

@@ -246,17 +246,17 @@ struct News {
 impl Engine {
     /// A write of a spec, or a deletion, begins.
     pub(super) fn writing(&self) -> Writing<'_> {
-        let engine = self.is_shared().then_some(self);
+        let engine = self.is_written_elsewhere().then_some(self);
         if engine.is_some() {
             self.inner.own.lock().under_way += 1;
         }
         Writing { engine }
     }
 
-    /// Follows the store until it closes; among several instances also tells what the others write.
+    /// Follows the store until it closes; where others write to it, also tells what they do.
     pub(super) async fn follow(&self) {
         let store = Arc::clone(&self.inner.store);
-        if !self.is_shared() {
+        if !self.is_written_elsewhere() {
             return self.inner.cache.follow(store).await;
         }
         let known = Mutex::new(self.known_now());
@@ -393,6 +393,9 @@ impl Engine {
         let News { kind, name, machine, events, unsigned } = news;
         if kind == Kind::NETWORK {
             self.refresh_networks();
+        }
+        if matches!(kind, Kind::HARDWARE | Kind::WORKFLOW) {
+            self.follow_soon();
         }
         if kind == Kind::HARDWARE {
             match self.inner.cache.get::<HardwareSpec>(&name) {

@@ -14,6 +14,7 @@ use crate::resource::manifest::{self, Manifest, ManifestError, ManifestProblem};
 use crate::resource::{HardwareSpec, Kind, Metadata, Record, SecretObject, SecretSpec, TemplateSpec, WorkflowSpec};
 use crate::secret::{SealError, SecretString};
 use crate::store::{Key, Page, Selector, WatchEvent};
+use crate::workflow::RunState;
 
 /// How many objects of one text are written at a time.
 const AT_ONCE: usize = 64;
@@ -130,6 +131,10 @@ impl Engine {
         if record.kind == Kind::WORKFLOW {
             let run = record.decode::<WorkflowSpec>()?;
             let machine = self.fresh::<HardwareSpec>(&run.spec.hardware).await?;
+            if self.is_tinkerbells() && !run.status.state.is_final() && run.status.state != RunState::Failed {
+                let why = format!("{name} is what {} is to run; abort it first", run.spec.hardware);
+                return Err(EngineError::Illegal { why });
+            }
             let authorised = machine.is_some_and(|m| {
                 m.status.authorisation.as_ref().is_some_and(|a| Some(a.workflow_uid) == run.metadata.uid)
             });

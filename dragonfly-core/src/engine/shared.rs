@@ -31,10 +31,15 @@ impl Engine {
         self.inner.coordinator.is_shared()
     }
 
+    /// Whether others than this instance write to the store.
+    pub(super) fn is_written_elsewhere(&self) -> bool {
+        self.is_shared() || self.is_tinkerbells()
+    }
+
     /// The object as it is stored now, where others may have written it; as it is known here otherwise.
     pub(super) async fn fresh<S: Cached>(&self, name: &str) -> Result<Option<Arc<Resource<S>>>> {
         let cache = &self.inner.cache;
-        if self.is_shared() {
+        if self.is_written_elsewhere() {
             let key = Key::new(S::KIND, name);
             match self.inner.store.get(&key).await? {
                 Some(record) => cache.applied(&record.decode::<S>()?),
@@ -62,7 +67,7 @@ impl Engine {
             .collect();
         names.sort_unstable();
         names.dedup();
-        for name in names.into_iter().filter(|_| self.is_shared()) {
+        for name in names.into_iter().filter(|_| self.is_written_elsewhere()) {
             self.fresh::<SecretSpec>(name).await?;
         }
         Ok(())
@@ -72,7 +77,10 @@ impl Engine {
 
     /// Whether this instance's boot services answer on a network.
     pub(super) fn serves(&self, network: &Network) -> bool {
-        region(&network.metadata.labels).is_none_or(|region| Some(region) == self.inner.settings.region.as_deref())
+        // Two that answer the same machines would be in each other's way.
+        !self.is_tinkerbells()
+            && region(&network.metadata.labels)
+                .is_none_or(|region| Some(region) == self.inner.settings.region.as_deref())
     }
 
     /// The labels of a machine that this instance writes down.

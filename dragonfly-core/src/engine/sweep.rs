@@ -57,6 +57,7 @@ impl Engine {
                 () = sweep => {}
                 () = self.follow_dhcp() => {}
                 () = self.boot_the_assigned() => {}
+                () = self.follow_tinkerbell() => {}
                 () = self.watch_power() => {}
                 () = clusters => {}
             }
@@ -71,6 +72,10 @@ impl Engine {
     /// # Errors
     /// Those of the store; what was done before stays done.
     pub async fn sweep(&self) -> Result<()> {
+        if self.is_tinkerbells() {
+            // Who carries workflows out has limits of its own.
+            return self.tell_the_overdue().await;
+        }
         self.mend().await?;
         self.miss_the_silent().await?;
         self.tell_the_overdue().await

@@ -124,6 +124,7 @@ impl Engine {
             phase: machine.status.phase,
             phase_since: machine.status.phase_since,
             message: match machine.status.message.as_str() {
+                "" if self.is_tinkerbells() => "no Workflow of Tinkerbell is known of it".to_owned(),
                 "" => NEVER_REPORTED.to_owned(),
                 said => said.to_owned(),
             },
@@ -152,6 +153,10 @@ impl Engine {
 
     /// Who is to do something about a machine, by when, and what is waited for; `None` when it is at rest.
     pub(super) fn waits(&self, machine: &Hardware) -> Option<Waits> {
+        let is_done = matches!(machine.status.phase, Some(Phase::Error | Phase::Held)) || machine.spec.hold.is_some();
+        if self.is_tinkerbells() && !is_done {
+            return Self::waits_for_tinkerbell(machine);
+        }
         let settings = &self.inner.settings;
         let limits = Limits { agent: settings.agent_deadline, boot: settings.boot_deadline };
         deadline::of(machine, self.inner.sessions.last(machine.name()), limits)

@@ -190,6 +190,11 @@ impl Engine {
     pub(super) async fn write_one(&self, record: Record, expect: Expect, write: Write<'_>) -> Result<Applied> {
         let key = Key::new(record.kind, record.metadata.name.clone());
         let _guard = self.lock(&key.name).await;
+        if record.kind == Kind::WORKFLOW && self.is_tinkerbells() {
+            let why =
+                "Tinkerbell begins a Workflow as soon as it is there: assign, reimage or retry makes one".to_owned();
+            return Err(super::EngineError::Illegal { why });
+        }
         let record = without_values(record);
         let wanted_version = record.metadata.resource_version.clone();
         let sealed = self.sealed(record.clone())?;

@@ -51,7 +51,12 @@ impl<'a> Controllers<'a> {
     }
 }
 
-fn convert(document: &Document, secrets: &Secrets<'_>, is_uefi: Option<bool>, notes: &mut Vec<Note>) -> Option<Bmc> {
+pub(super) fn convert(
+    document: &Document,
+    secrets: &Secrets<'_>,
+    is_uefi: Option<bool>,
+    notes: &mut Vec<Note>,
+) -> Option<Bmc> {
     const OPTIONS: &str = "/spec/connection/providerOptions";
     let mut fields = Fields::new(document);
     super::secret::labels(&mut fields);

@@ -123,6 +123,15 @@ impl Object {
     }
 }
 
+/// The controller that a Machine of theirs is, if one is spoken to here.
+#[cfg(feature = "kubernetes")]
+pub(crate) fn controller(machine: &Value, is_uefi: Option<bool>) -> Option<crate::resource::hardware::Bmc> {
+    let mut notes = Vec::new();
+    let documents = read::documents(&ManifestFile { name: "", text: &machine.to_string() }, &mut notes);
+    let document = documents.iter().find(|document| document.is("Machine"))?;
+    bmc::convert(document, &secret::Secrets::new(&documents), is_uefi, &mut notes)
+}
+
 /// Converts manifests. What cannot be read or made is among the notes, as [`Outcome::Refused`]; the rest is made.
 pub fn convert(files: &[ManifestFile<'_>], options: &Options) -> Converted {
     let mut notes = Vec::new();

@@ -12,6 +12,8 @@ mod faults;
 mod kinds;
 mod secrets;
 mod servers;
+#[cfg(feature = "tinkerbell")]
+mod tinkerbell;
 
 use servers::{Server, fresh};
 

@@ -6,10 +6,11 @@ use clap::Args;
 use dragonfly_core::resource::{GROUP, Kind, schema};
 use dragonfly_core::store::KubernetesStore;
 use dragonfly_core::store::kubernetes::ConnectOptions;
+use dragonfly_core::store::kubernetes::tinkerbell::{TINKERBELL_BMC_GROUP, TINKERBELL_GROUP};
 use serde_json::{Value, json};
 
 use super::output::{self, Out};
-use crate::config::{self, NAMESPACE};
+use crate::config::{self, TINKERBELL};
 use crate::yaml::to_yaml;
 
 /// How long a definition may take until it is served.
@@ -23,9 +24,12 @@ pub(super) struct InstallArgs {
     /// Into the Kubernetes cluster of KUBECONFIG or ~/.kube/config
     #[arg(long, required = true)]
     kubernetes: bool,
-    /// Namespace of the server and its Secrets
-    #[arg(long, env = "DRAGONFLY_NAMESPACE", value_name = "NAMESPACE", default_value = NAMESPACE, value_parser = namespace)]
-    namespace: String,
+    /// Backend of the server: kubernetes; or tinkerbell, for a cluster that runs Tinkerbell, which stays as it is
+    #[arg(long, value_name = "STORE", default_value = "kubernetes", value_parser = ["kubernetes", TINKERBELL])]
+    backend: String,
+    /// Namespace of the server and its Secrets [default: dragonfly; with --backend tinkerbell: tinkerbell]
+    #[arg(long, env = "DRAGONFLY_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace)]
+    namespace: Option<String>,
     /// Container image with the dragonfly command; without, no server is started in the cluster
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
@@ -41,14 +45,16 @@ pub(super) fn crds(out: &Out) -> anyhow::Result<()> {
 
 /// Applies everything, or prints it.
 pub(super) async fn install(out: &Out, args: InstallArgs) -> anyhow::Result<()> {
-    let InstallArgs { kubernetes: _, namespace, image, dry_run } = args;
-    let definitions = schema::crds();
-    let rest = objects(&namespace, image.as_deref());
+    let InstallArgs { kubernetes: _, backend, namespace, image, dry_run } = args;
+    let namespace = namespace.unwrap_or_else(|| config::namespace_of(&backend).to_owned());
+    let definitions = definitions(&backend);
+    let rest = objects(&namespace, &backend, image.as_deref());
     if dry_run {
         out.raw(&documents(&[definitions, rest].concat()))?;
         return Ok(());
     }
-    let options = ConnectOptions { namespace: namespace.clone(), ..ConnectOptions::default() };
+    let tinkerbell = backend == TINKERBELL;
+    let options = ConnectOptions { namespace: namespace.clone(), tinkerbell, ..ConnectOptions::default() };
     let store = KubernetesStore::connect(options).await?;
     output::note(&format!("installing into {}, namespace {namespace}", store.server()));
     for object in definitions.iter().chain(&rest) {
@@ -62,11 +68,17 @@ pub(super) async fn install(out: &Out, args: InstallArgs) -> anyhow::Result<()> 
     output::note("every definition is established");
     match image {
         Some(_) => output::note(&format!("kubectl --namespace {namespace} rollout status deployment/{NAME}")),
-        None => output::note(
-            "no server was started in the cluster (--image starts one); anywhere: dragonfly --backend kubernetes",
-        ),
+        None => output::note(&format!(
+            "no server was started in the cluster (--image starts one); anywhere: dragonfly --backend {backend}"
+        )),
     }
     Ok(())
+}
+
+/// The definitions of those kinds that are ours.
+fn definitions(backend: &str) -> Vec<Value> {
+    let is_ours = |kind: &Kind| *kind != Kind::SECRET && (backend != TINKERBELL || *kind == Kind::NETWORK);
+    Kind::ALL.into_iter().filter(is_ours).map(|kind| schema::crd(kind, GROUP)).collect()
 }
 
 fn documents(objects: &[Value]) -> String {
@@ -83,18 +95,32 @@ fn namespace(text: &str) -> Result<String, String> {
 }
 
 /// What stands beside the definitions: as little leave as a server needs, and the server.
-fn objects(namespace: &str, image: Option<&str>) -> Vec<Value> {
+fn objects(namespace: &str, backend: &str, image: Option<&str>) -> Vec<Value> {
     let verbs = ["get", "list", "watch", "create", "patch", "delete"];
-    let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::SECRET).map(|kind| kind.plural);
+    let is_tinkerbell = backend == TINKERBELL;
+    let is_ours = |kind: &Kind| *kind != Kind::SECRET && (!is_tinkerbell || *kind == Kind::NETWORK);
+    let kinds = Kind::ALL.into_iter().filter(is_ours);
     // A template has no status.
-    let statuses = Kind::ALL.into_iter().filter(|kind| ![Kind::SECRET, Kind::TEMPLATE].contains(kind));
-    let statuses = statuses.map(|kind| format!("{}/status", kind.plural));
+    let statuses = kinds.clone().filter(|kind| *kind != Kind::TEMPLATE).map(|kind| format!("{}/status", kind.plural));
+    let kinds = kinds.map(|kind| kind.plural);
     let rbac = "rbac.authorization.k8s.io";
     let v1 = format!("{rbac}/v1");
     let labels = json!({ "app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": NAME });
     let inside = json!({ "name": NAME, "namespace": namespace, "labels": labels });
     let outside = json!({ "name": format!("{NAME}:{namespace}"), "labels": labels });
     let account = json!([{ "kind": "ServiceAccount", "name": NAME, "namespace": namespace }]);
+    let mut inner = vec![
+        json!({ "apiGroups": [""], "resources": ["secrets"], "verbs": verbs }),
+        // Who leads what among several servers.
+        json!({ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"] }),
+    ];
+    if is_tinkerbell {
+        // Never their status: that is their controllers' to write.
+        let theirs = [Kind::HARDWARE, Kind::TEMPLATE, Kind::WORKFLOW].map(|kind| kind.plural);
+        inner.push(json!({ "apiGroups": [TINKERBELL_GROUP], "resources": theirs, "verbs": verbs }));
+        let look = ["get", "list"];
+        inner.push(json!({ "apiGroups": [TINKERBELL_BMC_GROUP], "resources": ["machines"], "verbs": look }));
+    }
     let mut all = vec![
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }),
         json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": inside }),
@@ -118,11 +144,7 @@ fn objects(namespace: &str, image: Option<&str>) -> Vec<Value> {
             "apiVersion": v1,
             "kind": "Role",
             "metadata": inside,
-            "rules": [
-                { "apiGroups": [""], "resources": ["secrets"], "verbs": verbs },
-                // Who leads what among several servers.
-                { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"] },
-            ],
+            "rules": inner,
         }),
         json!({
             "apiVersion": v1,
@@ -133,13 +155,13 @@ fn objects(namespace: &str, image: Option<&str>) -> Vec<Value> {
         }),
     ];
     if let Some(image) = image {
-        all.extend(server(namespace, image, &inside));
+        all.extend(server(namespace, backend, image, &inside));
     }
     all
 }
 
 /// The server: on a node's own network, since machines that boot ask by broadcast.
-fn server(namespace: &str, image: &str, metadata: &Value) -> [Value; 2] {
+fn server(namespace: &str, backend: &str, image: &str, metadata: &Value) -> [Value; 2] {
     let port = config::PORT;
     let selector = json!({ "app.kubernetes.io/name": NAME });
     let probe =
@@ -149,7 +171,7 @@ fn server(namespace: &str, image: &str, metadata: &Value) -> [Value; 2] {
         "name": NAME,
         "image": image,
         "env": [
-            variable("DRAGONFLY_BACKEND", "kubernetes"),
+            variable("DRAGONFLY_BACKEND", backend),
             variable("DRAGONFLY_NAMESPACE", namespace),
             variable("DRAGONFLY_DATA", config::DATA_DIR),
         ],
@@ -206,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_server_may_do_what_the_store_does_and_no_more() {
-        let all = objects("rack", None);
+        let all = objects("rack", "kubernetes", None);
         let of = |kind: &str| all.iter().find(|object| object["kind"] == kind).unwrap();
         let rules = &of("ClusterRole")["rules"];
         assert_eq!(rules[0]["resources"], json!(["hardware", "templates", "workflows", "networks"]));
@@ -216,7 +238,24 @@ mod tests {
         assert!(!rules.to_string().contains("secrets") && !rules.to_string().contains('*'), "{rules}");
         assert_eq!(of("Role")["metadata"]["namespace"], "rack");
         assert!(all.iter().all(|object| object["kind"] != "Deployment"));
-        assert_eq!(objects("rack", Some("registry/dragonfly:1")).len(), all.len() + 2);
+        assert_eq!(objects("rack", "kubernetes", Some("registry/dragonfly:1")).len(), all.len() + 2);
+    }
+
+    #[test]
+    fn in_tinkerbells_cluster_a_server_may_also_what_its_objects_need() {
+        let all = objects("tinkerbell", TINKERBELL, Some("registry/dragonfly:1"));
+        let of = |kind: &str| all.iter().find(|object| object["kind"] == kind).unwrap();
+        assert_eq!(of("ClusterRole")["rules"][0]["resources"], json!(["networks"]));
+        let rules = of("Role")["rules"].as_array().unwrap();
+        let rule = |group: &str| rules.iter().find(|rule| rule["apiGroups"] == json!([group])).unwrap();
+        assert_eq!(rule(TINKERBELL_GROUP)["resources"], json!(["hardware", "templates", "workflows"]));
+        assert_eq!(rule(TINKERBELL_BMC_GROUP)["verbs"], json!(["get", "list"]));
+        assert!(!json!(rules).to_string().contains("/status"), "{rules:?}");
+        let variables = &of("Deployment")["spec"]["template"]["spec"]["containers"][0]["env"];
+        assert_eq!(variables[0], json!({ "name": "DRAGONFLY_BACKEND", "value": "tinkerbell" }));
+        let names: Vec<Value> = definitions(TINKERBELL).iter().map(|crd| crd["metadata"]["name"].clone()).collect();
+        assert_eq!(names, ["networks.dragonfly.computer"]);
+        assert_eq!(definitions("kubernetes"), schema::crds());
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct ConnectOptions {
     pub namespace: String,
     /// The API group of the custom resources: another one for tests only.
     pub group: String,
+    /// Whether Hardware, Template and Workflow are those of Tinkerbell, in [`namespace`](Self::namespace).
+    #[cfg(feature = "tinkerbell")]
+    pub tinkerbell: bool,
     /// How long the API server may take for an answer. Watches last longer.
     pub timeout: Duration,
 }
@@ -33,6 +36,8 @@ impl Default for ConnectOptions {
             context: None,
             namespace: "dragonfly".to_owned(),
             group: GROUP.to_owned(),
+            #[cfg(feature = "tinkerbell")]
+            tinkerbell: false,
             timeout: Duration::from_secs(15),
         }
     }
@@ -50,8 +55,18 @@ pub(super) async fn connect(options: ConnectOptions) -> Result<KubernetesStore> 
     }
     let client = kube::Client::try_from(config)
         .map_err(|source| unavailable(format!("the credentials for {server} cannot be used: {source}")))?;
+    #[cfg(feature = "tinkerbell")]
+    let agents = options.tinkerbell.then(super::tinkerbell::Agents::default);
     let ConnectOptions { namespace, group, timeout, .. } = options;
-    Ok(KubernetesStore(Arc::new(Inner { client, server, group, namespace, timeout })))
+    Ok(KubernetesStore(Arc::new(Inner {
+        client,
+        server,
+        group,
+        namespace,
+        timeout,
+        #[cfg(feature = "tinkerbell")]
+        agents,
+    })))
 }
 
 async fn config(options: &ConnectOptions) -> Result<kube::Config> {

@@ -98,6 +98,11 @@ fn of_the_kind(doing: &Doing<'_>, server: &str, status: &Status) -> StoreError {
         (404, Place::Secrets { .. }) => {
             format!("{kind} is of type {} in core/v1, which the API server {server} does not have", secret::TYPE)
         }
+        (404, place @ (Place::Tinkerbell { .. } | Place::Controllers { .. })) => format!(
+            "Tinkerbell is not installed in this cluster: it does not know {} (asked for {})",
+            place.resource(),
+            place.all()
+        ),
         (404, place) => format!(
             "the cluster does not know {}: dragonfly crds | kubectl apply -f - (or another version of it is installed)",
             place.resource()

@@ -58,10 +58,7 @@ impl Inner {
             Some(Value::Array(objects)) => objects,
             _ => Vec::new(),
         };
-        let mut items = Vec::with_capacity(objects.len());
-        for object in objects {
-            items.extend(place.read(kind, object)?);
-        }
+        let items = self.read_all(kind, objects).await?;
         Ok(Chunk { items, token, version })
     }
 
@@ -129,7 +126,7 @@ fn is_expired(error: &StoreError) -> bool {
     has_code(error, 410)
 }
 
-fn has_code(error: &StoreError, code: u16) -> bool {
+pub(super) fn has_code(error: &StoreError, code: u16) -> bool {
     let StoreError::Unavailable { source: Some(source), .. } = error else { return false };
     source.downcast_ref::<Answer>().is_some_and(|answer| answer.code == code)
 }

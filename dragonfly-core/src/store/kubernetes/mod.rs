@@ -5,6 +5,8 @@
 //! patches (RFC 6902) of one part that name the version they depend on: whatever stands beside that part stays, also
 //! what others keep in `metadata`.
 //!
+//! In a cluster that runs Tinkerbell, Hardware, Template and Workflow can be its own instead ([`tinkerbell`]).
+//!
 //! Needs Kubernetes 1.20 or later, the definitions ([`schema::crds`](crate::resource::schema::crds)), and leave to get,
 //! list, watch, create, patch and delete.
 
@@ -18,6 +20,10 @@ mod secret;
 mod shared;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tinkerbell")]
+mod theirs;
+#[cfg(feature = "tinkerbell")]
+pub mod tinkerbell;
 mod watch;
 
 use std::fmt;
@@ -55,6 +61,9 @@ struct Inner {
     group: String,
     namespace: String,
     timeout: Duration,
+    /// There when Hardware, Template and Workflow are Tinkerbell's.
+    #[cfg(feature = "tinkerbell")]
+    agents: Option<tinkerbell::Agents>,
 }
 
 impl fmt::Debug for KubernetesStore {
@@ -134,6 +143,8 @@ impl Inner {
     fn place(&self, kind: Kind) -> Place<'_> {
         if kind == Kind::SECRET {
             Place::Secrets { namespace: &self.namespace }
+        } else if self.is_theirs(kind) {
+            Place::Tinkerbell { namespace: &self.namespace, kind }
         } else {
             Place::Custom { group: &self.group, kind }
         }
@@ -146,7 +157,7 @@ impl Inner {
         }
         let doing = Doing::object("get", key, place);
         match self.call(doing, "GET", &place.one(&key.name), None).await {
-            Ok(found) => place.read(key.kind, found),
+            Ok(found) => self.read(key.kind, found).await,
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -163,9 +174,9 @@ impl Inner {
 
     async fn create(&self, record: Record, key: Key) -> Result<Record> {
         let place = self.place(key.kind);
-        let body = place.creation(&record)?;
+        let body = if self.is_theirs(key.kind) { self.creation(&record).await? } else { place.creation(&record)? };
         match self.call(Doing::object("create", &key, place), "POST", &place.all(), Some(body)).await {
-            Ok(created) => self.written(&key, created),
+            Ok(created) => self.written(&key, created).await,
             // The name is taken, but by what is none of ours.
             Err(StoreError::AlreadyExists { .. }) if key.kind == Kind::SECRET && self.get(&key).await?.is_none() => {
                 let what = format!(
@@ -188,13 +199,17 @@ impl Inner {
             Part::Spec => place.one(&key.name),
             Part::Status => place.status(&key)?,
         };
-        let patch = place.patch(&record, part, version)?;
+        let patch = if self.is_theirs(key.kind) {
+            self.patch(&record, &key, part, version).await?
+        } else {
+            place.patch(&record, part, version)?
+        };
         let written = self.call(Doing::object("patch", &key, place), "PATCH", &path, Some(patch)).await?;
-        self.written(&key, written)
+        self.written(&key, written).await
     }
 
-    fn written(&self, key: &Key, answer: Value) -> Result<Record> {
-        let read = self.place(key.kind).read(key.kind, answer)?;
+    async fn written(&self, key: &Key, answer: Value) -> Result<Record> {
+        let read = self.read(key.kind, answer).await?;
         // Only a Secret whose type is another's reads as nothing.
         read.ok_or_else(|| StoreError::NotFound { key: key.clone() })
     }
@@ -212,6 +227,34 @@ impl Inner {
         self.call(Doing::object("delete", key, place), "DELETE", &place.one(&key.name), Some(body)).await?;
         Ok(())
     }
+}
+
+/// Without Tinkerbell, every object is read and written as it stands.
+#[cfg(not(feature = "tinkerbell"))]
+#[allow(clippy::unused_self)]
+impl Inner {
+    const fn is_theirs(&self, _: Kind) -> bool {
+        false
+    }
+
+    async fn read(&self, kind: Kind, object: Value) -> Result<Option<Record>> {
+        self.place(kind).read(kind, object)
+    }
+
+    async fn read_all(&self, kind: Kind, objects: Vec<Value>) -> Result<Vec<Record>> {
+        let read = objects.into_iter().filter_map(|object| self.place(kind).read(kind, object).transpose());
+        read.collect()
+    }
+
+    async fn creation(&self, record: &Record) -> Result<Value> {
+        self.place(record.kind).creation(record)
+    }
+
+    async fn patch(&self, record: &Record, _: &Key, part: Part, version: &str) -> Result<Value> {
+        self.place(record.kind).patch(record, part, version)
+    }
+
+    const fn forget(&self, _: Kind, _: &Record) {}
 }
 
 #[async_trait]

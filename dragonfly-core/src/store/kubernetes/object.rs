@@ -13,7 +13,15 @@ pub(super) enum Place<'a> {
     Custom { group: &'a str, kind: Kind },
     /// core/v1 Secrets of our type.
     Secrets { namespace: &'a str },
+    /// A custom resource of Tinkerbell.
+    Tinkerbell { namespace: &'a str, kind: Kind },
+    /// Tinkerbell's controllers of machines.
+    Controllers { namespace: &'a str },
 }
+
+/// Tinkerbell's API group and version, and that of its controllers of machines.
+pub(super) const TINKERBELL: &str = "tinkerbell.org/v1alpha1";
+const CONTROLLERS: &str = "bmc.tinkerbell.org/v1alpha1";
 
 impl Place<'_> {
     /// The path of the collection.
@@ -21,6 +29,10 @@ impl Place<'_> {
         match self {
             Self::Custom { group, kind } => format!("/apis/{group}/{VERSION}/{}", kind.plural),
             Self::Secrets { namespace } => format!("/api/v1/namespaces/{namespace}/secrets"),
+            Self::Tinkerbell { namespace, kind } => {
+                format!("/apis/{TINKERBELL}/namespaces/{namespace}/{}", kind.plural)
+            }
+            Self::Controllers { namespace } => format!("/apis/{CONTROLLERS}/namespaces/{namespace}/machines"),
         }
     }
 
@@ -33,6 +45,8 @@ impl Place<'_> {
     pub(super) fn status(self, key: &Key) -> Result<String> {
         match self {
             Self::Custom { .. } => Ok(format!("{}/status", self.one(&key.name))),
+            // Their status is theirs alone: ours stands beside it.
+            Self::Tinkerbell { .. } | Self::Controllers { .. } => Ok(self.one(&key.name)),
             Self::Secrets { .. } => {
                 let what = "a Secret has no status".to_owned();
                 Err(StoreError::Invalid { key: key.clone(), store: NAME, what })
@@ -45,13 +59,17 @@ impl Place<'_> {
         match self {
             Self::Custom { group, kind } => format!("{}.{group}", kind.plural),
             Self::Secrets { namespace } => format!("secrets in the namespace `{namespace}`"),
+            Self::Tinkerbell { namespace, kind } => {
+                format!("{}.tinkerbell.org in the namespace `{namespace}`", kind.plural)
+            }
+            Self::Controllers { namespace } => format!("machines.bmc.tinkerbell.org in the namespace `{namespace}`"),
         }
     }
 
     /// What goes along with every list and watch.
     pub(super) fn field_selector(self) -> Option<String> {
         match self {
-            Self::Custom { .. } => None,
+            Self::Custom { .. } | Self::Tinkerbell { .. } | Self::Controllers { .. } => None,
             Self::Secrets { .. } => Some(format!("type={}", secret::TYPE)),
         }
     }
@@ -94,6 +112,7 @@ impl Place<'_> {
                     "data": data,
                 }))
             }
+            Self::Tinkerbell { .. } | Self::Controllers { .. } => Err(unread(record)),
         }
     }
 
@@ -118,6 +137,7 @@ impl Place<'_> {
                 operations.push(set("/data", data));
                 operations.push(set("/metadata/annotations", annotations));
             }
+            (Part::Spec, Self::Tinkerbell { .. } | Self::Controllers { .. }) => return Err(unread(record)),
         }
         operations.push(set("/metadata/labels", json!(labels)));
         operations.push(set("/metadata/finalizers", json!(finalizers)));
@@ -125,7 +145,13 @@ impl Place<'_> {
     }
 }
 
-fn metadata(kind: Kind, object: &mut Value) -> Result<Metadata> {
+/// What is written over as it stands is read first: see `theirs`.
+fn unread(record: &Record) -> StoreError {
+    let key = Key::new(record.kind, record.metadata.name.clone());
+    StoreError::Invalid { key, store: NAME, what: "it is not written without being read".to_owned() }
+}
+
+pub(super) fn metadata(kind: Kind, object: &mut Value) -> Result<Metadata> {
     let given = object.get_mut("metadata").map(Value::take).unwrap_or_default();
     let name = given.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     serde_path_to_error::deserialize(given).map_err(|error| {

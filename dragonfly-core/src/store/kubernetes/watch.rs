@@ -76,7 +76,7 @@ impl Watch {
             let longest = Duration::from_secs(LIFE.0 + LIFE.1) + GRACE;
             let told = tokio::time::timeout(longest, events.next()).await;
             let step = match told {
-                Ok(Some(told)) => self.inner.step(self.kind, told),
+                Ok(Some(told)) => self.inner.step(self.kind, told).await,
                 Ok(None) | Err(_) => Step::Reopen,
             };
             match step {
@@ -141,7 +141,7 @@ impl Watch {
 }
 
 impl Inner {
-    fn step(&self, kind: Kind, told: kube::Result<Told<Value>>) -> Step {
+    async fn step(&self, kind: Kind, told: kube::Result<Told<Value>>) -> Step {
         let place = self.place(kind);
         let doing = Doing::kind("watch", kind, place);
         let (object, gone) = match told {
@@ -154,14 +154,19 @@ impl Inner {
         };
         let version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
         let version = version.unwrap_or_default().to_owned();
-        match place.read(kind, object) {
+        match self.read(kind, object).await {
             Ok(Some(record)) => {
+                if gone {
+                    self.forget(kind, &record);
+                }
                 let record = Box::new(record);
                 let event = if gone { WatchEvent::Deleted(record) } else { WatchEvent::Applied(record) };
                 Step::Tell(event, version)
             }
             // None of ours.
             Ok(None) => Step::Note(version),
+            // What stands beside it could not be read: it is told again.
+            Err(error @ StoreError::Unavailable { .. }) => Step::Fail(error),
             Err(error) => Step::Skip(error, version),
         }
     }
