@@ -309,6 +309,7 @@ async fn what_becomes_of_vms_becomes_of_machines() {
     site.engine.release(gone.name(), "ops").await.unwrap();
     let error = site.engine.assign(gone.name(), template(), "ops").await.unwrap_err().to_string();
     assert!(error.contains("there is nothing to install on: its VM is no longer in Proxmox cluster lab"), "{error}");
+    assert_eq!(site.engine.why(gone.name()).unwrap().next, [format!("dragonfly delete machine {}", gone.name())]);
     site.engine.protect(gone.name(), true, "ops").await.unwrap();
     assert!(gone.spec.protected && gone.metadata.labels == before.metadata.labels && gone.status.phase.is_none());
     assert_eq!(site.events("machine.gone").len(), 1);
@@ -424,6 +425,10 @@ async fn two_vms_with_one_mac_are_told_and_not_merged() {
     let decision = site.engine.decision(&BootRequest::from_mac(vm(101, "").macs[0]));
     assert_eq!(decision.fate.word(), "hold", "{}", decision.reason);
     assert!(decision.reason.contains(why), "{}", decision.reason);
+    assert_eq!(
+        site.engine.why(&first).unwrap().next,
+        ["give one of the VMs another MAC, or delete the one that is a copy"]
+    );
     let told = site.events("machine.doubled");
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains(why), "{told:?}");

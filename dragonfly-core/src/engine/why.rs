@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Engine, Result};
+use super::{Engine, Result, found};
 use crate::Mac;
 use crate::boot::{BootRequest, Decision, Fate};
 use crate::cache::Owner;
@@ -181,6 +181,12 @@ fn next_for(machine: &crate::resource::Hardware) -> Vec<String> {
     let name = machine.name();
     if machine.spec.hold.is_some() {
         return vec![format!("dragonfly release {name}")];
+    }
+    if found::doubled(machine).is_some() {
+        return vec!["give one of the VMs another MAC, or delete the one that is a copy".to_owned()];
+    }
+    if found::gone(machine).is_some() {
+        return vec![format!("dragonfly delete machine {name}")];
     }
     let boot = match machine.spec.bmc {
         Some(_) => format!("dragonfly power network-boot {name}"),

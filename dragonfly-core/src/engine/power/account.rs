@@ -169,7 +169,8 @@ impl Engine {
     /// `NotFound`; `Illegal` when nothing keeps it from that.
     pub async fn allow_bmc_account(&self, machine: &str, by: &str) -> Result<()> {
         let name = self.resolve(machine)?;
-        if !is_declined(&*self.machine_now(&name).await?) {
+        let object = self.machine_now(&name).await?;
+        if !is_declined(&object) {
             let why = if self.inner.settings.bmc_accounts {
                 "its agent makes one at its next start, if no controller is known then".to_owned()
             } else {

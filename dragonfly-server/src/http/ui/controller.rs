@@ -63,7 +63,7 @@ impl Question {
 
 #[derive(Debug)]
 enum Answer {
-    Inventory(Hardware),
+    Inventory(Box<Hardware>),
     Firmware(Vec<FirmwareVersion>),
     Media(Option<String>),
     Failed(String),
@@ -126,7 +126,7 @@ fn facts(seen: &Inventory) -> Vec<(&'static str, String)> {
 async fn answer(app: &App, name: &str, question: Question, by: String) -> Result<Answer, Problem> {
     let name = name.to_owned();
     Ok(match question {
-        Question::Inventory => Answer::Inventory(parts::ask_inventory(app, name, by).await?),
+        Question::Inventory => Answer::Inventory(Box::new(parts::ask_inventory(app, name, by).await?)),
         Question::Firmware => Answer::Firmware(parts::ask_firmware(app, name, by).await?),
         Question::Media => match carry_out(app, name, Operation::Media, by).await? {
             Outcome::Image(image) => Answer::Media(image),
