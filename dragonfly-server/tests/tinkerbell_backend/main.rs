@@ -80,7 +80,7 @@ async fn machines_templates_and_workflows_of_tinkerbell_are_worked_with() {
 }
 
 fn what_is_there_is_listed(site: &Site, fixtures: bool) {
-    let machines = site.ok(&["get", "hw"]);
+    let machines = site.ok(&["get", "hw", "-o", "wide"]);
     assert!(machines.contains("m1") && machines.contains(MACHINE), "{machines}");
     let machine = site.json(&["get", "hw", "m1"]);
     assert_eq!(machine["spec"]["dhcp"], json!({ "address": "10.9.0.7", "hostname": "m1" }));
