@@ -73,10 +73,10 @@ impl Accounts {
     fn may_try(&self, credential: &Credential, most: u32) -> Result<bool> {
         let mut known = self.known();
         let Some(account) = known.iter_mut().find(|account| account.is(credential)) else {
-            if known.len() >= MOST {
-                if let Some(oldest) = known.iter().position(|account| account.trying == 0) {
-                    known.remove(oldest);
-                }
+            if known.len() >= MOST
+                && let Some(oldest) = known.iter().position(|account| account.trying == 0)
+            {
+                known.remove(oldest);
             }
             known.push(Account { credential: credential.clone(), refused: 0, is_good: false, trying: 1 });
             return Ok(true);
