@@ -208,6 +208,11 @@ impl Cache {
         })
     }
 
+    /// Says the name of every object of a kind, also of one that cannot be read. Nothing can change meanwhile: be brief.
+    pub fn each_name(&self, kind: Kind, say: impl FnMut(&str)) {
+        self.read().each_name(kind, say);
+    }
+
     /// The machine that a person means: by name, or by display name whatever its capitals.
     pub fn machine(&self, word: &str) -> Owner {
         let state = self.read();
@@ -350,6 +355,12 @@ macro_rules! cached {
             fn loaded(&mut self, kind: Kind, version: String) {
                 $(if kind == <$spec>::KIND {
                     self.$field.loaded(version.clone());
+                })+
+            }
+
+            fn each_name(&self, kind: Kind, say: impl FnMut(&str)) {
+                $(if kind == <$spec>::KIND {
+                    return self.$field.names().for_each(say);
                 })+
             }
 

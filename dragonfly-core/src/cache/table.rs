@@ -68,6 +68,10 @@ impl<S: Spec> Table<S> {
         range.take(most).map(|(_, object)| Arc::clone(object)).collect()
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().chain(self.unreadable.keys()).map(String::as_str)
+    }
+
     pub(super) fn started(&self) -> bool {
         self.started
     }

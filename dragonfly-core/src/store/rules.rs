@@ -141,6 +141,17 @@ pub fn decode(kind: Kind, name: &str, bytes: &[u8]) -> Result<Record> {
 /// Whether the object in these bytes may be meant: `false` only when its labels say so. What stands after
 /// its metadata is not looked at, so that a search does not cost what reading everything does.
 pub fn may_match(bytes: &[u8], selector: &Selector) -> bool {
+    if selector.labels.is_empty() {
+        return true;
+    }
+    // What cannot be read is for whoever reads it to tell.
+    let Some(labels) = labels(bytes) else { return true };
+    selector.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// The labels of the object in these bytes; `None` when they cannot be read. What stands after its metadata is not
+/// looked at.
+pub fn labels(bytes: &[u8]) -> Option<BTreeMap<String, String>> {
     #[derive(Deserialize)]
     struct Labelled {
         metadata: Labels,
@@ -150,18 +161,13 @@ pub fn may_match(bytes: &[u8], selector: &Selector) -> bool {
         #[serde(default)]
         labels: BTreeMap<String, String>,
     }
-    if selector.labels.is_empty() {
-        return true;
-    }
     // As `encode` writes it; what others have written is read whole.
     let metadata = match bytes.strip_prefix(b"{\"metadata\":") {
         // Ends with the metadata: nobody asks whether that was all.
         Some(rest) => Labels::deserialize(&mut serde_json::Deserializer::from_slice(rest)),
         None => serde_json::from_slice::<Labelled>(bytes).map(|whole| whole.metadata),
     };
-    // What cannot be read is for whoever reads it to tell.
-    let Ok(Labels { labels }) = metadata else { return true };
-    selector.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    metadata.ok().map(|metadata| metadata.labels)
 }
 
 fn unreadable(key: &Key, source: serde_json::Error) -> StoreError {

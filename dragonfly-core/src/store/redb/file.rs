@@ -10,8 +10,8 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefi
 
 use super::super::feed::{Change, Present, Read};
 use super::super::{Key, Page, Result, Selector, StoreError, rules};
-use super::NAME;
 use super::place::open_path;
+use super::{NAME, labels};
 use crate::resource::{Kind, Record};
 
 /// The layout below. A file with a higher number is refused.
@@ -238,28 +238,26 @@ impl File {
     pub(super) fn list(&self, kind: Kind, selector: &Selector, limit: usize, from: Option<&str>) -> Result<Page> {
         self.read(|tx| {
             let version = tx.open_table(META)?.get(VERSION)?.map_or(0, |row| row.value());
-            let mut page = Page { items: Vec::new(), more: None, version: version.to_string() };
+            let page = Page { items: Vec::new(), more: None, version: version.to_string() };
             let Some(table) = objects(tx, kind)? else { return Ok(Ok(page)) };
+            let mut listing = Listing { kind, selector, limit, page };
+            // The index and the objects are of one moment.
+            let indexed = labels::look_up(tx, kind, selector, from, |name| {
+                Ok(table.get(name)?.map_or(Ok(true), |json| listing.take(name, json.value())))
+            })?;
+            if let Some(done) = indexed {
+                return Ok(done.map(|()| listing.page));
+            }
             let first = from.map_or(Bound::Unbounded, Bound::Excluded);
             for row in table.range::<&str>((first, Bound::Unbounded))? {
                 let (name, json) = row?;
-                if !rules::may_match(json.value(), selector) {
-                    continue;
-                }
-                let record = match rules::decode(kind, name.value(), json.value()) {
-                    Ok(record) => record,
+                match listing.take(name.value(), json.value()) {
+                    Ok(true) => {}
+                    Ok(false) => break,
                     Err(error) => return Ok(Err(error)),
-                };
-                if !selector.matches(&record) {
-                    continue;
                 }
-                if limit > 0 && page.items.len() == limit {
-                    page.more = page.items.last().map(|last| last.metadata.name.clone());
-                    break;
-                }
-                page.items.push(record);
             }
-            Ok(Ok(page))
+            Ok(Ok(listing.page))
         })
     }
 
@@ -277,6 +275,11 @@ impl File {
             Ok(what.map(|what| (version, what)))
         })?;
         Ok(Present { version, what: changes })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T> {
+        self.read(|tx| work(tx).map(Ok))
     }
 
     fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<Result<T>, redb::Error>) -> Result<T> {
@@ -355,6 +358,33 @@ impl std::ops::Deref for OpenFile<'_> {
                 unreachable!("looked at before this was made, and the guard is still held")
             }
         }
+    }
+}
+
+/// A page that is being filled.
+struct Listing<'a> {
+    kind: Kind,
+    selector: &'a Selector,
+    limit: usize,
+    page: Page,
+}
+
+impl Listing<'_> {
+    /// Takes the object if it is meant; whether there is room for more.
+    fn take(&mut self, name: &str, json: &[u8]) -> Result<bool> {
+        if !rules::may_match(json, self.selector) {
+            return Ok(true);
+        }
+        let record = rules::decode(self.kind, name, json)?;
+        if !self.selector.matches(&record) {
+            return Ok(true);
+        }
+        if self.limit > 0 && self.page.items.len() == self.limit {
+            self.page.more = self.page.items.last().map(|last| last.metadata.name.clone());
+            return Ok(false);
+        }
+        self.page.items.push(record);
+        Ok(true)
     }
 }
 

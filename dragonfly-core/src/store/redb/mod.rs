@@ -14,6 +14,9 @@ mod copy;
 #[cfg(test)]
 mod damage;
 mod file;
+mod labels;
+#[cfg(test)]
+mod labels_tests;
 #[cfg(feature = "testing")]
 mod memory_disk;
 mod place;
@@ -112,6 +115,11 @@ impl RedbStore {
 
     fn start_with(file: File, options: Options, durability: Durability) -> Result<Self> {
         let file = Arc::new(file);
+        if let Err(error) = labels::ensure(&file) {
+            // Lists by label are slow then, and right.
+            let path = file.path().display();
+            tracing::warn!(%path, error = &error as &dyn std::error::Error, "objects cannot be indexed by label");
+        }
         let (jobs, queue) = mpsc::channel(QUEUE);
         let news = broadcast::channel(options.channel.max(1)).0;
         let weak = news.downgrade();

@@ -1,7 +1,7 @@
 //! The one thread that writes.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::super::feed::{Change, News};
 use super::super::{Key, Part, Result, StoreError, When, rules};
 use super::NAME;
 use super::file::{FLOOR, File, LOG, LOG_BYTES, LogEntry, META, Objects, VERSION, careful, table_name};
+use super::labels::{self, Index};
 use crate::clock::{Clock, Timestamp};
 use crate::resource::{Kind, Record};
 
@@ -156,6 +157,8 @@ struct Group<'a> {
     meta: Table<'a, &'static str, u64>,
     log: Table<'a, u64, &'static [u8]>,
     objects: HashMap<Kind, Table<'a, &'static str, &'static [u8]>>,
+    /// Absent while the file has none that is complete.
+    index: Option<Index<'a>>,
     now: Timestamp,
     version: u64,
     log_bytes: u64,
@@ -168,8 +171,9 @@ impl<'a> Group<'a> {
         let (meta, log) = (tx.open_table(META)?, tx.open_table(LOG)?);
         let number = |name| Ok::<u64, redb::Error>(meta.get(name)?.map_or(0, |row| row.value()));
         let (version, log_bytes) = (number(VERSION)?, number(LOG_BYTES)?);
+        let index = Index::open(tx, &meta, version)?;
         let (objects, changes) = (HashMap::new(), Vec::new());
-        Ok(Self { tx, meta, log, objects, now, version, log_bytes, bytes: 0, changes })
+        Ok(Self { tx, meta, log, objects, index, now, version, log_bytes, bytes: 0, changes })
     }
 
     /// Does one write and notes who waits for it. Fails only when the file does.
@@ -191,9 +195,13 @@ impl<'a> Group<'a> {
     fn put(&mut self, given: Record, part: Part, when: &When) -> Result<Arc<Record>, Trouble> {
         let key = Key::new(given.kind, given.metadata.name.clone());
         let current = self.current(&key)?;
+        let labelled = current.as_ref().map(|current| current.metadata.labels.clone()).unwrap_or_default();
         let record = rules::put(current, given, part, when, self.version + 1, self.now)?;
         let json = rules::encode(&record)?;
         self.table(key.kind)?.insert(key.name.as_str(), json.as_slice())?;
+        if let Some(index) = &mut self.index {
+            index.changed(key.kind, &key.name, &labelled, &record.metadata.labels)?;
+        }
         Ok(self.changed(record, &json, false)?)
     }
 
@@ -202,6 +210,9 @@ impl<'a> Group<'a> {
         let record = rules::delete(current, key, seen, self.version + 1)?;
         let json = rules::encode(&record)?;
         self.table(key.kind)?.remove(key.name.as_str())?;
+        if let Some(index) = &mut self.index {
+            index.changed(key.kind, &key.name, &record.metadata.labels, &BTreeMap::new())?;
+        }
         self.changed(record, &json, true)?;
         Ok(())
     }
@@ -245,6 +256,9 @@ impl<'a> Group<'a> {
         }
         self.meta.insert(VERSION, self.version)?;
         self.meta.insert(LOG_BYTES, self.log_bytes)?;
+        if self.index.is_some() {
+            labels::complete(&mut self.meta, self.version)?;
+        }
         Ok(self.changes)
     }
 }

@@ -3,6 +3,7 @@
 
 mod discovery;
 mod events;
+mod existing;
 mod objects;
 mod openapi;
 mod patch;

@@ -72,6 +72,11 @@ impl Selection {
         self.more.is_empty() && self.name.is_none() && self.other_than.is_empty()
     }
 
+    /// Whether every object is meant.
+    pub(super) fn is_everything(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Whether an object of this name can be meant, whatever its labels.
     pub(super) fn may_match(&self, name: &str) -> bool {
         self.name.as_ref().is_none_or(|wanted| wanted == name) && !self.other_than.iter().any(|other| other == name)

@@ -13,6 +13,7 @@ use futures_util::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 
 use super::super::problem::Problem;
+use super::existing::Existing;
 use super::select::Selection;
 use super::shape::Shape;
 use super::status::status;
@@ -27,8 +28,11 @@ pub(super) enum News {
     Page(Vec<Record>, String),
     /// All of them have been told.
     Present,
-    /// Objects that are there, for who has listed them as they were at one version; and when they were read now.
-    Known(Vec<Record>, String, String),
+    /// It goes on from a version that the client has listed at: what exists now, where not just one object is
+    /// followed, and when that was looked at.
+    Resumed { since: String, existing: Option<Existing>, read: String },
+    /// Of what exists, that which the client follows, and when it was read.
+    Known(Vec<Record>, String),
     /// What the store says.
     Change(Result<WatchEvent, EngineError>),
     /// It is time for a bookmark.
@@ -37,7 +41,7 @@ pub(super) enum News {
 
 /// Everything in pages, then every change since the first of them was read: a whole kind is never in
 /// memory for the sake of one client. With `since`, a version that the client has listed at, only the changes
-/// since then are for it, and the pages say what it knows already.
+/// since then are for it, and nothing is read but what tells which of them concern it.
 pub(super) fn present_then_changes(
     engine: Engine,
     kind: Kind,
@@ -45,34 +49,54 @@ pub(super) fn present_then_changes(
     since: Option<String>,
 ) -> impl Stream<Item = News> + Send {
     enum At {
+        Resume(String),
+        Known { since: String, from: Option<String> },
         Page { version: Option<String>, from: Option<String> },
         Present(String),
         Live(BoxStream<'static, Result<WatchEvent, EngineError>>),
         Over,
     }
-    // Who resumes must hear of an object that no longer matches: all of them are looked at.
-    let equal = if since.is_some() { Default::default() } else { selection.equal };
-    let name = selection.name;
-    stream::unfold(At::Page { version: None, from: None }, move |at| {
-        let (engine, equal, name, since) = (engine.clone(), equal.clone(), name.clone(), since.clone());
+    let everything = selection.is_everything();
+    let (equal, name) = (selection.equal, selection.name);
+    let first = since.map_or(At::Page { version: None, from: None }, At::Resume);
+    stream::unfold(first, move |at| {
+        let (engine, equal, name) = (engine.clone(), equal.clone(), name.clone());
         async move {
+            let failed = |error| Some((News::Change(Err(error)), At::Over));
             match at {
+                At::Resume(since) => {
+                    // Before the version is read: what is gone by then must not be later than it.
+                    let existing = name.is_none().then(|| Existing::of(engine.cache(), kind));
+                    let read = match engine.list(kind, &Selector::all(), 1, None).await {
+                        Ok(page) => page.version,
+                        Err(error) => return failed(error),
+                    };
+                    let next = match everything {
+                        true => At::Live(engine.watch(kind, Some(since.clone()))),
+                        false => At::Known { since: since.clone(), from: None },
+                    };
+                    Some((News::Resumed { since, existing, read }, next))
+                }
+                At::Known { since, from } => match page(&engine, kind, &equal, name.as_deref(), from).await {
+                    Ok(page) => {
+                        let next = match page.more {
+                            Some(more) => At::Known { since, from: Some(more) },
+                            None => At::Live(engine.watch(kind, Some(since))),
+                        };
+                        Some((News::Known(page.items, page.version), next))
+                    }
+                    Err(error) => failed(error),
+                },
                 At::Page { version, from } => match page(&engine, kind, &equal, name.as_deref(), from).await {
                     Ok(page) => {
-                        let read = page.version;
-                        let version = version.unwrap_or_else(|| read.clone());
-                        let next = match (page.more, &since) {
-                            (Some(more), _) => At::Page { version: Some(version.clone()), from: Some(more) },
-                            (None, Some(since)) => At::Live(engine.watch(kind, Some(since.clone()))),
-                            (None, None) => At::Present(version.clone()),
+                        let version = version.unwrap_or(page.version);
+                        let next = match page.more {
+                            Some(more) => At::Page { version: Some(version.clone()), from: Some(more) },
+                            None => At::Present(version.clone()),
                         };
-                        let news = match since {
-                            Some(since) => News::Known(page.items, since, read),
-                            None => News::Page(page.items, version),
-                        };
-                        Some((news, next))
+                        Some((News::Page(page.items, version), next))
                     }
-                    Err(error) => Some((News::Change(Err(error)), At::Over)),
+                    Err(error) => failed(error),
                 },
                 At::Present(version) => Some((News::Present, At::Live(engine.watch(kind, Some(version))))),
                 At::Live(mut changes) => changes.next().await.map(|change| (News::Change(change), At::Live(changes))),
@@ -133,12 +157,21 @@ enum Known {
 struct Following {
     wish: Wish,
     known: HashMap<String, Known>,
-    /// The client has listed before, and what is there was read so late.
-    resumed: Option<Option<u64>>,
+    /// The client has listed before.
+    resumed: Option<Resumed>,
     /// How far it has come.
     version: String,
     headed: bool,
     over: bool,
+}
+
+struct Resumed {
+    /// What exists that is not in `known`; absent where one object is followed.
+    existing: Option<Existing>,
+    /// The client listed at this version.
+    since: Option<u64>,
+    /// What it knows was looked at by this version.
+    read: Option<u64>,
 }
 
 /// What a watch says, as Kubernetes' clients read it: one JSON object a line.
@@ -168,9 +201,15 @@ impl Following {
             }
             News::Present if self.wish.initial => self.bookmark(&mut out, true),
             News::Present => {}
-            News::Known(records, since, read) => {
-                self.resumed = Some(order(&read));
-                let listed = order(&since);
+            News::Resumed { since, existing, read } => {
+                self.resumed = Some(Resumed { existing, since: order(&since), read: order(&read) });
+                self.version = since;
+            }
+            News::Known(records, read) => {
+                let listed = self.resumed.as_mut().and_then(|resumed| {
+                    resumed.read = order(&read);
+                    resumed.since
+                });
                 for record in records {
                     let unchanged = matches!((version_of(&record), listed), (Some(now), Some(then)) if now <= then);
                     let known = match (unchanged, self.wish.selection.matches(&record)) {
@@ -180,7 +219,6 @@ impl Following {
                     };
                     self.known.insert(record.metadata.name, known);
                 }
-                self.version = since;
             }
             News::Bookmark => self.bookmark(&mut out, false),
             // Some changes are no longer kept: a client must list again, and knows how.
@@ -203,7 +241,7 @@ impl Following {
     fn applied(&mut self, out: &mut Vec<u8>, record: &Record) {
         record.metadata.resource_version.clone_into(&mut self.version);
         let name = &record.metadata.name;
-        let before = self.known.get(name).copied();
+        let before = self.before(record);
         if self.knows_later(before, record) {
             return;
         }
@@ -221,11 +259,14 @@ impl Following {
 
     fn deleted(&mut self, out: &mut Vec<u8>, record: &Record) {
         record.metadata.resource_version.clone_into(&mut self.version);
-        let before = self.known.get(&record.metadata.name).copied();
+        let before = self.before(record);
         if self.knows_later(before, record) {
             return;
         }
         self.known.remove(&record.metadata.name);
+        if let Some(existing) = self.resumed.as_mut().and_then(|resumed| resumed.existing.as_mut()) {
+            existing.remove(&record.metadata.name);
+        }
         let tell = match before {
             Some(Known::Told(_) | Known::Perhaps) => true,
             Some(Known::Outside) => false,
@@ -236,14 +277,32 @@ impl Following {
         }
     }
 
+    /// What the client knows of an object that now changes.
+    fn before(&self, record: &Record) -> Option<Known> {
+        let name = &record.metadata.name;
+        if let Some(known) = self.known.get(name) {
+            return Some(*known);
+        }
+        let existing = self.resumed.as_ref()?.existing.as_ref()?;
+        existing.contains(name).then(|| match self.wish.selection.is_everything() || self.is_past(record) {
+            // It was not followed when it was looked at, but it may have been when the client listed.
+            true => Known::Perhaps,
+            false => Known::Outside,
+        })
+    }
+
+    /// Whether this was so already when what the client knows was looked at.
+    fn is_past(&self, record: &Record) -> bool {
+        self.resumed.as_ref().is_some_and(|resumed| match (version_of(record), resumed.read) {
+            (Some(now), Some(read)) => now <= read,
+            _ => true,
+        })
+    }
+
     /// Whether a client that resumes may have an object that nobody has seen here: one that went before it was
     /// looked at.
     fn perhaps(&self, record: &Record) -> bool {
-        let before = self.resumed.is_some_and(|read| match (version_of(record), read) {
-            (Some(now), Some(read)) => now <= read,
-            _ => true,
-        });
-        before && self.wish.selection.may_match(&record.metadata.name)
+        self.is_past(record) && self.wish.selection.may_match(&record.metadata.name)
     }
 
     /// Pages are read later than the place where the changes begin.
@@ -299,6 +358,10 @@ mod tests {
         News::Change(Ok(WatchEvent::Deleted(Box::new(record(name, label, version)))))
     }
 
+    fn resumed(existing: Option<Existing>, since: &str) -> News {
+        News::Resumed { since: since.into(), existing, read: "13".into() }
+    }
+
     async fn told(news: Vec<News>) -> Vec<Value> {
         told_of("l=x", "", news).await
     }
@@ -347,16 +410,9 @@ mod tests {
     #[tokio::test]
     async fn who_resumes_hears_of_what_no_longer_matches() {
         let told = told(vec![
-            News::Known(
-                vec![
-                    record("changed", "y", 12),
-                    record("inside", "x", 4),
-                    record("later", "x", 11),
-                    record("out", "y", 5),
-                ],
-                "10".into(),
-                "13".into(),
-            ),
+            resumed(Some(Existing::from(["changed", "inside", "later", "out"])), "10"),
+            // A store gives what has the label.
+            News::Known(vec![record("inside", "x", 4), record("later", "x", 11)], "13".into()),
             applied("later", "x", 11),
             applied("changed", "y", 12),
             deleted("gone-before-it-was-looked-at", "y", 13),
@@ -377,7 +433,8 @@ mod tests {
             "",
             "metadata.name=one",
             vec![
-                News::Known(vec![record("one", "x", 4)], "10".into(), "12".into()),
+                resumed(None, "10"),
+                News::Known(vec![record("one", "x", 4)], "12".into()),
                 deleted("other", "x", 11),
                 applied("another", "x", 13),
                 deleted("another", "x", 14),
@@ -386,5 +443,23 @@ mod tests {
         )
         .await;
         assert_eq!(words(&told), ["DELETED one"]);
+    }
+
+    #[tokio::test]
+    async fn who_resumes_everything_hears_what_is_new_and_what_has_changed() {
+        let news = vec![
+            resumed(Some(Existing::from(["a", "b"])), "10"),
+            applied("a", "x", 12),
+            deleted("gone-before-it-was-looked-at", "y", 13),
+            applied("b", "x", 14),
+            applied("new", "x", 15),
+            applied("new", "y", 16),
+            deleted("a", "x", 17),
+            applied("a", "x", 18),
+        ];
+        let want = ["MODIFIED a", "DELETED gone-before-it-was-looked-at", "MODIFIED b"];
+        let told = told_of("", "", news).await;
+        assert_eq!(words(&told)[..3], want);
+        assert_eq!(words(&told)[3..], ["ADDED new", "MODIFIED new", "DELETED a", "ADDED a"]);
     }
 }
