@@ -19,15 +19,12 @@ use crate::coordinate::SWEEP;
 use crate::deadline::{Owner, Then, Waits};
 use crate::lifecycle::{self, IllegalPhase, Phase, PhaseEvent};
 use crate::resource::hardware::{HardwareStatus, Overwrite};
-use crate::resource::power::PowerPolicy;
-use crate::resource::template::ValueSource;
+use crate::resource::power::{POWER_ANNOTATION, PowerPolicy};
 use crate::resource::{Hardware, HardwareSpec, Kind, Template, Workflow, WorkflowSpec};
 use crate::store::Store as _;
 use crate::store::{Key, StoreError};
 use crate::workflow::RunState;
 
-/// The annotation of a Workflow that says that nobody is to boot its machine.
-const POWER: &str = "dragonfly.computer/power";
 /// How often every machine is compared with its Workflows, besides whenever one changes.
 const PERIOD: Duration = Duration::from_secs(15);
 /// A machine was given to a Workflow that is not there: whoever made it has stopped, once this has passed.
@@ -293,10 +290,8 @@ impl Engine {
                 values: request.values,
             },
         );
-        // Only what was written here has values of its own: of others' text nobody knows what it needs.
-        run.spec.content.values.retain(|_, source| matches!(source, ValueSource::Plain(_)));
         if power == PowerPolicy::None {
-            run.metadata.annotations.insert(POWER.to_owned(), "none".to_owned());
+            run.metadata.annotations.insert(POWER_ANNOTATION.to_owned(), "none".to_owned());
         }
         let words = format!("{} is assigned; it begins when Tinkerbell's agent asks for it", request.template);
         self.begin_run(name, run, words, |m| {
@@ -366,7 +361,7 @@ impl Engine {
         run.spec.hardware = name.to_owned();
         run.metadata
             .annotations
-            .extend(failed.metadata.annotations.get_key_value(POWER).map(|(k, v)| (k.clone(), v.clone())));
+            .extend(failed.metadata.annotations.get_key_value(POWER_ANNOTATION).map(|(k, v)| (k.clone(), v.clone())));
         self.remove_run(&failed).await?;
         let words = format!("{by} asked for another attempt of {}", run.spec.template);
         let next = |m: &Hardware| lifecycle::next(m.status.phase, PhaseEvent::Retried).map_err(EngineError::from);

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
+/// The annotation of a Workflow that others carry out, with `none`: its machine is not to be booted for it.
+pub const POWER_ANNOTATION: &str = "dragonfly.computer/power";
+
 /// What is done with a machine's power when something is assigned to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -85,7 +85,10 @@ impl Site {
         let mut command = Command::new(DRAGONFLY);
         command.args(words).env_clear().env("DRAGONFLY_DATA", self.dir.path().join("data"));
         command.env("KUBECONFIG", self.cluster.options().kubeconfig.unwrap());
-        command.env("DRAGONFLY_BACKEND", "tinkerbell").env("DRAGONFLY_SERVER", &self.url);
+        command.env("DRAGONFLY_BACKEND", "tinkerbell");
+        if !self.url.is_empty() {
+            command.env("DRAGONFLY_SERVER", &self.url);
+        }
         command.stdin(Stdio::null());
         command
     }
@@ -109,7 +112,7 @@ impl Site {
 
     pub(crate) fn start(&mut self) {
         let mut command = self.command(&["--host", "127.0.0.1", "--port", "0"]);
-        let mut child = command.env_remove("DRAGONFLY_SERVER").stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         self.server = Some(child);
         let said = Arc::clone(&self.said);

@@ -16,6 +16,7 @@ pub(super) enum Place<'a> {
     /// A custom resource of Tinkerbell.
     Tinkerbell { namespace: &'a str, kind: Kind },
     /// Tinkerbell's controllers of machines.
+    #[cfg_attr(not(feature = "tinkerbell"), allow(dead_code))]
     Controllers { namespace: &'a str },
 }
 

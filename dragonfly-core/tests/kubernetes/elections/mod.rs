@@ -84,10 +84,21 @@ impl Site {
                 for (controller, (who, belief)) in CONTROLLERS.iter().zip(leaders.iter().flatten()) {
                     let after = Duration::from_nanos(belief.from.saturating_sub(since)).as_secs_f64();
                     eprintln!("{what}: {who} leads {controller} in term {} after {after:.1} s", belief.term);
+                    self.acted(who, belief).await;
                 }
                 return first.clone();
             }
             assert!(start.elapsed() < PATIENCE, "{what}: nobody leads all: {leaders:?}\n{}", self.cluster.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until something is seen that this leader did: a watch may rest for a while after the API server was away.
+    async fn acted(&self, who: &str, belief: &Belief) {
+        let is_its = |act: &Act| act.who == who && act.term == belief.term && act.controller == belief.controller;
+        let start = Instant::now();
+        while !self.observer.story().acts.iter().any(is_its) {
+            assert!(start.elapsed() < PATIENCE, "{who} leads and does nothing: {belief:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -19,6 +19,7 @@ mod writing;
 
 use serde_json::{Map, Value, json};
 
+use crate::resource::power::POWER_ANNOTATION;
 use crate::resource::{Kind, Labels, Metadata, Record};
 
 pub(super) use agents::Agents;
@@ -34,8 +35,6 @@ pub const TINKERBELL_VERSION: &str = "v1alpha1";
 pub const TEMPLATE_TEXT: &str = "dragonfly.computer/template-text";
 /// The annotation of a Template that says what of its text is not shown as actions.
 pub const NOT_SHOWN: &str = "dragonfly.computer/not-shown";
-/// The annotation of a Workflow that says that nobody's controller is to boot its machine: `none`.
-pub const POWER: &str = "dragonfly.computer/power";
 
 /// Our spec, where theirs does not say all of it.
 const SPEC: &str = "dragonfly.computer/spec";
@@ -215,7 +214,7 @@ fn put(record: &Record, theirs: &Value, beside: Beside<'_>) -> Result<Put, Unwri
             spec
         }
         _ => {
-            let is_booted = record.metadata.annotations.get(POWER).is_none_or(|policy| policy != "none");
+            let is_booted = record.metadata.annotations.get(POWER_ANNOTATION).is_none_or(|policy| policy != "none");
             let spec = workflow::put(&record.spec, theirs, beside.hardware, is_booted)?;
             private.insert(SPEC.to_owned(), record.spec.to_string());
             spec

@@ -309,7 +309,7 @@ fn what_tinkerbell_says_of_a_run_is_what_is_shown() {
             "bootOptions": { "toggleAllowNetboot": true, "bootMode": "netboot" },
         })
     );
-    record.metadata.annotations.insert(POWER.to_owned(), "none".to_owned());
+    record.metadata.annotations.insert(POWER_ANNOTATION.to_owned(), "none".to_owned());
     let unbooted = created(&record, "tinkerbell", beside).unwrap();
     assert_eq!(unbooted["spec"]["bootOptions"], json!({ "toggleAllowNetboot": true }));
     let error = created(&record, "tinkerbell", Beside::default()).unwrap_err();
