@@ -73,7 +73,7 @@ fn said(theirs: &Value, controller: Option<&Value>) -> Said {
         let none = Value::Null;
         let interface = theirs.pointer(&format!("/interfaces/{index}")).unwrap_or(&none);
         let is = |pointer: &str| interface.pointer(pointer).and_then(Value::as_bool);
-        said.push(("protected", (is("/netboot/allowWorkflow") == Some(false)).then(|| json!(true))));
+        said.push(("protected", (is("/netboot/allowWorkflow") == Some(false)).then_some(Value::Bool(true))));
         let address = text(interface, "/dhcp/ip/address").filter(|_| is("/disableDhcp") != Some(true));
         let reserved = address.and_then(|address| address.parse::<std::net::IpAddr>().ok());
         said.push(("dhcp", reserved.map(|address| reservation(address, text(interface, "/dhcp/hostname")))));
