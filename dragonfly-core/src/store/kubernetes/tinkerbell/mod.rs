@@ -2,8 +2,9 @@
 //!
 //! Hardware, Template and Workflow are `tinkerbell.org/v1alpha1`, in one namespace. `show` reads one of theirs as one
 //! of ours; `changed` puts one of ours back over what it was read from and leaves alone what it does not know. What
-//! ours has and theirs cannot say stands in annotations (`dragonfly.computer/spec`, `dragonfly.computer/status`), so that every object is a valid one of
-//! theirs. Where both say something, theirs counts: others write it too. Their `status` is read and never written.
+//! ours has and theirs cannot say stands in annotations (`dragonfly.computer/spec`, `dragonfly.computer/status`), so
+//! that every object is a valid one of theirs. Where both say something, theirs counts: others write it too. Their
+//! `status` is read and never written.
 //!
 //! Facts about the objects: `api/v1alpha1/tinkerbell` and `api/v1alpha1/bmc` of github.com/tinkerbell/tinkerbell, and
 //! for the names of older versions github.com/tinkerbell/tink.
