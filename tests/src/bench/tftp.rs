@@ -10,7 +10,8 @@ use super::world::{CLIENT, SERVER};
 
 const BLOCK: usize = 1468;
 const PATIENCE: Duration = Duration::from_secs(2);
-const TRIES: usize = 8;
+/// A minute, as firmware asks before it gives up: a thousand machines at once wait for their turn.
+const TRIES: usize = 30;
 
 /// Fetches `name`; returns its length.
 pub(crate) async fn fetch(name: &str) -> Result<usize> {
