@@ -70,7 +70,7 @@ impl Truth {
         self.objects.insert(name.to_owned(), record.clone());
         let version = self.version;
         self.history(name).push(Some(version));
-        self.untold.push(WatchEvent::Applied(Box::new(record.clone())));
+        self.untold.push(WatchEvent::Applied(Arc::new(record.clone())));
         if own {
             self.unheard.push(Own::Wrote(Box::new(record)));
         }
@@ -85,7 +85,7 @@ impl Truth {
         self.version += 1;
         record.metadata.resource_version = self.version.to_string();
         self.history(name).push(None);
-        self.untold.push(WatchEvent::Deleted(Box::new(record)));
+        self.untold.push(WatchEvent::Deleted(Arc::new(record)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Finding machines by what they have, however many there are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 
@@ -28,6 +28,8 @@ pub(super) struct Machines {
     /// Of `spec.serial`.
     expected: Index<String>,
     uuids: Index<Uuid>,
+    /// Of `metadata.labels`.
+    labels: Index<(String, String)>,
     /// What people search.
     pub(super) texts: Texts,
 }
@@ -45,6 +47,9 @@ impl Machines {
         }
         if let Some(serial) = &machine.spec.serial {
             take_out(&mut self.expected, serial, name);
+        }
+        for label in labels(machine) {
+            take_out(&mut self.labels, &label, name);
         }
         let Some(anchors) = &machine.status.anchors else { return };
         if let Some(serial) = serial(anchors) {
@@ -70,6 +75,9 @@ impl Machines {
         if let Some(serial) = &machine.spec.serial {
             put_in(&mut self.expected, serial.clone(), name);
         }
+        for label in labels(machine) {
+            put_in(&mut self.labels, label, name);
+        }
         let Some(anchors) = &machine.status.anchors else { return };
         if let Some(serial) = serial(anchors) {
             put_in(&mut self.serials, serial, name);
@@ -77,6 +85,13 @@ impl Machines {
         if let Some(uuid) = anchors.smbios_uuid {
             put_in(&mut self.uuids, uuid, name);
         }
+    }
+
+    /// The names of all that have one of these labels, that which the fewest have; `None` without any label.
+    pub(super) fn labelled(&self, wanted: &BTreeMap<String, String>) -> Option<&BTreeSet<String>> {
+        const NONE: &BTreeSet<String> = &BTreeSet::new();
+        let with = |(key, value): (&String, &String)| self.labels.get(&(key.clone(), value.clone())).unwrap_or(NONE);
+        wanted.iter().map(with).min_by_key(|names| names.len())
     }
 
     /// The names of all that have any of these anchors.
@@ -92,6 +107,10 @@ impl Machines {
 fn macs(machine: &Hardware) -> BTreeSet<Mac> {
     let anchored = machine.status.anchors.iter().flat_map(|anchors| anchors.macs.iter());
     machine.spec.macs.iter().chain(anchored).copied().collect()
+}
+
+fn labels(machine: &Hardware) -> impl Iterator<Item = (String, String)> {
+    machine.metadata.labels.iter().map(|(key, value)| (key.clone(), value.clone()))
 }
 
 fn serial(anchors: &Anchors) -> Option<(String, Option<String>)> {

@@ -158,9 +158,15 @@ impl Cache {
 impl State {
     /// Looks at some machines after one. Gives the last that was looked at; `None` at the end.
     fn look(&self, wanted: &Find, after: Option<&str>, room: usize, found: &mut Found) -> Option<String> {
-        let first = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let texts = &self.machines.texts.of;
+        // With a label, only those that have it: a rack costs what a rack has.
+        let some: &mut dyn Iterator<Item = (&String, &Text)> = match self.machines.labelled(&wanted.labels) {
+            Some(names) => &mut names.range::<str, _>(rest).filter_map(|name| texts.get_key_value(name)),
+            None => &mut texts.range::<str, _>(rest),
+        };
         let mut last = None;
-        for (name, text) in self.machines.texts.of.range::<str, _>((first, Bound::Unbounded)).take(AT_ONCE) {
+        for (name, text) in some.take(AT_ONCE) {
             last = Some(name);
             if !wanted.is_everything() && !self.fits(wanted, name, text) {
                 continue;
@@ -266,6 +272,9 @@ mod tests {
         let rack = |value: &str| Find { labels: [("Rack".to_owned(), value.to_owned())].into(), ..Find::default() };
         assert_eq!(names(&cache, &rack("A1"), None, 0).await.0.len(), 1);
         assert_eq!(names(&cache, &rack("A"), None, 0).await.0.len(), 0, "a label is meant exactly");
+        let mut both = rack("A1");
+        both.labels.insert("row".to_owned(), "7".to_owned());
+        assert_eq!(names(&cache, &both, None, 0).await.0.len(), 0, "each label is meant");
         let phase = Find { phases: [None].into(), ..Find::default() };
         assert_eq!(names(&cache, &phase, None, 0).await.0, ["other"]);
         assert_eq!(cache.phases(), [(None, 1), (Some(Phase::Assigned), 1)]);
@@ -274,9 +283,18 @@ mod tests {
     #[tokio::test]
     async fn pages_follow_one_another_and_the_last_one_says_so() {
         let many = AT_ONCE + 5;
-        let cache = cache((0..many).map(|n| machine(&format!("m{n:05}"), 1)));
+        let cache = cache((0..many).map(|n| {
+            let mut machine = machine(&format!("m{n:05}"), 1);
+            if n % 2 == 0 {
+                machine.metadata.labels.insert("even".into(), "yes".into());
+            }
+            machine
+        }));
         let sevens = (0..many).filter(|n| n.to_string().contains('7')).count();
-        for (wanted, all) in [(Find::default(), many), (Find::typed("m0000"), 10), (Find::typed("7"), sevens)] {
+        let even = Find { labels: [("even".to_owned(), "yes".to_owned())].into(), ..Find::default() };
+        for (wanted, all) in
+            [(Find::default(), many), (Find::typed("m0000"), 10), (Find::typed("7"), sevens), (even, many.div_ceil(2))]
+        {
             let (mut seen, mut after, mut pages) = (Vec::new(), None::<String>, 0);
             loop {
                 let (page, more) = names(&cache, &wanted, after.as_deref(), 400).await;
@@ -306,7 +324,17 @@ mod tests {
         assert_eq!(names(&cache, &Find::typed("ab:01"), None, 0).await.0.len(), 0);
         assert_eq!(names(&cache, &Find::typed("ab:09"), None, 0).await.0, ["a"]);
         assert_eq!(cache.phases(), [(Some(Phase::Ready), 1)]);
-        cache.removed(&crate::store::Key::new(crate::resource::Kind::HARDWARE, "a"), "7");
+        let rack = |value: &str| Find { labels: [("rack".to_owned(), value.to_owned())].into(), ..Find::default() };
+        for (version, value) in [("8", "r1"), ("9", "r2")] {
+            changed.metadata.resource_version = version.into();
+            changed.metadata.labels.insert("rack".into(), value.into());
+            cache.applied(&changed);
+            for (of, want) in [("r1", value == "r1"), ("r2", value == "r2")] {
+                assert_eq!(names(&cache, &rack(of), None, 0).await.0.len(), usize::from(want), "{of} at {value}");
+            }
+        }
+        cache.removed(&crate::store::Key::new(crate::resource::Kind::HARDWARE, "a"), "9");
+        assert_eq!(names(&cache, &rack("r2"), None, 0).await.0.len(), 0);
         assert_eq!((cache.find(&Find::default(), None, 0).await, cache.phases()), (Found::default(), vec![]));
     }
 }

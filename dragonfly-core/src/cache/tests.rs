@@ -32,11 +32,11 @@ fn told(cache: &Cache, event: WatchEvent) -> Vec<(Key, String)> {
 }
 
 fn applied(machine: &Hardware, version: &str) -> WatchEvent {
-    WatchEvent::Applied(Box::new(at(machine.clone(), version)))
+    WatchEvent::Applied(Arc::new(at(machine.clone(), version)))
 }
 
 fn deleted(machine: &Hardware, version: &str) -> WatchEvent {
-    WatchEvent::Deleted(Box::new(at(machine.clone(), version)))
+    WatchEvent::Deleted(Arc::new(at(machine.clone(), version)))
 }
 
 fn held(cache: &Cache, name: &str) -> Option<String> {
@@ -165,7 +165,7 @@ fn an_object_that_cannot_be_read_is_named_and_in_nobodys_way() {
     let mut bad = at(a.clone(), "2");
     bad.spec = json!({"macs": ["not an address"]});
     told(&cache, WatchEvent::Snapshot(vec![at(a.clone(), "1"), at(machine("b", &[2]), "1")]));
-    told(&cache, WatchEvent::Applied(Box::new(bad)));
+    told(&cache, WatchEvent::Applied(Arc::new(bad)));
     assert_eq!(cache.by_mac(mac(1)), Owner::Nobody);
     assert_eq!(cache.by_mac(mac(2)).one().unwrap().name(), "b");
     let unreadable = cache.unreadable();

@@ -1,6 +1,7 @@
 //! Objects as people read and write them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -76,8 +77,8 @@ impl Engine {
                     WatchEvent::Snapshot(all) => {
                         WatchEvent::Snapshot(all.into_iter().map(|r| engine.shown(r)).collect())
                     }
-                    WatchEvent::Applied(one) => WatchEvent::Applied(Box::new(engine.shown(*one))),
-                    WatchEvent::Deleted(one) => WatchEvent::Deleted(Box::new(engine.shown(*one))),
+                    WatchEvent::Applied(one) => WatchEvent::Applied(engine.shown_to_all(one)),
+                    WatchEvent::Deleted(one) => WatchEvent::Deleted(engine.shown_to_all(one)),
                 })
             })
             .boxed()
@@ -262,6 +263,14 @@ impl Engine {
     }
 
     /// An object as it may be read: a Secret shows the names of its values; a workflow shows progress.
+    /// As [`shown`](Self::shown), without a copy of what is shown as it is.
+    fn shown_to_all(&self, record: Arc<Record>) -> Arc<Record> {
+        match record.kind {
+            Kind::SECRET | Kind::WORKFLOW => Arc::new(self.shown(Arc::unwrap_or_clone(record))),
+            _ => record,
+        }
+    }
+
     pub(super) fn shown(&self, mut record: Record) -> Record {
         if record.kind == Kind::SECRET {
             // Plain ones too: a store may have Secrets that others wrote.

@@ -73,10 +73,12 @@ impl Accounts {
     fn may_try(&self, credential: &Credential, most: u32) -> Result<bool> {
         let mut known = self.known();
         let Some(account) = known.iter_mut().find(|account| account.is(credential)) else {
-            if known.len() >= MOST
-                && let Some(oldest) = known.iter().position(|account| account.trying == 0)
-            {
-                known.remove(oldest);
+            if known.len() >= MOST {
+                // That it was refused is worth more than that it was let in.
+                let idle = |refused| known.iter().position(|a| a.trying == 0 && (a.refused == 0 || refused));
+                if let Some(oldest) = idle(false).or_else(|| idle(true)) {
+                    known.remove(oldest);
+                }
             }
             known.push(Account { credential: credential.clone(), refused: 0, is_good: false, trying: 1 });
             return Ok(true);
@@ -180,6 +182,21 @@ mod tests {
             assert!(begins(&accounts, &n.to_string()));
             ends(&accounts, &n.to_string(), Err(PowerError::Unauthorised));
         }
+        assert_eq!(accounts.known().len(), MOST);
+    }
+
+    #[test]
+    fn a_refusal_outlives_those_that_were_let_in() {
+        let accounts = Accounts::default();
+        for _ in 0..2 {
+            assert!(begins(&accounts, "wrong"));
+            ends(&accounts, "wrong", Err(PowerError::Unauthorised));
+        }
+        for n in 0..2 * MOST {
+            assert!(begins(&accounts, &n.to_string()));
+            ends(&accounts, &n.to_string(), Ok(()));
+        }
+        assert!(matches!(accounts.may_try(&of("wrong"), 2), Err(PowerError::LockedOut { times: 2 })));
         assert_eq!(accounts.known().len(), MOST);
     }
 }

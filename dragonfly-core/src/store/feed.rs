@@ -34,7 +34,7 @@ pub struct Change {
 
 impl Change {
     fn event(&self) -> WatchEvent {
-        let record = Box::new(Record::clone(&self.record));
+        let record = Arc::clone(&self.record);
         if self.deleted { WatchEvent::Deleted(record) } else { WatchEvent::Applied(record) }
     }
 }

@@ -114,7 +114,7 @@ pub struct Page {
     pub version: String,
 }
 
-/// What a watch says.
+/// What a watch says. Objects are shared: many may listen to one write.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum WatchEvent {
@@ -122,9 +122,9 @@ pub enum WatchEvent {
     /// it resumes, and sends another whenever it can no longer vouch for every change between.
     Snapshot(Vec<Record>),
     /// It was created or changed, and is now this.
-    Applied(Box<Record>),
+    Applied(Arc<Record>),
     /// It is gone; this is what it was, with the version of its deletion.
-    Deleted(Box<Record>),
+    Deleted(Arc<Record>),
 }
 
 /// Why a store call failed, by what the caller can do.

@@ -1,6 +1,7 @@
 //! Servers that are killed, forget, hang, or are not there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dragonfly_core::resource::{Kind, Metadata, Record};
@@ -40,7 +41,7 @@ async fn hear(
                     *known = all.into_iter().map(|record| (record.metadata.name.clone(), record)).collect();
                 }
                 Ok(WatchEvent::Applied(record)) => {
-                    known.insert(record.metadata.name.clone(), *record);
+                    known.insert(record.metadata.name.clone(), Arc::unwrap_or_clone(record));
                 }
                 Ok(WatchEvent::Deleted(record)) => {
                     known.remove(&record.metadata.name);

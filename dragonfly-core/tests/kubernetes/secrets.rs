@@ -1,5 +1,7 @@
 //! Secrets: Kubernetes' own, ours and others'.
 
+use std::sync::Arc;
+
 use dragonfly_core::resource::{Kind, Metadata, Record};
 use dragonfly_core::store::kubernetes::{ConnectOptions, SharedFiles};
 use dragonfly_core::store::{Key, KubernetesStore, Part, Selector, Store, StoreError, WatchEvent, When};
@@ -45,7 +47,7 @@ async fn secrets_are_kubernetes_own() {
     let sealed = json!({ "sealed": { "password": "c2VhbGVk" }, "later": 1 });
     let ours = store.put(secret("ours", sealed.clone()), Part::Spec, When::Absent).await.unwrap();
     assert_eq!(ours.spec, sealed);
-    assert_eq!(next().await, WatchEvent::Applied(Box::new(ours.clone())));
+    assert_eq!(next().await, WatchEvent::Applied(Arc::new(ours.clone())));
     let stored = cluster.ask("GET", &format!("{all}/ours"), None).await;
     assert_eq!(stored["type"], "dragonfly.computer/secret");
     assert!(stored["data"]["password"].is_string(), "{stored}");
@@ -58,7 +60,7 @@ async fn secrets_are_kubernetes_own() {
     cluster.ask("POST", all, Some(&plain)).await;
     let read = store.get(&Key::new(Kind::SECRET, "bmc")).await.unwrap().unwrap();
     assert_eq!(read.spec, json!({ "sealed": {}, "data": { "password": "hunter2" } }));
-    assert_eq!(next().await, WatchEvent::Applied(Box::new(read.clone())));
+    assert_eq!(next().await, WatchEvent::Applied(Arc::new(read.clone())));
     let listed = store.list(Kind::SECRET, &Selector::all(), 0, None).await.unwrap().items;
     assert_eq!(listed, [read.clone(), ours.clone()]);
 

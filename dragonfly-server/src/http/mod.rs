@@ -5,6 +5,7 @@ mod agent;
 mod apply;
 mod backup;
 mod clusters;
+mod controller;
 mod events;
 mod extract;
 mod guard;

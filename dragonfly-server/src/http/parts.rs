@@ -1,17 +1,15 @@
 //! What a machine's controller knows of its parts, and what it gives the machine to boot from.
 
-use axum::extract::{Path, State};
-use axum::{Extension, Json};
+use axum::Json;
 use dragonfly_core::inventory::{Difference, Inventory};
 use dragonfly_core::power::{FirmwareVersion, Operation, Outcome};
 use dragonfly_core::resource::HardwareSpec;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::App;
+use super::controller::{Controller, unexpected};
 use super::extract::Input;
-use super::guard::Caller;
-use super::power::{Items, carry_out, unexpected};
+use super::power::Items;
 use super::problem::Problem;
 use super::route::{Access, Routes};
 
@@ -73,29 +71,16 @@ struct Insert {
     image: Url,
 }
 
-async fn media(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Medium>, Problem> {
-    medium(carry_out(&app, name, Operation::Media, caller.by).await?)
+async fn media(controller: Controller) -> Result<Json<Medium>, Problem> {
+    medium(controller.carry_out(Operation::Media).await?)
 }
 
-async fn insert(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-    Input(Insert { image }): Input<Insert>,
-) -> Result<Json<Medium>, Problem> {
-    medium(carry_out(&app, name, Operation::InsertMedia(image), caller.by).await?)
+async fn insert(controller: Controller, Input(Insert { image }): Input<Insert>) -> Result<Json<Medium>, Problem> {
+    medium(controller.carry_out(Operation::InsertMedia(image)).await?)
 }
 
-async fn eject(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Medium>, Problem> {
-    medium(carry_out(&app, name, Operation::EjectMedia, caller.by).await?)
+async fn eject(controller: Controller) -> Result<Json<Medium>, Problem> {
+    medium(controller.carry_out(Operation::EjectMedia).await?)
 }
 
 #[derive(Debug, Serialize)]
@@ -117,29 +102,19 @@ struct BootFrom {
     uri: Url,
 }
 
-async fn http_boot(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Booted>, Problem> {
-    booted(carry_out(&app, name, Operation::HttpBoot, caller.by).await?)
+async fn http_boot(controller: Controller) -> Result<Json<Booted>, Problem> {
+    booted(controller.carry_out(Operation::HttpBoot).await?)
 }
 
 async fn set_http_boot(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
+    controller: Controller,
     Input(BootFrom { uri }): Input<BootFrom>,
 ) -> Result<Json<Booted>, Problem> {
-    booted(carry_out(&app, name, Operation::SetHttpBoot(Some(uri)), caller.by).await?)
+    booted(controller.carry_out(Operation::SetHttpBoot(Some(uri))).await?)
 }
 
-async fn clear_http_boot(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Booted>, Problem> {
-    booted(carry_out(&app, name, Operation::SetHttpBoot(None), caller.by).await?)
+async fn clear_http_boot(controller: Controller) -> Result<Json<Booted>, Problem> {
+    booted(controller.carry_out(Operation::SetHttpBoot(None)).await?)
 }
 
 /// A machine's hardware by its controller's words.
@@ -150,37 +125,32 @@ pub(super) struct Hardware {
     pub(super) differences: Vec<Difference>,
 }
 
-/// Asks a machine's controller, and lays its answer beside what the agent saw.
-pub(super) async fn ask_inventory(app: &App, name: String, by: String) -> Result<Hardware, Problem> {
-    let machine = app.engine.resolve(&name)?;
-    let Outcome::Inventory(inventory) = carry_out(app, name, Operation::Inventory, by).await? else {
-        return Err(unexpected());
-    };
-    let seen = app.engine.cache().get::<HardwareSpec>(&machine).and_then(|machine| machine.status.inventory.clone());
-    let differences = seen.map(|seen| inventory.differences(&seen)).unwrap_or_default();
-    Ok(Hardware { inventory: *inventory, differences })
-}
+impl Controller {
+    /// What it tells of the machine's hardware, beside what the agent saw.
+    pub(super) async fn inventory(&self) -> Result<Hardware, Problem> {
+        let machine = self.app.engine.resolve(&self.name)?;
+        let Outcome::Inventory(inventory) = self.carry_out(Operation::Inventory).await? else {
+            return Err(unexpected());
+        };
+        let machine = self.app.engine.cache().get::<HardwareSpec>(&machine);
+        let seen = machine.and_then(|machine| machine.status.inventory.clone());
+        let differences = seen.map(|seen| inventory.differences(&seen)).unwrap_or_default();
+        Ok(Hardware { inventory: *inventory, differences })
+    }
 
-async fn inventory(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Hardware>, Problem> {
-    Ok(Json(ask_inventory(&app, name, caller.by).await?))
-}
-
-/// Asks a machine's controller.
-pub(super) async fn ask_firmware(app: &App, name: String, by: String) -> Result<Vec<FirmwareVersion>, Problem> {
-    match carry_out(app, name, Operation::Firmware, by).await? {
-        Outcome::Firmware(items) => Ok(items),
-        _ => Err(unexpected()),
+    /// What it tells of the versions of firmware.
+    pub(super) async fn firmware(&self) -> Result<Vec<FirmwareVersion>, Problem> {
+        match self.carry_out(Operation::Firmware).await? {
+            Outcome::Firmware(items) => Ok(items),
+            _ => Err(unexpected()),
+        }
     }
 }
 
-async fn firmware(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Items<FirmwareVersion>>, Problem> {
-    Ok(Json(Items { items: ask_firmware(&app, name, caller.by).await? }))
+async fn inventory(controller: Controller) -> Result<Json<Hardware>, Problem> {
+    Ok(Json(controller.inventory().await?))
+}
+
+async fn firmware(controller: Controller) -> Result<Json<Items<FirmwareVersion>>, Problem> {
+    Ok(Json(Items { items: controller.firmware().await? }))
 }

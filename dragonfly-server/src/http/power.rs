@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::Json;
 use axum::http::StatusCode;
-use axum::{Extension, Json};
 use dragonfly_core::engine::{BmcRequest, BmcTested};
 use dragonfly_core::power::{BootDevice, BootMode, BootOverride, LoggedEvent, Operation, Outcome, PowerState, Sensor};
 use serde::{Deserialize, Serialize};
 
-use super::App;
+use super::controller::{Controller, unexpected};
 use super::extract::{Asked, Input};
-use super::guard::Caller;
 use super::problem::Problem;
 use super::route::{Access, Routes};
 
@@ -80,28 +78,13 @@ impl Switch {
     }
 }
 
-/// Carries an operation out to its end, also when whoever asked has gone: half an operation helps nobody.
-pub(super) async fn carry_out(app: &App, name: String, operation: Operation, by: String) -> Result<Outcome, Problem> {
-    let engine = app.engine.clone();
-    let done = tokio::spawn(async move { engine.power(&name, operation, &by).await }).await;
-    Ok(done.map_err(|error| Problem::internal(&error))??)
-}
-
-pub(super) fn unexpected() -> Problem {
-    Problem::new(StatusCode::BAD_GATEWAY, "its controller answered something else than it was asked")
-}
-
 #[derive(Debug, Serialize)]
 struct Power {
     power: PowerState,
 }
 
-async fn status(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Power>, Problem> {
-    match carry_out(&app, name, Operation::Status, caller.by).await? {
+async fn status(controller: Controller) -> Result<Json<Power>, Problem> {
+    match controller.carry_out(Operation::Status).await? {
         Outcome::State(power) => Ok(Json(Power { power })),
         _ => Err(unexpected()),
     }
@@ -120,15 +103,10 @@ struct Done {
     seen: bool,
 }
 
-async fn switch(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-    Input(Wanted { operation }): Input<Wanted>,
-) -> Result<Json<Done>, Problem> {
+async fn switch(controller: Controller, Input(Wanted { operation }): Input<Wanted>) -> Result<Json<Done>, Problem> {
     let operation = operation.operation();
     let word = operation.word();
-    let outcome = carry_out(&app, name, operation, caller.by).await?;
+    let outcome = controller.carry_out(operation).await?;
     Ok(Json(Done { operation: word, seen: outcome == Outcome::Done }))
 }
 
@@ -150,12 +128,8 @@ fn boots(outcome: Outcome) -> Result<Json<Boots>, Problem> {
     }
 }
 
-async fn boot_device(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Boots>, Problem> {
-    boots(carry_out(&app, name, Operation::NextBoot, caller.by).await?)
+async fn boot_device(controller: Controller) -> Result<Json<Boots>, Problem> {
+    boots(controller.carry_out(Operation::NextBoot).await?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -169,21 +143,15 @@ struct BootWanted {
 }
 
 async fn set_boot_device(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
+    controller: Controller,
     Input(BootWanted { device, persistent, mode }): Input<BootWanted>,
 ) -> Result<Json<Boots>, Problem> {
     let boot = BootOverride { device, persistent, mode };
-    boots(carry_out(&app, name, Operation::SetNextBoot(Some(boot)), caller.by).await?)
+    boots(controller.carry_out(Operation::SetNextBoot(Some(boot))).await?)
 }
 
-async fn clear_boot_device(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Boots>, Problem> {
-    boots(carry_out(&app, name, Operation::SetNextBoot(None), caller.by).await?)
+async fn clear_boot_device(controller: Controller) -> Result<Json<Boots>, Problem> {
+    boots(controller.carry_out(Operation::SetNextBoot(None)).await?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -198,51 +166,32 @@ fn quarter() -> u8 {
     15
 }
 
-async fn identify(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-    Input(Lamp { seconds }): Input<Lamp>,
-) -> Result<StatusCode, Problem> {
+async fn identify(controller: Controller, Input(Lamp { seconds }): Input<Lamp>) -> Result<StatusCode, Problem> {
     let lit = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
-    carry_out(&app, name, Operation::Identify(lit), caller.by).await?;
+    controller.carry_out(Operation::Identify(lit)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn set_bmc(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-    Input(request): Input<BmcRequest>,
-) -> Result<StatusCode, Problem> {
-    app.engine.set_bmc(&name, request, &caller.by).await?;
+async fn set_bmc(controller: Controller, Input(request): Input<BmcRequest>) -> Result<StatusCode, Problem> {
+    let Controller { app, name, by } = controller;
+    app.engine.set_bmc(&name, request, &by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn remove_bmc(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<StatusCode, Problem> {
-    app.engine.remove_bmc(&name, &caller.by).await?;
+async fn remove_bmc(controller: Controller) -> Result<StatusCode, Problem> {
+    let Controller { app, name, by } = controller;
+    app.engine.remove_bmc(&name, &by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn allow_account(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<StatusCode, Problem> {
-    app.engine.allow_bmc_account(&name, &caller.by).await?;
+async fn allow_account(controller: Controller) -> Result<StatusCode, Problem> {
+    let Controller { app, name, by } = controller;
+    app.engine.allow_bmc_account(&name, &by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn test(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<BmcTested>, Problem> {
-    Ok(Json(app.engine.test_bmc(&name, &caller.by).await?))
+async fn test(controller: Controller) -> Result<Json<BmcTested>, Problem> {
+    Ok(Json(controller.app.engine.test_bmc(&controller.name, &controller.by).await?))
 }
 
 #[derive(Debug, Serialize)]
@@ -250,12 +199,8 @@ pub(super) struct Items<T> {
     pub(super) items: Vec<T>,
 }
 
-async fn sensors(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Items<Sensor>>, Problem> {
-    match carry_out(&app, name, Operation::Sensors, caller.by).await? {
+async fn sensors(controller: Controller) -> Result<Json<Items<Sensor>>, Problem> {
+    match controller.carry_out(Operation::Sensors).await? {
         Outcome::Sensors(items) => Ok(Json(Items { items })),
         _ => Err(unexpected()),
     }
@@ -269,13 +214,11 @@ struct Most {
 }
 
 async fn events(
-    State(app): State<App>,
-    Path(name): Path<String>,
-    Extension(caller): Extension<Caller>,
+    controller: Controller,
     Asked(Most { limit }): Asked<Most>,
 ) -> Result<Json<Items<LoggedEvent>>, Problem> {
     let most = limit.unwrap_or(50).clamp(1, MOST_EVENTS);
-    match carry_out(&app, name, Operation::Events(most), caller.by).await? {
+    match controller.carry_out(Operation::Events(most)).await? {
         Outcome::Events(items) => Ok(Json(Items { items })),
         _ => Err(unexpected()),
     }

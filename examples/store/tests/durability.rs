@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dragonfly_core::resource::{Kind, Metadata, Record};
@@ -231,7 +232,7 @@ async fn on_a_small_disk(directory: &Path) {
     while known.len() < kept.len() {
         match watch.next().await.unwrap().unwrap() {
             WatchEvent::Snapshot(all) => known = all.into_iter().map(|one| (one.metadata.name.clone(), one)).collect(),
-            WatchEvent::Applied(one) => drop(known.insert(one.metadata.name.clone(), *one)),
+            WatchEvent::Applied(one) => drop(known.insert(one.metadata.name.clone(), Arc::unwrap_or_clone(one))),
             other => panic!("{other:?}"),
         }
     }

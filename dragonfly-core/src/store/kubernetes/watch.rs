@@ -159,7 +159,7 @@ impl Inner {
                 if gone {
                     self.forget(kind, &record);
                 }
-                let record = Box::new(record);
+                let record = Arc::new(record);
                 let event = if gone { WatchEvent::Deleted(record) } else { WatchEvent::Applied(record) };
                 Step::Tell(event, version)
             }

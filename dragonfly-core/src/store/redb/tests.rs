@@ -101,8 +101,8 @@ async fn what_was_written_is_there_after_a_restart_and_a_watch_resumes_across_it
     assert_eq!(store.get(&key("a")).await.unwrap(), Some(a.clone()));
     let c = create(&store, "c").await.unwrap();
     let mut watch = store.watch(Kind::HARDWARE, Some(a.metadata.resource_version.clone()));
-    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Box::new(b)), "a change from before the restart");
-    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Box::new(c)), "and one from after it");
+    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Arc::new(b)), "a change from before the restart");
+    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Arc::new(c)), "and one from after it");
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn a_file_of_format_1_is_read() {
     assert_eq!((&a.spec, &a.status), (&json!({"displayName": "A", "later": 1}), &json!({"message": "seen"})));
     assert_eq!(super::super::rules::encode(&a).unwrap(), A.as_bytes(), "it is written in another way now");
     let mut watch = store.watch(Kind::HARDWARE, Some("2".to_owned()));
-    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Box::new(a)));
+    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Arc::new(a)));
     assert!(matches!(next(&mut watch).await, WatchEvent::Deleted(b) if b.metadata.name == "b"));
     assert_eq!(create(&store, "c").await.unwrap().metadata.resource_version, "5");
 }

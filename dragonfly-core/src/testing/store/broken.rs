@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, stream};
@@ -249,7 +249,7 @@ impl Store for Broken {
             Ok(written) => written,
             Err(error) => {
                 if let (Bug::WatchTellsFailures, Some(current)) = (self.bug, current) {
-                    self.failures.send(WatchEvent::Applied(Box::new(current))).ok();
+                    self.failures.send(WatchEvent::Applied(Arc::new(current))).ok();
                 }
                 return Err(error);
             }
@@ -293,7 +293,7 @@ impl Store for Broken {
             return self.right.watch(kind, None).skip(1).boxed();
         }
         let (mut held, mut skipped, mut count) = (None, false, 0);
-        let first = std::sync::Arc::clone(&self.first);
+        let first = Arc::clone(&self.first);
         let watch = self.right.watch(kind, from).flat_map(move |event| {
             count += 1;
             stream::iter(match event {

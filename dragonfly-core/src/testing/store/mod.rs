@@ -22,6 +22,7 @@ mod writes;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::stream::BoxStream;
@@ -146,7 +147,7 @@ fn hear(known: &mut Known, event: WatchEvent) {
             *known = all.into_iter().map(|record| (record.metadata.name.clone(), record)).collect();
         }
         WatchEvent::Applied(record) => {
-            known.insert(record.metadata.name.clone(), *record);
+            known.insert(record.metadata.name.clone(), Arc::unwrap_or_clone(record));
         }
         WatchEvent::Deleted(record) => {
             known.remove(&record.metadata.name);

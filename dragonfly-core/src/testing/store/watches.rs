@@ -14,9 +14,9 @@ pub async fn watch_is_snapshot_then_changes(store: &dyn Store) {
     let other = Record { kind: OTHER, ..record("a", json!({"actions": []})) };
     store.put(other, Part::Spec, When::Absent).await.unwrap();
     let changed = change(store, &a, json!({"n": 2})).await.unwrap();
-    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Box::new(changed.clone())));
+    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Arc::new(changed.clone())));
     let told = report(store, &changed, json!({"phase": "Ready"})).await.unwrap();
-    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Box::new(told.clone())));
+    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Arc::new(told.clone())));
     store.delete(&key("a"), &told.metadata.resource_version).await.unwrap();
     let WatchEvent::Deleted(gone) = next(&mut watch).await else { panic!("it was deleted") };
     assert_ne!(gone.metadata.resource_version, told.metadata.resource_version, "a deletion is a write");
@@ -26,7 +26,7 @@ pub async fn watch_is_snapshot_then_changes(store: &dyn Store) {
     };
     assert_eq!(*gone, as_it_was);
     let b = create(store, "b").await;
-    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Box::new(b)));
+    assert_eq!(next(&mut watch).await, WatchEvent::Applied(Arc::new(b)));
 }
 
 /// A write that failed is told to nobody.
@@ -41,7 +41,7 @@ pub async fn watch_is_silent_about_writes_that_failed(store: &dyn Store) {
     store.delete(&key("b"), &old.metadata.resource_version).await.unwrap_err();
     for name in ["b", "c"] {
         let made = create(store, name).await;
-        assert_eq!(next(&mut watch).await, WatchEvent::Applied(Box::new(made)));
+        assert_eq!(next(&mut watch).await, WatchEvent::Applied(Arc::new(made)));
     }
 }
 
@@ -178,7 +178,7 @@ pub async fn watch_never_goes_back(store: &dyn Store) {
             for _ in 0..25 {
                 let record = match next(&mut watch).await {
                     WatchEvent::Snapshot(mut all) => all.pop().expect("it is there"),
-                    WatchEvent::Applied(record) => *record,
+                    WatchEvent::Applied(record) => Arc::unwrap_or_clone(record),
                     WatchEvent::Deleted(record) => panic!("{} was never deleted", record.metadata.name),
                 };
                 let n = record.spec["n"].as_u64().expect("a number was written");

@@ -3,7 +3,8 @@
 use axum::http::{HeaderMap, StatusCode, header};
 use dragonfly_core::clock::{Clock as _, SystemClock, Timestamp};
 use dragonfly_core::resource::schema::{Column, columns};
-use dragonfly_core::resource::{Kind, Record};
+use dragonfly_core::resource::{API_VERSION, Kind, Record};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::super::problem::Problem;
@@ -30,6 +31,19 @@ pub(super) enum Include {
     Object,
     /// Nothing.
     None,
+}
+
+/// What is shown, to be written as JSON. Whole objects are not copied for it: a change may have many readers.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Shown<'a> {
+    /// One object as it is.
+    Object(&'a Record),
+    /// Several as they are.
+    #[serde(rename_all = "camelCase")]
+    List { api_version: &'static str, items: &'a [Record], kind: String, metadata: Value },
+    /// What was made of them.
+    Made(Value),
 }
 
 /// One of the media types of an `Accept` header, with its parameters.
@@ -94,44 +108,42 @@ impl Shape {
     }
 
     /// One object. The columns of a table are told with `head`.
-    pub(super) fn one(self, record: &Record, head: bool) -> Value {
+    pub(super) fn one(self, record: &Record, head: bool) -> Shown<'_> {
         match self {
-            Self::Object => record.to_json(),
-            Self::Metadata => partial(record),
+            Self::Object => Shown::Object(record),
+            Self::Metadata => Shown::Made(partial(record)),
             Self::Table(version, include) => {
                 let metadata = json!({ "resourceVersion": record.metadata.resource_version });
-                table(version, record.kind, metadata, std::slice::from_ref(record), include, head)
+                Shown::Made(table(version, record.kind, metadata, std::slice::from_ref(record), include, head))
             }
         }
     }
 
     /// Several objects of a kind.
-    pub(super) fn list(self, kind: Kind, metadata: Value, records: &[Record]) -> Value {
+    pub(super) fn list(self, kind: Kind, metadata: Value, records: &[Record]) -> Shown<'_> {
         match self {
             Self::Object => {
-                let api_version = dragonfly_core::resource::API_VERSION;
-                let items: Vec<Value> = records.iter().map(Record::to_json).collect();
-                json!({ "apiVersion": api_version, "kind": format!("{}List", kind.name), "metadata": metadata, "items": items })
+                Shown::List { api_version: API_VERSION, items: records, kind: format!("{}List", kind.name), metadata }
             }
             Self::Metadata => {
                 let items: Vec<Value> = records.iter().map(partial).collect();
-                json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": metadata, "items": items })
+                Shown::Made(json!({
+                    "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": metadata, "items": items,
+                }))
             }
-            Self::Table(version, include) => table(version, kind, metadata, records, include, true),
+            Self::Table(version, include) => Shown::Made(table(version, kind, metadata, records, include, true)),
         }
     }
 
     /// That a watch has come this far, in the words of Kubernetes' bookmarks.
-    pub(super) fn bookmark(self, kind: Kind, metadata: Value) -> Value {
-        match self {
-            Self::Object => json!({
-                "apiVersion": dragonfly_core::resource::API_VERSION, "kind": kind.name, "metadata": metadata,
-            }),
+    pub(super) fn bookmark(self, kind: Kind, metadata: Value) -> Shown<'static> {
+        Shown::Made(match self {
+            Self::Object => json!({ "apiVersion": API_VERSION, "kind": kind.name, "metadata": metadata }),
             Self::Metadata => {
                 json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata })
             }
             Self::Table(version, _) => table(version, kind, metadata, &[], Include::None, false),
-        }
+        })
     }
 }
 

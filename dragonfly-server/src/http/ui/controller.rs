@@ -11,9 +11,9 @@ use dragonfly_core::resource::HardwareSpec;
 
 use super::{machine, page, problem};
 use crate::http::App;
+use crate::http::controller::{Controller, unexpected};
 use crate::http::guard::Caller;
-use crate::http::parts::{self, Hardware};
-use crate::http::power::{carry_out, unexpected};
+use crate::http::parts::Hardware;
 use crate::http::problem::Problem;
 use crate::http::route::{Access, Routes};
 use crate::view;
@@ -124,11 +124,11 @@ fn facts(seen: &Inventory) -> Vec<(&'static str, String)> {
 }
 
 async fn answer(app: &App, name: &str, question: Question, by: String) -> Result<Answer, Problem> {
-    let name = name.to_owned();
+    let controller = Controller { app: app.clone(), name: name.to_owned(), by };
     Ok(match question {
-        Question::Inventory => Answer::Inventory(Box::new(parts::ask_inventory(app, name, by).await?)),
-        Question::Firmware => Answer::Firmware(parts::ask_firmware(app, name, by).await?),
-        Question::Media => match carry_out(app, name, Operation::Media, by).await? {
+        Question::Inventory => Answer::Inventory(Box::new(controller.inventory().await?)),
+        Question::Firmware => Answer::Firmware(controller.firmware().await?),
+        Question::Media => match controller.carry_out(Operation::Media).await? {
             Outcome::Image(image) => Answer::Media(image),
             _ => return Err(unexpected()),
         },

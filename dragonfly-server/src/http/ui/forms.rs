@@ -14,10 +14,11 @@ use url::form_urlencoded;
 
 use super::problem;
 use crate::http::App;
+use crate::http::controller::Controller;
 use crate::http::extract::Whole;
 use crate::http::guard::Caller;
 use crate::http::machines::NO_REASON;
-use crate::http::power::{Switch, carry_out};
+use crate::http::power::Switch;
 use crate::http::problem::Problem;
 use crate::http::route::{Access, Routes};
 
@@ -133,8 +134,8 @@ async fn perform(app: &App, name: &str, verb: &str, form: &Form, by: &str) -> Re
 
 /// Begins an operation, and waits a moment for what is wrong with it at once. The page shows what comes of the rest.
 pub(super) async fn soon(app: &App, name: &str, operation: Operation, by: &str) -> Result<(), Problem> {
-    let done = carry_out(app, name.to_owned(), operation, by.to_owned());
-    match tokio::time::timeout(MOMENT, done).await {
+    let controller = Controller { app: app.clone(), name: name.to_owned(), by: by.to_owned() };
+    match tokio::time::timeout(MOMENT, controller.carry_out(operation)).await {
         Ok(done) => done.map(drop),
         Err(_) => Ok(()),
     }
