@@ -1,7 +1,7 @@
 //! Where the cluster is, and who we are there.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -64,6 +64,7 @@ pub(super) async fn connect(options: ConnectOptions) -> Result<KubernetesStore> 
         group,
         namespace,
         timeout,
+        spared: Mutex::default(),
         #[cfg(feature = "tinkerbell")]
         agents,
     })))

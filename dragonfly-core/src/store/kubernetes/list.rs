@@ -1,15 +1,23 @@
 //! Lists in pages. The API server orders by name, as etcd does.
 
+#[cfg(test)]
+mod tests;
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 use url::form_urlencoded::Serializer;
 
-use super::failure::{Answer, Doing};
+use super::failure::{Answer, Doing, is_away};
 use super::{Inner, NAME};
 use crate::resource::{Kind, Record};
 use crate::store::{Page, Result, Selector, StoreError};
 
 /// How many objects are asked for at a time.
 const PAGE: usize = 500;
+/// How long an API server that could not select in time is not asked to.
+const SPARED: Duration = Duration::from_secs(600);
 
 /// Where a list goes on: after a name, by the API server's token while that lasts. As text `name:token`; a name alone
 /// is good too.
@@ -63,24 +71,67 @@ impl Inner {
     }
 
     pub(super) async fn list(&self, kind: Kind, selector: &Selector, limit: usize, from: Option<&str>) -> Result<Page> {
+        let all = Selector::all();
+        if selector.labels.is_empty() {
+            return self.selected(kind, &all, &all, limit, from).await;
+        }
+        if !self.is_spared() {
+            match self.selected(kind, selector, &all, limit, from).await {
+                // To find few among very many, it reads them all for one answer: it gives that up after a minute, and
+                // we may before. Page by page each answer is a short one.
+                Err(error) if is_away(&error) => {
+                    let page = self.selected(kind, &all, selector, limit, from).await?;
+                    tracing::warn!(
+                        %kind,
+                        error = &error as &dyn std::error::Error,
+                        "the API server cannot select by label in time: for {} minutes everything is read and selected here",
+                        SPARED.as_secs() / 60
+                    );
+                    *self.spared.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SPARED);
+                    return Ok(page);
+                }
+                done => return done,
+            }
+        }
+        self.selected(kind, &all, selector, limit, from).await
+    }
+
+    fn is_spared(&self) -> bool {
+        self.spared.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Of what the API server selects by `theirs`, that which `ours` means.
+    async fn selected(
+        &self,
+        kind: Kind,
+        theirs: &Selector,
+        ours: &Selector,
+        limit: usize,
+        from: Option<&str>,
+    ) -> Result<Page> {
         let wanted = if limit == 0 { usize::MAX } else { limit };
         let from = From::parse(from.unwrap_or_default());
         let (mut items, mut version) = (Vec::<Record>::new(), None);
         let mut token = from.token.map(str::to_owned);
+        // Where the last page was read from.
+        let mut place;
         loop {
+            place = token.clone();
             let after = items.last().map_or(from.after, |last| last.metadata.name.as_str());
-            let passes_over = token.is_none() && !after.is_empty();
+            let passes_over = (token.is_none() && !after.is_empty()) || !ours.labels.is_empty();
             let ask = if passes_over { PAGE } else { PAGE.min(wanted.saturating_sub(items.len()).max(1)) };
-            let page = match self.page(kind, selector, ask, token.as_deref()).await {
+            let page = match self.page(kind, theirs, ask, token.as_deref()).await {
                 // The token is older than what etcd keeps, or is none: begin anew and pass over what is had.
                 Err(error) if token.is_some() && (is_expired(&error) || has_code(&error, 400)) => {
-                    self.page(kind, selector, PAGE, None).await?
+                    place = None;
+                    self.page(kind, theirs, PAGE, None).await?
                 }
                 other => other?,
             };
             let after = after.to_owned();
             version.get_or_insert(page.version);
-            items.extend(page.items.into_iter().filter(|record| record.metadata.name > after));
+            let meant = |record: &Record| record.metadata.name > after && ours.matches(record);
+            items.extend(page.items.into_iter().filter(meant));
             token = page.token;
             if token.is_none() || items.len() >= wanted {
                 break;
@@ -88,9 +139,10 @@ impl Inner {
         }
         let cut = items.len() > wanted;
         items.truncate(wanted);
+        // The token stands after what was cut off: that page is read again.
+        let token = if cut { place } else { token };
         let more = match (items.last(), token) {
-            // The token stands after what was cut off.
-            (Some(last), _) if cut => Some(last.metadata.name.clone()),
+            (Some(last), None) if cut => Some(last.metadata.name.clone()),
             (Some(last), Some(token)) => Some(format!("{}:{token}", last.metadata.name)),
             _ => None,
         };

@@ -27,7 +27,7 @@ pub mod tinkerbell;
 mod watch;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -61,6 +61,8 @@ struct Inner {
     group: String,
     namespace: String,
     timeout: Duration,
+    /// Until then it is not asked to select by label.
+    spared: Mutex<Option<Instant>>,
     /// There when Hardware, Template and Workflow are Tinkerbell's.
     #[cfg(feature = "tinkerbell")]
     agents: Option<tinkerbell::Agents>,
