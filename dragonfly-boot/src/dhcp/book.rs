@@ -93,7 +93,7 @@ impl LeaseBook {
             segment.mode == Mode::Full && segment.pooled(a) && reserved(a).is_none() && !self.is_leased(a, now)
         };
         let held = self.held(query).filter(|a| own(*a));
-        let before = || self.rows_of(client).find(|a| own(*a));
+        let before = || self.latest(client, |a| own(*a));
         let candidate = match reservation {
             Some(address) => Some(address).filter(|a| own(*a)),
             None if segment.mode == Mode::Full => held
@@ -222,15 +222,17 @@ impl LeaseBook {
         }
     }
 
-    fn rows_of(&self, client: &ClientKey) -> impl Iterator<Item = Ipv4Addr> {
-        self.of_client.get(client).into_iter().flatten().copied()
+    /// The address that a client was given last, of those that `meant` means. It may have several on record: one that
+    /// it gave back, of which the store did not hear before the power went.
+    fn latest(&self, client: &ClientKey, meant: impl Fn(&Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
+        let rows = self.of_client.get(client).into_iter().flatten().copied().filter(meant);
+        rows.max_by_key(|address| self.rows.get(address).map(|row| row.expires))
     }
 
     fn held(&self, query: Query<'_>) -> Option<Ipv4Addr> {
         let Query { segment, client, now, .. } = query;
         let here = |a: &Ipv4Addr| segment.spec.subnet.contains(a);
-        let alive = |a: &Ipv4Addr| self.rows.get(a).is_some_and(|row| row.expires > now);
-        let leased = self.rows_of(client).filter(here).find(alive);
+        let leased = self.latest(client, |a| here(a) && self.is_leased(*a, now));
         let open = |a: &Ipv4Addr| self.offers.get(a).is_some_and(|offer| offer.expires > now);
         let offered = || self.offer_of.get(client).copied().filter(|a| here(a) && open(a));
         leased.or_else(offered)
@@ -326,6 +328,26 @@ mod tests {
         let standing = ask(&book, &segment, 1, Some(ip(199)), 200);
         assert_eq!((standing.held, standing.candidate), (None, Some(address)));
         assert_eq!(ask(&LeaseBook::default(), &segment, 1, None, 0).candidate, Some(address));
+    }
+
+    #[test]
+    fn of_several_addresses_on_record_the_one_given_last_is_a_machines() {
+        let segment = segment(Mode::Full);
+        let row = |last, until| Lease {
+            address: ip(last),
+            expires: at(until),
+            state: LeaseState::Bound { client: client(1) },
+        };
+        let rows = [row(120, 300), row(110, 500), row(130, 400)];
+        for first in 0..rows.len() {
+            let mut rows = rows.to_vec();
+            rows.rotate_left(first);
+            let book = LeaseBook::from_rows(rows);
+            for (now, held) in [(0, Some(ip(110))), (450, Some(ip(110))), (600, None)] {
+                let standing = ask(&book, &segment, 1, None, now);
+                assert_eq!((standing.held, standing.candidate), (held, Some(ip(110))), "at {now}, from {first}");
+            }
+        }
     }
 
     #[test]
