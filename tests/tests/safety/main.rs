@@ -132,6 +132,31 @@ fn no_history_breaks_the_promise() {
     }
 }
 
+/// Found by the 207,394th history: who deletes a held machine and hears no answer does not know whether
+/// it is held, so the model must not call the new record's authorisation a broken promise.
+#[test]
+fn a_deletion_without_an_answer_leaves_a_hold_in_doubt() {
+    let runtime = runtime();
+    let site = runtime.block_on(Site::new());
+    let machine = 0;
+    for (after, kill) in [(true, false), (true, true), (false, false), (false, true)] {
+        for ask in [Event::Reimage { machine }, Event::Assign { machine, all: true }] {
+            let events = [
+                Event::PowerOn { machine },
+                Event::Hold { machine },
+                Event::Cut { write: 0, after, kill },
+                Event::Delete { machine },
+                Event::PowerOn { machine },
+                ask,
+            ];
+            let (saw, broken) = runtime.block_on(play(&site, None, &events));
+            assert_eq!(broken, None, "{events:#?}");
+            // The hold went with the record, or stands.
+            assert_eq!(saw.granted, u64::from(after), "{events:#?}");
+        }
+    }
+}
+
 #[test]
 fn an_engine_without_one_of_its_rules_is_caught() {
     for rule in Rule::ALL {

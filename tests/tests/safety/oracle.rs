@@ -185,13 +185,15 @@ impl Oracle {
 
     /// The machine's record is gone, or may be: nobody knows any more what it was.
     pub(crate) fn deleted(&mut self, machine: usize, done: bool) {
-        self.known[machine].ready = false;
         self.latest[machine] = None;
         self.epoch[machine] = self.grants.len();
         // The use of a token is written on the machine.
         self.tokens.iter_mut().filter(|t| t.machine == machine).for_each(|t| t.used = false);
+        // A record made anew is neither protected nor held; one that stayed is what it was.
+        let gone = |known: Option<bool>| if done { Some(false) } else { known.filter(|on| !on) };
+        let Known { protected, held, .. } = self.known[machine];
+        self.known[machine] = Known { protected: gone(protected), held: gone(held), ready: false };
         if done {
-            self.known[machine] = Known { protected: Some(false), held: Some(false), ready: false };
             self.void(machine, "nothing that a deleted machine was allowed");
         }
     }
