@@ -80,7 +80,9 @@ async fn who_answers_to_a_machines_mac_learns_nothing_of_its_secrets() {
     let orders = bench.send(post("/dragonfly/v1/agent/work", Some(session), &json!({ "waitSeconds": 0 }))).await;
     let orders = text(orders).await;
     assert!(orders.contains(MARK), "{orders}");
-    let run = serde_json::from_str::<Value>(&orders).unwrap()["workflow"].as_str().unwrap().to_owned();
+    let orders = serde_json::from_str::<Value>(&orders).unwrap();
+    let run = orders["workflow"].as_str().unwrap().to_owned();
+    let generation = orders["permit"]["generation"].as_u64().unwrap();
 
     // Without a token, with one that is nobody's, with the one that was used.
     for (token, want) in [
@@ -109,7 +111,7 @@ async fn who_answers_to_a_machines_mac_learns_nothing_of_its_secrets() {
         send(&bench, post("/dragonfly/v1/agent/work", Some(&other), &json!({ "waitSeconds": 0 }))).await;
     assert_eq!((status, answer.contains("\"wait\"")), (StatusCode::OK, true), "{answer}");
     for report in ["began", "handOver"] {
-        let body = json!({ "workflow": run, "attempt": 1, "generation": 1, "report": report });
+        let body = json!({ "workflow": run, "attempt": 1, "generation": generation, "report": report });
         let (_, answer) = send(&bench, post("/dragonfly/v1/agent/report", Some(&other), &body)).await;
         assert!(answer.contains("stop"), "{report}: {answer}");
     }

@@ -212,7 +212,10 @@ impl Engine {
                 values: request.values,
             },
         );
-        let generation = machine.status.authorisation_generation + u64::from(self.keeps(Rule::Generation));
+        let generation = match self.keeps(Rule::Generation) {
+            true => next_number(machine.status.authorisation_generation, now),
+            false => machine.status.authorisation_generation,
+        };
         // 1. The workflow. A stop from here to 3 leaves an orphan, which the sweep takes away.
         let run = self.create(&run).await?;
         // 2. Its first state.
@@ -507,6 +510,12 @@ fn phase_word(machine: &Hardware) -> String {
 }
 
 /// A name that no run had before.
+/// The number of an authorisation that is given now. It is beyond the last one on record, and beyond what disks
+/// bear of records that are gone: those of a machine that was deleted and found anew, or came from another site.
+pub(super) fn next_number(last: u64, now: Timestamp) -> u64 {
+    u64::try_from(now.unix_seconds()).unwrap_or(0).max(last.saturating_add(1))
+}
+
 pub(super) fn workflow_name(machine: &str, now: Timestamp) -> Result<String> {
     let ulid = Ulid::from_parts(now.unix_millis().max(0) as u64, random_80()?);
     Ok(format!("{machine}-{}", ulid.to_string().to_lowercase()))

@@ -137,7 +137,8 @@ pub struct HardwareStatus {
     /// Leave to destroy what is on its disks; made by assign and reimage only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorisation: Option<Authorisation>,
-    /// Counts authorisations, so that an old one never comes back.
+    /// The number of the last authorisation, so that an old one never comes back. Each is beyond those before
+    /// it and no less than the second (Unix time) at which it was given, for disks bear it after the record is gone.
     #[serde(skip_serializing_if = "super::is_zero")]
     pub authorisation_generation: u64,
     /// The agent's session that speaks for it, or the last one that did.
