@@ -6,12 +6,13 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dragonfly_core::Mac;
 use dragonfly_core::action::{Problem, TemplateChecker};
 use dragonfly_core::boot::{BootProvider, BootRequest};
-use dragonfly_core::clock::SystemClock;
+use dragonfly_core::clock::Timestamp;
 use dragonfly_core::engine::{Engine, EngineError, Settings};
 use dragonfly_core::inventory::{BmcSeen, Inventory};
 use dragonfly_core::power::{
@@ -22,6 +23,7 @@ use dragonfly_core::resource::{Hardware, HardwareSpec, Kind, TemplateSpec};
 use dragonfly_core::secret::{SealingKey, SecretString};
 use dragonfly_core::store::Store;
 use dragonfly_core::store::memory::MemoryStore;
+use dragonfly_core::testing::ManualClock;
 use dragonfly_core::testing::power::{FakeMachine, Habit};
 use dragonfly_core::wire::{BmcAccount, BmcAccountReport, Failure, Heard, Hello, Versions, Welcome};
 use url::Url;
@@ -65,6 +67,7 @@ struct Site {
     store: Arc<dyn Store>,
     key: SealingKey,
     controller: Controller,
+    clock: ManualClock,
 }
 
 const SETUP: &str = "
@@ -82,17 +85,20 @@ impl Site {
     }
 
     async fn with(bmc_accounts: bool) -> Self {
+        let clock = ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000));
         let controller = Controller { machine: FakeMachine::new(Habit::Honest), logins: Arc::default() };
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(clock.clone())));
         let key = SealingKey::generate().unwrap();
-        let engine = open(&store, &key, &controller, bmc_accounts).await;
+        let engine = open(&store, &key, &controller, &clock, bmc_accounts).await;
         engine.apply(SETUP, "test").await.unwrap();
-        Self { engine, store, key, controller }
+        Self { engine, store, key, controller, clock }
     }
 
-    /// A server that starts anew on what the first has left.
+    /// A server that has started anew on what the first has left, when the agents of that time count as silent.
     async fn restarted(&self) -> Engine {
-        open(&self.store, &self.key, &self.controller, true).await
+        let engine = open(&self.store, &self.key, &self.controller, &self.clock, true).await;
+        self.clock.advance(Duration::from_secs(40));
+        engine
     }
 
     fn machine(&self) -> Arc<Hardware> {
@@ -119,8 +125,15 @@ impl Site {
     }
 }
 
-async fn open(store: &Arc<dyn Store>, key: &SealingKey, controller: &Controller, bmc_accounts: bool) -> Engine {
+async fn open(
+    store: &Arc<dyn Store>,
+    key: &SealingKey,
+    controller: &Controller,
+    clock: &ManualClock,
+    bmc_accounts: bool,
+) -> Engine {
     Engine::builder(Arc::clone(store), key.clone(), Arc::new(Any))
+        .clock(Arc::new(clock.clone()))
         .power(Dispatcher::new(PowerDrivers::new().with(controller.clone()), Limits::default()))
         .settings(Settings { server_pin: "ab".repeat(32), bmc_accounts, ..Settings::default() })
         .build()

@@ -1,6 +1,7 @@
 //! Boot requests: facts from memory, the policy, an identity for the agent about to start.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -97,6 +98,12 @@ impl Engine {
         if workflow.metadata.uid != Some(authorisation.workflow_uid) {
             return Err(format!("workflow {} is not the one that was authorised", authorisation.workflow));
         }
+        if workflow.metadata.generation > 1 {
+            return Err(format!(
+                "workflow {} was changed after it was made; abort it and assign anew",
+                authorisation.workflow
+            ));
+        }
         if workflow.spec.hardware != machine.name() {
             return Err(format!("workflow {} is for another machine", authorisation.workflow));
         }
@@ -141,7 +148,12 @@ impl Engine {
         let server =
             self.inner.settings.server_url.clone().or_else(|| format!("https://{}", request.to?).parse().ok())?;
         let made_at = self.now();
-        let claims = TokenClaims { mac: request.mac, from: request.from, server: server.clone(), made_at };
+        let used = match self.inner.cache.by_mac(request.mac) {
+            Owner::One(machine) => machine.status.session.as_ref().map(|session| session.token_time),
+            Owner::Nobody | Owner::Several(_) => None,
+        };
+        let order = used.filter(|used| *used >= made_at).map(|used| used.plus(Duration::from_millis(1)));
+        let claims = TokenClaims { mac: request.mac, from: request.from, server: server.clone(), made_at, order };
         let token = self.inner.tokens.sign(&claims);
         let also = self.inner.settings.also.iter().filter(|other| **other != server).cloned().collect();
         let pin = self.inner.settings.server_pin.clone();

@@ -101,6 +101,13 @@ pub enum EngineError {
     Store(StoreError),
 }
 
+impl EngineError {
+    /// Whether it is the store that is away, and not one object that is wrong.
+    pub(super) fn is_of_the_store(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unavailable { .. }))
+    }
+}
+
 fn after_semicolon(hint: &str) -> String {
     if hint.is_empty() { String::new() } else { format!("; {hint}") }
 }

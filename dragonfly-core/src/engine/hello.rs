@@ -7,9 +7,10 @@ use uuid::Uuid;
 use super::anchors::{self, Known, Match};
 use super::boot::{ADOPTED, CONFLICT};
 use super::rules::Rule;
-use super::sessions::{HEARTBEAT, SESSION_LIFE, SessionClaims, TOKEN_LIFE, TokenClaims};
+use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
 use super::{Engine, EngineError, Result};
 use crate::boot::{Refusal, Seen, Sighting};
+use crate::clock::Timestamp;
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::hardware::{Anchors, ExistingOs, SessionInfo};
 use crate::resource::{ConditionStatus, Hardware, HardwareSpec, condition, set_condition};
@@ -91,7 +92,7 @@ impl Engine {
         let free = if self.is_shared() {
             same_boot || self.is_silent(&machine).await?
         } else {
-            let live = self.inner.sessions.live(&machine, now);
+            let live = self.inner.sessions.live(&machine, now).or_else(|| self.not_heard_yet(before.as_ref(), now));
             live.is_none_or(|live| same_boot && before.as_ref().is_some_and(|s| s.id == live))
         };
         if !free {
@@ -103,7 +104,7 @@ impl Engine {
         let (object, greeted) = self
             .change_status::<HardwareSpec, _>(&machine, |m| {
                 let stored = m.status.session.as_ref();
-                if stored.is_some_and(|s| s.token_time >= claims.made_at) && self.keeps(Rule::TokenOnce) {
+                if stored.is_some_and(|s| s.token_time >= claims.order()) && self.keeps(Rule::TokenOnce) {
                     return Ok(Greeted::Used);
                 }
                 // Another was faster, at another instance: whether it lives is a new question.
@@ -129,7 +130,7 @@ impl Engine {
                 m.status.session = Some(SessionInfo {
                     id: session,
                     boot_id: hello.boot_id,
-                    token_time: claims.made_at,
+                    token_time: claims.order(),
                     opened_at: now,
                     doubt: None,
                     ended: false,
@@ -182,6 +183,13 @@ impl Engine {
             heartbeat_seconds: HEARTBEAT.as_secs() as u32,
             bmc_account,
         })
+    }
+
+    /// The session that spoke for a machine before this server started, for as long as its agent may not have
+    /// found it again: until then nobody can say that it is silent.
+    fn not_heard_yet(&self, stored: Option<&SessionInfo>, now: Timestamp) -> Option<Uuid> {
+        let is_new = now >= self.inner.started && now.since(self.inner.started) < SILENCE;
+        stored.filter(|session| is_new && !session.ended).map(|session| session.id)
     }
 
     fn second_agent(&self, machine: &str, from: IpAddr) -> EngineError {

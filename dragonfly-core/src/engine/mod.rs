@@ -36,6 +36,7 @@ pub mod render;
 mod report;
 mod resources;
 pub mod restore;
+mod room;
 mod rules;
 pub mod sessions;
 pub mod settle;
@@ -368,7 +369,14 @@ impl EngineBuilder {
         // What is only told, the periodic pass tells: a start does not wait for it, however many machines there are.
         // Among several, whoever leads mends.
         if !engine.is_shared() && !engine.is_tinkerbells() {
-            engine.mend().await?;
+            match engine.mend().await {
+                Err(error) if error.is_of_the_store() => return Err(error),
+                // One run that cannot be written is no reason for all machines to wait: the periodic pass tells of it.
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "not every run could be mended")
+                }
+                Ok(()) => {}
+            }
         }
         Ok(engine)
     }
@@ -498,6 +506,7 @@ impl Engine {
             .update_status(name, |object: &mut Resource<S>| {
                 let before = self.is_shared().then(|| object.status.clone());
                 out = Some(change(object)?);
+                S::keep_small(&mut object.status);
                 if before.is_some_and(|before| before != object.status) {
                     S::written_by(&mut object.status, self.inner.coordinator.instance());
                 }

@@ -10,7 +10,7 @@ use super::boot::{ADOPTED, CONFLICT};
 use super::found::DOUBLED;
 use super::restore::RESTORED;
 use super::rules::Rule;
-use super::{Engine, EngineError, Result, found, values};
+use super::{Engine, EngineError, Result, found, room, values};
 use crate::clock::Timestamp;
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::hardware::{Authorisation, Overwrite};
@@ -178,7 +178,8 @@ impl Engine {
         if !unused.is_empty() {
             return Err(EngineError::Invalid(unused));
         }
-        let problems = self.problems_on(&machine, &template.spec, &request.values);
+        let mut problems = self.problems_on(&machine, &template.spec, &request.values);
+        problems.extend(room::too_large(&template.spec, &request.values));
         if !problems.is_empty() {
             return Err(EngineError::Invalid(problems));
         }

@@ -323,7 +323,7 @@ impl Engine {
                     "what runs on it was installed from here",
                     now,
                 );
-                if let Some(session) = m.status.session.as_mut().filter(|_| self.is_shared()) {
+                if let Some(session) = m.status.session.as_mut() {
                     session.ended = true;
                 }
                 Ok(true)

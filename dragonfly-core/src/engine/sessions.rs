@@ -30,6 +30,17 @@ pub(crate) struct TokenClaims {
     pub(crate) from: Option<std::net::IpAddr>,
     pub(crate) server: url::Url,
     pub(crate) made_at: Timestamp,
+    /// Where it stands among the machine's tokens, if that is not by the time at which it was made: the clock was set
+    /// back since the last one was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) order: Option<Timestamp>,
+}
+
+impl TokenClaims {
+    /// Where it stands among its machine's tokens: none that does not stand after the last one used opens a session.
+    pub(crate) fn order(&self) -> Timestamp {
+        self.order.unwrap_or(self.made_at)
+    }
 }
 
 /// What a session key claims.
@@ -75,8 +86,11 @@ impl Sessions {
 
     /// The session heard within [`SILENCE`], if any.
     pub(crate) fn live(&self, machine: &str, now: Timestamp) -> Option<Uuid> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.get(machine).filter(|(_, at)| now.since(*at) < SILENCE).map(|(id, _)| *id)
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let (id, at) = heard.get_mut(machine)?;
+        // The clock was set back: the silence is counted from here on.
+        *at = now.min(*at);
+        (now.since(*at) < SILENCE).then_some(*id)
     }
 
     /// When this machine's agent was last heard, in this run of the server.

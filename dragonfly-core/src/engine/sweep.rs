@@ -76,23 +76,33 @@ impl Engine {
             // Who carries workflows out has limits of its own.
             return self.tell_the_overdue().await;
         }
-        self.mend().await?;
-        self.miss_the_silent().await?;
-        self.tell_the_overdue().await
+        // What one object's error keeps from being done is done to all others.
+        let mended = self.mend().await;
+        let missed = self.miss_the_silent().await;
+        self.tell_the_overdue().await.and(missed).and(mended)
     }
 
-    /// Mends torn pairs and acts on deadlines of runs: nothing is answered before this has been done once.
+    /// Mends torn pairs and acts on deadlines of runs: nothing is answered before this has been done once. No run is
+    /// left out for another's error.
     pub(super) async fn mend(&self) -> Result<()> {
+        let mut failed = None;
         for piece in self.inner.cache.pieces::<WorkflowSpec>() {
             for run in piece.iter().filter(|run| !run.status.state.is_final()) {
                 if self.leads(SWEEP).is_none() {
                     return Ok(());
                 }
-                self.mend_one(run).await?;
+                if let Err(error) = self.mend_one(run).await {
+                    let (run, cause) = (run.name(), &error as &dyn std::error::Error);
+                    tracing::warn!(run, error = cause, "a run could not be mended; it is tried again");
+                    if error.is_of_the_store() {
+                        return Err(error);
+                    }
+                    failed.get_or_insert(error);
+                }
             }
             tokio::task::yield_now().await;
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     async fn mend_one(&self, run: &Workflow) -> Result<()> {

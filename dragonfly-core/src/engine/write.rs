@@ -229,6 +229,10 @@ impl Engine {
             if self.same(&old, &record) {
                 return Ok(Applied { record: self.shown(old), change: Change::Unchanged });
             }
+            if record.kind == Kind::WORKFLOW && old.spec != record.spec {
+                let why = format!("{key} is what it was made of, and stays so; assign or reimage makes another");
+                return Err(super::EngineError::Illegal { why });
+            }
             let mut new = sealed.clone();
             // Some fields are given once: a machine's name with capitals stays when a manifest leaves it out.
             if let (Kind::HARDWARE, Some(name), Some(spec)) =

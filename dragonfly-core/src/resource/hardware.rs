@@ -168,7 +168,8 @@ pub struct SessionInfo {
     /// The agent's boot.
     #[schemars(with = "String")]
     pub boot_id: Uuid,
-    /// When the token that opened it was made: no token as old as this one opens another.
+    /// When the token that opened it was made, or a moment after the last one's where the clock was set back: no token
+    /// as old as this one opens another.
     pub token_time: Timestamp,
     /// When it was opened.
     pub opened_at: Timestamp,

@@ -14,6 +14,7 @@ pub mod hardware;
 pub mod manifest;
 pub mod network;
 pub mod power;
+pub(crate) mod room;
 pub mod schema;
 pub mod secret;
 pub mod template;
@@ -139,6 +140,11 @@ pub trait Spec: fmt::Debug + Clone + PartialEq + Serialize + DeserializeOwned + 
     /// Notes in a status which instance wrote it, where that is kept.
     fn written_by(status: &mut Self::Status, instance: &str) {
         let _ = (status, instance);
+    }
+
+    /// Cuts what a status tells to a size for which an object has room. The engine does this before each write.
+    fn keep_small(status: &mut Self::Status) {
+        let _ = status;
     }
 }
 

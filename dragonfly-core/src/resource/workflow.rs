@@ -55,13 +55,13 @@ pub struct WorkflowStatus {
     /// Why it is in this state, for a person.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// What made each earlier attempt fail.
+    /// What made each earlier attempt fail; of very many, the first and the last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<AttemptFailure>,
     /// Which of several instances wrote this last.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub writer: String,
-    /// The last 64 KiB of the agent's log.
+    /// The last 64 KiB of the agent's log, or less of it where there is no room.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub log_tail: String,
 }
@@ -111,5 +111,9 @@ impl Spec for WorkflowSpec {
 
     fn written_by(status: &mut WorkflowStatus, instance: &str) {
         instance.clone_into(&mut status.writer);
+    }
+
+    fn keep_small(status: &mut WorkflowStatus) {
+        super::room::keep_small(status);
     }
 }

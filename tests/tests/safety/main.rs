@@ -157,6 +157,24 @@ fn a_deletion_without_an_answer_leaves_a_hold_in_doubt() {
     }
 }
 
+/// Found by the 710,117th history: of two calls that were cut off, a workflow is the later one's.
+#[test]
+fn of_two_calls_without_an_answer_the_later_one_stands_behind_the_workflow() {
+    let runtime = runtime();
+    let site = runtime.block_on(Site::new());
+    let machine = 0;
+    let events = [
+        Event::PowerOn { machine },
+        Event::Cut { write: 1, after: true, kill: true },
+        Event::Reimage { machine },
+        Event::Clock { seconds: 25 * 3600 },
+        Event::Cut { write: 2, after: true, kill: false },
+        Event::Reimage { machine },
+    ];
+    let (_, broken) = runtime.block_on(play(&site, None, &events));
+    assert_eq!(broken, None);
+}
+
 #[test]
 fn an_engine_without_one_of_its_rules_is_caught() {
     for rule in Rule::ALL {

@@ -222,9 +222,10 @@ impl Oracle {
     fn covered(&mut self, machine: usize, workflow: &str, now: Timestamp, told: &str) -> Kept<usize> {
         let known = self.known[machine];
         let named = self.grants.iter().position(|g| g.workflow.as_deref() == Some(workflow));
-        // Of a call that was cut off, the workflow is learned here; each such call stands for one.
+        // Of a call that was cut off, the workflow is learned here; each such call stands for one. It is the latest's:
+        // had an earlier one come to anything, this one would have been refused.
         let doubtful =
-            || self.grants.iter().position(|g| g.workflow.is_none() && g.machine == machine && g.void.is_none());
+            || self.grants.iter().rposition(|g| g.workflow.is_none() && g.machine == machine && g.void.is_none());
         let Some(index) = named.or_else(doubtful) else {
             return broken("an operator stands behind every wipe", format!("{told}: nobody asked for {workflow}"));
         };

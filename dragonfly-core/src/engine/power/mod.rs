@@ -280,9 +280,9 @@ impl Engine {
                         may_repeat: done.as_ref().is_err_and(PowerError::is_retryable),
                     };
                     note_last(power, operation, last);
-                    // Other instances need not ask whether it lives.
+                    // Neither other instances nor this one after a restart need to ask whether it lives.
                     let session = m.status.session.as_mut().filter(|session| Some(session.id) == spoke);
-                    if let Some(session) = session.filter(|_| restarts && done.is_ok() && self.is_shared()) {
+                    if let Some(session) = session.filter(|_| restarts && done.is_ok()) {
                         session.ended = true;
                     }
                 }
