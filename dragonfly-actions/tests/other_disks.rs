@@ -7,7 +7,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use dragonfly_core::resource::hardware::Overwrite;
@@ -200,14 +200,15 @@ async fn kexec_looks_and_writes_nothing() {
     let step = json!({ "target": Machine::root() });
     // As after a power cut: a journal to be replayed, a file to be deleted. A mount that is only
     // read-only does both.
-    let cut = |disk: &Disk, number: u32| {
-        let node = disk.partition(number);
+    let cut = |disk: &Disk, file: &str| {
+        let node = disk.partition(1);
+        let inode = disk.mounted(1, |at| fs::metadata(at.join(file)).unwrap().ino());
         sh("debugfs", &["-w", "-R", "feature needs_recovery", &node]);
-        sh("debugfs", &["-w", "-R", "set_super_value last_orphan 12", &node]);
+        sh("debugfs", &["-w", "-R", &format!("set_super_value last_orphan {inode}"), &node]);
         disk.bytes();
     };
-    cut(&machine.sdb, 1);
-    cut(&machine.sda, 1);
+    cut(&machine.sdb, "etc/fstab");
+    cut(&machine.sda, "vmlinuz-1");
     let before = (machine.sda.bytes(), machine.sdb.bytes());
     let said = machine.run.fails("kexec", step.clone()).await;
     for want in ["no boot loader configuration was found", "LABEL=BOOT on sda1, which is not mounted: sda carries data"]
