@@ -123,11 +123,16 @@ fn in_root(
     cx: &ActionContext,
 ) -> Result<(), ActionError> {
     let on = root.place().name();
+    // Written into the directory that its partition will hide, GRUB would not find its own files.
+    if let Some(why) = root.left_out(&["/boot"]) {
+        return because(format!("GRUB cannot be installed into {on}: {why}, or name the partition with `mounts`"));
+    }
     let Some((name, program)) = root.program(&["grub-install", "grub2-install"])? else {
-        return because(format!(
+        let what = format!(
             "the system on {on} has no GRUB (no grub-install): build the image with it (Debian: grub-pc or \
              grub-efi-amd64; Fedora: grub2-tools), write an image that boots by itself, or use `kind: efi-entry`"
-        ));
+        );
+        return because(root.with_left_out(what, &["/usr"]));
     };
     // Debian and Fedora differ in more than the program's name.
     let (modules, directory) =
@@ -138,9 +143,10 @@ fn in_root(
             "arm64-efi" => "Debian: grub-efi-arm64-bin; Fedora: grub2-efi-aa64-modules",
             _ => "Debian: grub-efi-amd64-bin; Fedora: grub2-efi-x64-modules",
         };
-        return because(format!(
+        let what = format!(
             "the system on {on} has no GRUB for this firmware ({modules} is missing): build the image with it ({package})"
-        ));
+        );
+        return because(root.with_left_out(what, &["/usr"]));
     }
     if firmware == FirmwareMode::Bios {
         check_room(host, root)?;
@@ -150,10 +156,9 @@ fn in_root(
         FirmwareMode::Bios => program.arg(root.disk_node().into_os_string()).succeed(cx)?,
         FirmwareMode::Uefi => {
             let Some(esp) = [ESP, "/efi", "/boot"].iter().find(|path| is_esp(root, path)) else {
-                return because(
-                    "GRUB for UEFI needs the EFI system partition: name it with `esp`, or give the system an /etc/fstab \
-                     that mounts it at /boot/efi",
-                );
+                let what = "GRUB for UEFI needs the EFI system partition: name it with `esp`, or give the system an \
+                            /etc/fstab that mounts it at /boot/efi";
+                return because(root.with_left_out(what, &[ESP, "/efi"]));
             };
             program.arg(format!("--efi-directory={esp}")).arg("--removable").arg("--no-nvram").succeed(cx)?;
             check_efi(root, esp)?;

@@ -52,10 +52,10 @@ fn run(root: &Root, params: &ChrootExecParams, cx: &ActionContext) -> Result<(),
     };
     let there = if name.contains('/') { root.has(name) } else { root.program(&[name])?.is_some() };
     if !there {
-        return because(format!(
-            "there is no program `{name}` in the system on {}; write its path, or install it into the image",
-            root.place().name()
-        ));
+        let on = root.place().name();
+        let what =
+            format!("there is no program `{name}` in the system on {on}; write its path, or install it into the image");
+        return because(root.with_left_out(what, &["/usr"]));
     }
     let timeout = params.timeout_seconds.map_or(TIMEOUT, Duration::from_secs);
     let mut program = Program::inside(root.path(), name)?.args(arguments).limit(timeout);

@@ -17,6 +17,9 @@ use crate::plan::{self, Check, KexecParams, LONGEST_COMMAND_LINE, Stage};
 /// What to do where the kernel has no kexec.
 const REBOOT_INSTEAD: &str = "end the template with `reboot` instead of `kexec`";
 
+/// Where boot loaders keep kernels and configurations.
+const BOOT: [&str; 4] = ["/boot", "/boot/efi", "/boot/firmware", "/efi"];
+
 /// Loads the installed kernel.
 #[derive(Debug, Clone)]
 pub(crate) struct KexecAction(pub(crate) Host);
@@ -54,7 +57,8 @@ fn from_root(host: &Host, root: &Root, params: &KexecParams, cx: &ActionContext)
         }
         None => {
             let entry = bootentry::find(root, params.entry.as_deref())
-                .map_err(|error| ActionError::because(format!("{}: {error}", root.place().name())))?;
+                .map_err(|error| root.with_left_out(format!("{}: {error}", root.place().name()), &BOOT))
+                .map_err(ActionError::because)?;
             cx.log(format!("{}: `{}`", entry.from, entry.title));
             (entry.kernel, entry.initrds, params.cmdline.clone().unwrap_or(entry.cmdline))
         }
@@ -68,7 +72,7 @@ fn from_root(host: &Host, root: &Root, params: &KexecParams, cx: &ActionContext)
     }
     let open = |path: &str| {
         let Some(found) = kernel_path(root, path) else {
-            return because(format!("there is no {path} on {}", root.place().name()));
+            return because(root.with_left_out(format!("there is no {path} on {}", root.place().name()), &BOOT));
         };
         File::open(&found).or_failed(|| format!("{path} could not be opened"))
     };

@@ -52,7 +52,7 @@ impl Host {
     }
 
     /// Disks that this run has written.
-    fn ours(&self, permit: &Permit) -> Vec<Disk> {
+    pub(crate) fn ours(&self, permit: &Permit) -> Vec<Disk> {
         let mut disks = self.disks();
         for name in self.noted_disks(permit.workflow_uid) {
             if !disks.iter().any(|d| d.name == name) {

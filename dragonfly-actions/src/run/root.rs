@@ -14,12 +14,13 @@ use nix::unistd::Pid;
 
 use super::bootentry::{Files, LONGEST_FILE};
 use super::fail::{OrFailed, because};
-use super::fstab;
 use super::host::{Done, Host};
 use super::mount::Mount;
 use super::place::Place;
 use super::program::Program;
 use crate::plan::ExtraMount;
+
+mod table;
 
 /// How long a file system may stay busy after the programs on it were killed.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,6 +32,12 @@ pub(crate) struct Root {
     host: Host,
     cx: ActionContext,
     place: Place,
+    /// Mounted for changing it, not for reading alone.
+    write: bool,
+    /// The root's disk, and others that this run may write: what is mounted lies on these.
+    disks: Vec<String>,
+    /// Lines of its `/etc/fstab` whose partitions are there and are not mounted.
+    left_out: Vec<table::LeftOut>,
     /// The root's own file system first; each of the others lies in one before it.
     partitions: Vec<(Place, String, Mount)>,
     binds: Vec<PathBuf>,
@@ -50,10 +57,12 @@ impl Root {
         disks.extend(extra.iter().map(|(place, _)| &place.disk));
         disks.sort_by(|a, b| a.name.cmp(&b.name));
         disks.dedup_by(|a, b| a.name == b.name);
-        for disk in disks {
+        for disk in &disks {
             host.claim(disk, cx.permit())?.note(cx.permit(), Done::Written);
         }
+        let disks = disks.iter().map(|disk| disk.name.clone()).collect();
         let mut this = Self::mount(host, place, true, cx)?;
+        this.disks = disks;
         for (place, path) in extra {
             this.attach(place, &path)?;
         }
@@ -62,7 +71,8 @@ impl Root {
         Ok(this)
     }
 
-    /// Mounts an installed system, and the partitions of its `/etc/fstab`, for reading. Blocks.
+    /// Mounts an installed system, and the partitions of its `/etc/fstab`, for reading: not a byte of
+    /// its disks changes. Blocks.
     pub(crate) fn look(host: &Host, place: Place, cx: &ActionContext) -> Result<Self, ActionError> {
         let mut this = Self::mount(host, place, false, cx)?;
         this.attach_from_fstab()?;
@@ -74,6 +84,9 @@ impl Root {
         Ok(Self {
             host: host.clone(),
             cx: cx.clone(),
+            write,
+            disks: vec![place.disk.name.clone()],
+            left_out: Vec::new(),
             place: place.clone(),
             partitions: vec![(place, "/".to_owned(), mounted)],
             binds: Vec::new(),
@@ -135,37 +148,9 @@ impl Root {
     /// Mounts a partition at a path of the system.
     fn attach(&mut self, place: Place, path: &str) -> Result<(), ActionError> {
         let at = self.directory(path)?;
-        let mounted = Mount::partition_at(&self.host, &place, at)?;
+        let mounted = Mount::partition_at(&self.host, &place, at, self.write)?;
         self.partitions.push((place, path.trim_end_matches('/').to_owned(), mounted));
         Ok(())
-    }
-
-    fn attach_from_fstab(&mut self) -> Result<(), ActionError> {
-        let table = self.read("/etc/fstab").unwrap_or_default();
-        for line in fstab::needed(&table) {
-            if self.mounted_at(&line.path).is_some() {
-                continue;
-            }
-            let Some(found) = self.partition_of(&line.source) else {
-                let (source, path) = (&line.source, &line.path);
-                self.cx.log(format!("/etc/fstab: no partition is {source}; {path} is not mounted"));
-                continue;
-            };
-            if found.disk.name != self.place.disk.name || found.partition.number != self.place.partition.number {
-                self.attach(found, &line.path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// On the root's disk, else on any other.
-    fn partition_of(&self, source: &fstab::Source) -> Option<Place> {
-        let mut disks = vec![self.place.disk.clone()];
-        disks.extend(self.host.disks().into_iter().filter(|disk| disk.name != self.place.disk.name));
-        disks.iter().find_map(|disk| {
-            // Another disk's trouble is not this step's.
-            self.host.partitions(disk).ok()?.into_iter().find(|place| source.is(place))
-        })
     }
 
     /// A directory of the system; made where it is missing.

@@ -13,6 +13,8 @@ use std::process::Command;
 use super::realmode::Segment;
 
 mod ioctl {
+    nix::ioctl_write_ptr_bad!(blkroset, 0x125d, std::ffi::c_int);
+    nix::ioctl_read_bad!(blkroget, 0x125e, std::ffi::c_int);
     nix::ioctl_none!(blkrrpart, 0x12, 95);
     nix::ioctl_none!(blkflsbuf, 0x12, 97);
     nix::ioctl_read_bad!(blksszget, 0x1268, std::ffi::c_int);
@@ -69,6 +71,22 @@ pub(crate) fn sector(device: &File) -> io::Result<u32> {
     // SAFETY: as above; the kernel writes an int.
     unsafe { ioctl::blksszget(device.as_raw_fd(), &raw mut bytes) }?;
     u32::try_from(bytes).map_err(|_| io::Error::other(format!("a sector size of {bytes}")))
+}
+
+/// Whether the kernel lets nobody write to a block device.
+pub(crate) fn is_read_only(device: &File) -> io::Result<bool> {
+    let mut flag: c_int = 0;
+    // SAFETY: the descriptor is open, the pointer is to a live variable; the kernel writes an int.
+    unsafe { ioctl::blkroget(device.as_raw_fd(), &raw mut flag) }?;
+    Ok(flag != 0)
+}
+
+/// Has the kernel let nobody write to a block device, or let them again.
+pub(crate) fn set_read_only(device: &File, on: bool) -> io::Result<()> {
+    let flag = c_int::from(on);
+    // SAFETY: as above; the kernel reads an int.
+    unsafe { ioctl::blkroset(device.as_raw_fd(), &raw const flag) }?;
+    Ok(())
 }
 
 /// Asks the kernel to read the partition table again.
