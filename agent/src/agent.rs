@@ -130,7 +130,7 @@ impl Agent {
         });
         let runner = Runner {
             actions: dragonfly_actions::builtin(),
-            images: Arc::new(images),
+            images: Arc::new(images.with_session(Arc::clone(&link))),
             reports: Arc::clone(&link) as Arc<dyn crate::client::Reports>,
             journal: self.journal.clone(),
             heartbeat: Duration::from_secs(u64::from(welcome.heartbeat_seconds.clamp(2, 300))),

@@ -4,6 +4,7 @@
 //! that is away for an hour costs an hour, not an installation.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -101,6 +102,8 @@ pub struct Link {
     journal: Journal,
     state: tokio::sync::Mutex<State>,
     sessions: AtomicU64,
+    /// The key of the session in force and its number: read also while a new one is asked for.
+    key: Mutex<Option<(u64, SecretString)>>,
 }
 
 #[derive(Debug)]
@@ -132,6 +135,7 @@ impl Link {
             journal,
             state: tokio::sync::Mutex::new(State { identity, hello, session: None }),
             sessions: AtomicU64::new(0),
+            key: Mutex::default(),
         })
     }
 
@@ -143,6 +147,16 @@ impl Link {
     /// How many sessions there have been; the log begins anew with each.
     pub fn session_number(&self) -> u64 {
         self.sessions.load(Ordering::Acquire)
+    }
+
+    /// The key of the session in force and the session's number, if there has been one. Waits for nobody.
+    pub(crate) fn session_key(&self) -> Option<(u64, SecretString)> {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The key of a later session than this one, which the server has refused.
+    pub(crate) async fn session_key_after(&self, refused: u64) -> Result<(u64, SecretString), CallError> {
+        self.session(refused).await.map(|(number, session)| (number, session.key))
     }
 
     /// Asks for something to do; the server answers when there is something, or after a while.
@@ -220,6 +234,7 @@ impl Link {
         state.session = Some(session.clone());
         let number = number + 1;
         self.sessions.store(number, Ordering::Release);
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, session.key.clone()));
         Ok((number, session))
     }
 

@@ -6,18 +6,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dragonfly_core::Source;
 use dragonfly_core::action::{ImageError, ImageSource, ImageStream};
 use futures_util::StreamExt;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::Url;
 
-use crate::client::{client, plain_client};
+use crate::client::{Link, client, plain_client};
 use crate::pin::{self, Pin};
 
 /// Where a bundle of certificate authorities is, if the RAM disk carries one.
 pub const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// How long a new session is waited for when the server refuses the one that was shown. Who fetches comes again.
+const NEW_SESSION: Duration = Duration::from_secs(20);
 
 /// Images over HTTP and HTTPS.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub struct HttpImages {
     plain: reqwest::Client,
     /// For servers that are not ours; absent without a bundle of authorities.
     public: Option<reqwest::Client>,
+    /// Whose session is shown to our server: the links in orders hold for an hour, a transfer may take longer.
+    link: Option<Arc<Link>>,
 }
 
 impl HttpImages {
@@ -54,10 +61,17 @@ impl HttpImages {
         Ok(Self {
             servers,
             at: AtomicUsize::new(0),
-            pinned: build(client().tls_backend_preconfigured(tls))?,
+            // A redirect must not lead out of the reach of the pin. To another host it goes without the session's key.
+            pinned: build(client().tls_backend_preconfigured(tls).https_only(true))?,
             plain: plain_client().map_err(|e| crate::client::chain(&e))?,
             public,
+            link: None,
         })
+    }
+
+    /// Shows our server the session of this link, whichever is in force.
+    pub fn with_session(self, link: Arc<Link>) -> Self {
+        Self { link: Some(link), ..self }
     }
 
     /// An image that a template names by path alone lies on the server that this agent talks to.
@@ -86,6 +100,33 @@ impl HttpImages {
             // Of several streams that find out, one moves on.
             let next = (from + 1) % self.servers.len();
             let _ = self.at.compare_exchange(from, next, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// Sends a request to the instance `at`, with the session of this agent if it goes to our server, or to another.
+    async fn send(&self, request: RequestBuilder, url: &Url, at: usize) -> Result<Response, Source> {
+        let is_ours = self.is_ours(url);
+        let sent = async |request: RequestBuilder| {
+            request.send().await.map_err(|e| {
+                if is_ours {
+                    self.move_on(at);
+                }
+                Source::from(e.without_url())
+            })
+        };
+        let session = self.link.as_ref().filter(|_| is_ours).and_then(|link| Some((link, link.session_key()?)));
+        let Some((link, (number, key))) = session else { return sent(request).await };
+        let again = request.try_clone();
+        let response = sent(request.bearer_auth(key.reveal())).await?;
+        let Some(again) = again.filter(|_| response.status() == StatusCode::UNAUTHORIZED) else {
+            return Ok(response);
+        };
+        // The session has ended, and perhaps nothing else has noticed yet.
+        match tokio::time::timeout(NEW_SESSION, link.session_key_after(number)).await {
+            Ok(Ok((_, key))) => sent(again.bearer_auth(key.reveal())).await,
+            // It wants no agent here now: what it answered stands.
+            Ok(Err(_)) => Ok(response),
+            Err(_) => Err("the session has ended, and the server gives no new one yet".into()),
         }
     }
 
@@ -164,7 +205,7 @@ impl ImageSource for HttpImages {
         let resolved = self.resolve(url, at);
         let url = &resolved;
         let shown = bare(url);
-        let io = |source: dragonfly_core::Source| match is_of_time(&*source) {
+        let io = |source: Source| match is_of_time(&*source) {
             true => ImageError::Untimely { url: shown.clone(), source },
             false => ImageError::Io { url: shown.clone(), source },
         };
@@ -175,12 +216,7 @@ impl ImageSource for HttpImages {
                 request = request.header(IF_RANGE, known);
             }
         }
-        let response = request.send().await.map_err(|e| {
-            if self.is_ours(url) {
-                self.move_on(at);
-            }
-            io(e.without_url().into())
-        })?;
+        let response = self.send(request, url, at).await.map_err(io)?;
         let status = response.status().as_u16();
         let found = validator(response.headers());
         let changed = known.is_some() && found.as_deref() != known;

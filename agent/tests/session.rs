@@ -444,6 +444,67 @@ async fn images_resume_and_notice_a_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_had_by_the_session_when_its_link_has_expired_and_by_the_next_when_that_has_ended() {
+    let s = setup(Vec::new()).await;
+    s.script.lock().unwrap().files.push(("/images/a.raw".into(), vec![7; 1000]));
+    let open_to = |session: &str| s.script.lock().unwrap().files_for = Some(format!("Bearer {session}"));
+    let server = s.server.identity(&s.keys, "").server;
+    let link = s.link();
+    let images = HttpImages::new(vec![server.clone()], s.keys.pin.parse().unwrap(), Path::new("/none"));
+    let images = images.unwrap().with_session(Arc::clone(&link));
+    let (url, unnamed) = (server.join("/images/a.raw?expires=1&signature=x").unwrap(), "dragonfly:///images/a.raw");
+    open_to("session-1");
+    let early = images.open(&url, 0, None).await;
+    assert!(matches!(early, Err(ImageError::Refused { status: 401, .. })), "there is no session yet");
+    link.connect().await.unwrap();
+    let whole = images.open(&url, 0, None).await.unwrap();
+    let rest = images.open(&url, 900, whole.validator.as_deref()).await.unwrap();
+    assert_eq!((whole.total, rest.total), (Some(1000), Some(1000)));
+    images.open(&unnamed.parse().unwrap(), 0, None).await.unwrap();
+    // It ends while an image is written, and the image is who finds out.
+    open_to("session-2");
+    assert_eq!(images.open(&url, 0, None).await.unwrap().total, Some(1000));
+    // Another finds out: the image goes by the new one at once.
+    s.script.lock().unwrap().end_sessions = 1;
+    open_to("session-3");
+    link.work().await.unwrap();
+    s.script.lock().unwrap().shown.clear();
+    assert_eq!(images.open(&url, 0, None).await.unwrap().total, Some(1000));
+    assert_eq!(s.script.lock().unwrap().shown, ["Bearer session-3"]);
+    // One that not even a new session opens is refused, and not asked for endlessly.
+    open_to("nobody");
+    let refused = images.open(&url, 0, None).await;
+    assert!(matches!(refused, Err(ImageError::Refused { status: 401, .. })), "{refused:?}");
+    assert_eq!(s.script.lock().unwrap().hellos.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_is_shown_to_our_server_alone() {
+    let s = setup(Vec::new()).await;
+    // Another host, which has the same key, so that nothing but its address tells it from ours.
+    let elsewhere = Arc::new(Mutex::new(Script::default()));
+    let other = Server::start(&s.keys, &elsewhere, None).await;
+    for script in [&s.script, &elsewhere] {
+        script.lock().unwrap().files.push(("/images/a.raw".into(), vec![7; 1000]));
+    }
+    let (server, address) = (s.server.identity(&s.keys, "").server, other.address);
+    let redirect = |path: &str, to: String| s.script.lock().unwrap().redirects.push((path.to_owned(), to));
+    redirect("/images/away.raw", format!("https://{address}/images/a.raw"));
+    redirect("/images/plain.raw", server.as_str().replace("https", "http") + "images/a.raw");
+    let link = s.link();
+    link.connect().await.unwrap();
+    let images = HttpImages::new(vec![server.clone()], s.keys.pin.parse().unwrap(), Path::new("/none"));
+    let images = images.unwrap().with_session(Arc::clone(&link));
+    images.open(&server.join("/images/away.raw").unwrap(), 0, None).await.unwrap();
+    images.open(&format!("http://{address}/images/a.raw").parse().unwrap(), 0, None).await.unwrap();
+    assert_eq!(elsewhere.lock().unwrap().shown, ["", ""]);
+    let plain = format!("http://{}/images/a.raw", s.server.address).parse().unwrap();
+    images.open(&plain, 0, None).await.unwrap();
+    assert!(images.open(&server.join("/images/plain.raw").unwrap(), 0, None).await.is_err());
+    assert_eq!(s.script.lock().unwrap().shown, ["Bearer session-1", "", "Bearer session-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_program_says_of_a_secret_leaves_the_machine_without_it() {
     let with = serde_json::json!({"fail": true, "says": ", chpasswd: correct-horse is too simple"});
     let Orders::Execute(mut orders) = work(1, vec![step("a", with)]) else { unreachable!() };

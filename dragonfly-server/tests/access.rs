@@ -247,3 +247,28 @@ async fn a_signed_link_opens_its_image_and_no_other() {
         assert!(status == StatusCode::NOT_FOUND || status == StatusCode::BAD_REQUEST, "{path}: {status}");
     }
 }
+
+#[tokio::test]
+async fn an_agent_has_the_rest_of_an_image_when_its_link_has_expired() {
+    let bench = bench().await;
+    let ends = bench.app.engine.now().plus(std::time::Duration::from_secs(3600));
+    let path = format!("/images/small.raw?{}", bench.app.auth.sign("/images/small.raw", ends));
+    let session = bench.session().await.reveal().to_owned();
+    let rest = async |bearer: &str| {
+        let request = Request::builder().uri(&path).header("range", "bytes=3-");
+        let request = if bearer.is_empty() { request } else { request.header("authorization", bearer) };
+        let response = bench.send(request.body(Body::empty()).unwrap()).await;
+        (response.status(), common::text(response).await)
+    };
+    let (image, agent) = ((StatusCode::PARTIAL_CONTENT, "image".to_owned()), format!("Bearer {session}"));
+    for bearer in ["", "Bearer wrong", &agent] {
+        assert_eq!(rest(bearer).await, image, "{bearer}: the link holds");
+    }
+    bench.clock.advance(std::time::Duration::from_secs(2 * 3600));
+    assert_eq!(rest(&agent).await, image);
+    for bearer in ["", "Bearer wrong"] {
+        assert_eq!(rest(bearer).await.0, StatusCode::UNAUTHORIZED, "{bearer}");
+    }
+    bench.session().await;
+    assert_eq!(rest(&agent).await.0, StatusCode::UNAUTHORIZED, "a later agent speaks for the machine");
+}

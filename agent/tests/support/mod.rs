@@ -54,6 +54,12 @@ pub struct Script {
     pub identities_given: u32,
     pub tokens: Vec<String>,
     pub files: Vec<(String, Vec<u8>)>,
+    /// What opens the files; none: anybody may have them.
+    pub files_for: Option<String>,
+    /// Paths, and where they lead.
+    pub redirects: Vec<(String, String)>,
+    /// What was shown for each file that was asked for.
+    pub shown: Vec<String>,
 }
 
 pub type Shared = Arc<Mutex<Script>>;
@@ -160,6 +166,9 @@ async fn answer(
     let (bearer, range, if_range) = (header("authorization"), header("range"), header("if-range"));
     let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
     let mut s = script.lock().unwrap();
+    if path.starts_with("/images/") {
+        s.shown.push(bearer.clone());
+    }
     match path.as_str() {
         "/boot/52:54:00:00:00:01/identity" => {
             s.identities_given += 1;
@@ -207,6 +216,11 @@ async fn answer(
             s.log.push((offset, String::from_utf8_lossy(&body).into_owned()));
             reply(204, "")
         }
+        _ if s.redirects.iter().any(|(from, _)| *from == path) => {
+            let to = s.redirects.iter().find(|(from, _)| *from == path).map(|(_, to)| to.clone()).unwrap();
+            Response::builder().status(307).header("location", to).body(Full::default()).unwrap()
+        }
+        _ if s.files_for.as_ref().is_some_and(|opens| *opens != bearer) => reply(401, "{}"),
         _ => match s.files.iter().find(|(name, _)| *name == path) {
             None => reply(404, "no"),
             Some((_, bytes)) => {

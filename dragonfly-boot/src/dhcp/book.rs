@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use dragonfly_core::Mac;
@@ -166,8 +167,14 @@ impl LeaseBook {
     }
 
     /// Whether the address is only offered to this client, not yet leased.
-    pub fn is_only_offered(&self, address: Ipv4Addr, client: &ClientKey) -> bool {
-        self.offers.get(&address).is_some_and(|offer| offer.client == *client)
+    pub fn is_only_offered(&self, address: Ipv4Addr, client: &ClientKey, now: Timestamp) -> bool {
+        self.offers.get(&address).is_some_and(|offer| offer.client == *client) && !self.is_leased(address, now)
+    }
+
+    /// Whether a client has leased an address until one of these moments.
+    pub fn is_bound(&self, address: Ipv4Addr, client: &ClientKey, until: RangeInclusive<Timestamp>) -> bool {
+        let row = self.rows.get(&address).filter(|row| until.contains(&row.expires));
+        row.is_some_and(|row| matches!(&row.state, LeaseState::Bound { client: c } if c == client))
     }
 
     /// Sets a row; returns what stood there.

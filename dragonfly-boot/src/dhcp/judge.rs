@@ -32,6 +32,16 @@ pub enum Verdict {
     Release(Ipv4Addr),
 }
 
+impl Verdict {
+    /// The address whose row it changes. For one message that is always the same.
+    pub fn row(self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Lease(address) | Self::Decline(address) | Self::Release(address) => Some(address),
+            _ => None,
+        }
+    }
+}
+
 /// How a message reached us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {

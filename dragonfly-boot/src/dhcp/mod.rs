@@ -16,6 +16,7 @@ mod responder;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod witness;
 
 pub use book::{LeaseBook, Query, Standing};

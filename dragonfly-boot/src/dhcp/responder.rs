@@ -20,6 +20,7 @@ use super::lease::{ClientKey, Lease, LeaseError, LeaseStore};
 use super::packet::{Kind, Packet};
 use super::reply::{Destination, Reply, destination};
 use super::segment::Segment;
+use super::turns::{Turn, Turns};
 use super::witness;
 use crate::BootFiles;
 use crate::files::LoaderCache;
@@ -50,6 +51,8 @@ pub struct Responder {
     conflicts: Option<Arc<dyn ConflictProbe>>,
     loaders: LoaderCache,
     book: Mutex<LeaseBook>,
+    /// Whoever changes a row of the book has the turn of its address.
+    turns: Turns,
     probes: Mutex<HashMap<Ipv4Addr, watch::Receiver<bool>>>,
     /// When each card last asked to boot.
     booting: Mutex<HashMap<Mac, Timestamp>>,
@@ -88,6 +91,7 @@ impl Responder {
             conflicts,
             loaders,
             book,
+            turns: Turns::default(),
             probes: Mutex::default(),
             booting: Mutex::default(),
         })
@@ -129,14 +133,28 @@ impl Responder {
         {
             self.await_probe(address).await;
         }
-        let verdict = {
+        let came = self.clock.now();
+        let judged = || {
             let book = self.book();
             let query = Query { segment, client: &key, reservation, asked, now: self.clock.now() };
             let standing = book.standing(query, |address| self.provider.reserved_for(address));
             judge(packet, client, segment, arrival, standing, reservation.is_some())
         };
+        let (mut verdict, mut turn) = (judged(), None);
+        if let Some(address) = verdict.row() {
+            if self.turns.is_crowded(address) {
+                verdict = Verdict::Silent("too many messages about that address come at one time");
+            } else {
+                turn = Some(self.turns.take(address).await);
+                // Whoever had it before has changed the row, or taken back what this was judged by.
+                verdict = judged();
+            }
+        }
         for seen in witness::asked(packet, client, segment, verdict) {
             self.saw(packet, seen);
+        }
+        if let Some(turn) = turn {
+            self.change(turn, verdict, &key, segment, came).await?;
         }
         let reply = self.carry_out(verdict, received, &key, decision.as_ref(), client).await?;
         let to = destination(packet, reply.kind, source, arrival.boot_server_port);
@@ -162,7 +180,36 @@ impl Responder {
         }
     }
 
-    /// Does what a verdict says to the leases, and builds the answer.
+    /// Does what a verdict says to the row of an address. `None` if nothing is to be answered.
+    async fn change(
+        &self,
+        _turn: Turn<'_>,
+        verdict: Verdict,
+        key: &ClientKey,
+        segment: &Segment,
+        came: Timestamp,
+    ) -> Option<()> {
+        match verdict {
+            Verdict::Lease(address) => self.lease(address, key, segment, came).await,
+            Verdict::Decline(address) => {
+                tracing::warn!(client = %key, %address, "DHCP address declined: somebody else uses it");
+                let row = self.book().quarantine(address, self.clock.now());
+                self.keep(&row).await;
+                None
+            }
+            Verdict::Release(address) => {
+                let row = self.book().release(address, key, self.clock.now());
+                if let Some(row) = row {
+                    self.keep(&row).await;
+                }
+                None
+            }
+            // Judged otherwise when its turn came.
+            _ => Some(()),
+        }
+    }
+
+    /// Does what a verdict says to the offers, and builds the answer.
     async fn carry_out(
         self: &Arc<Self>,
         verdict: Verdict,
@@ -191,7 +238,7 @@ impl Responder {
                 let now = self.clock.now();
                 let is_new = {
                     let mut book = self.book();
-                    let known = book.holder(address, now).is_some() || book.is_only_offered(address, key);
+                    let known = book.holder(address, now).is_some() || book.is_only_offered(address, key, now);
                     book.offer(address, key, now);
                     !known
                 };
@@ -201,7 +248,6 @@ impl Responder {
                 Reply { yiaddr: address, lease_seconds: Some(segment.lease_seconds()), ..Reply::of(Kind::Offer) }
             }
             Verdict::Lease(address) => {
-                self.lease(address, key, segment).await?;
                 Reply { yiaddr: address, lease_seconds: Some(segment.lease_seconds()), ..Reply::of(Kind::Ack) }
             }
             Verdict::Refuse(why) => {
@@ -211,19 +257,7 @@ impl Responder {
             }
             Verdict::Inform | Verdict::ProxyAck => Reply::of(Kind::Ack),
             Verdict::ProxyOffer => Reply::of(Kind::Offer),
-            Verdict::Decline(address) => {
-                tracing::warn!(client = %key, %address, "DHCP address declined: somebody else uses it");
-                let row = self.book().quarantine(address, self.clock.now());
-                self.keep(&row).await;
-                return None;
-            }
-            Verdict::Release(address) => {
-                let row = self.book().release(address, key, self.clock.now());
-                if let Some(row) = row {
-                    self.keep(&row).await;
-                }
-                return None;
-            }
+            Verdict::Decline(_) | Verdict::Release(_) => return None,
         };
         let reply = Reply { host_name: decision.and_then(host_name), ..reply };
         let boot_file = match (packet.mac(), decision) {
@@ -244,11 +278,23 @@ impl Responder {
         Some(Reply { boot_file, ..reply })
     }
 
-    /// Leases an address: in memory at once, so that nobody else is given it, and durable before this
+    /// Leases an address: in memory at once, so that nobody else is offered it, and durable before this
     /// returns. If the store fails there was no lease, and the client hears nothing.
-    async fn lease(&self, address: Ipv4Addr, key: &ClientKey, segment: &Segment) -> Option<()> {
-        let until = self.clock.now().plus(Duration::from_secs(segment.lease_seconds().into()));
-        let (row, before) = self.book().bind(address, key, until);
+    ///
+    /// Only for who has the turn of the address, as [`keep`](Self::keep): what it puts back is then what it found.
+    async fn lease(&self, address: Ipv4Addr, key: &ClientKey, segment: &Segment, came: Timestamp) -> Option<()> {
+        let life = Duration::from_secs(segment.lease_seconds().into());
+        let (row, before) = {
+            let (mut book, now) = (self.book(), self.clock.now());
+            // One who repeated itself while it waited needs no second write. In this turn, what the book says
+            // is durable.
+            if book.is_bound(address, key, came.plus(life)..=now.plus(life)) {
+                book.forget_offers(key);
+                return Some(());
+            }
+            // From now, not from when it came: enough for all that wait meanwhile.
+            book.bind(address, key, now.plus(life))
+        };
         if self.keep(&row).await {
             return Some(());
         }
@@ -260,21 +306,15 @@ impl Responder {
         None
     }
 
-    /// Makes a row durable. Two tasks may write one address, and the store may take them in either
-    /// order: whoever comes back writes again what stands in the book by then.
+    /// Makes a row durable. In the turn of its address there is no other write of it under way, so the store
+    /// has in the end what the book has.
     async fn keep(&self, row: &Lease) -> bool {
-        let mut row = row.clone();
-        loop {
-            if let Err(error) = self.store.put(&row).await {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(address = %row.address, error, "a lease is not kept");
-                return false;
-            }
-            match self.book().row(row.address) {
-                Some(now) if *now != row => row = now.clone(),
-                _ => return true,
-            }
+        let put = self.store.put(row).await;
+        if let Err(error) = &put {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(address = %row.address, error, "a lease is not kept");
         }
+        put.is_ok()
     }
 
     /// Probes an address while the client considers our offer.
@@ -292,10 +332,11 @@ impl Responder {
         let this = self.clone();
         tokio::spawn(async move {
             if conflicts.in_use(address).await {
+                let _turn = this.turns.take(address).await;
                 let row = {
-                    let mut book = this.book();
+                    let (mut book, now) = (this.book(), this.clock.now());
                     // Once it is leased, the answer may be the client's own.
-                    book.is_only_offered(address, &key).then(|| book.quarantine(address, this.clock.now()))
+                    book.is_only_offered(address, &key, now).then(|| book.quarantine(address, now))
                 };
                 if let Some(row) = row {
                     tracing::warn!(%address, "an address of the pool is in use by a host that has no lease");
@@ -363,6 +404,9 @@ fn host_name(decision: &Decision) -> Option<String> {
     fits.then(|| name.to_owned())
 }
 
+#[cfg(test)]
+#[path = "responder_races.rs"]
+mod races;
 #[cfg(test)]
 #[path = "responder_tests.rs"]
 mod tests;

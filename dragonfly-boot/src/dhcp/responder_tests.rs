@@ -1,6 +1,7 @@
 //! Whole conversations: what a client hears, and what is durable when it does.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dragonfly_core::Source;
 use dragonfly_core::boot::Fate;
@@ -14,7 +15,7 @@ use super::*;
 use crate::testing::{Observer, Provider};
 
 #[derive(Debug)]
-struct Now(Mutex<i64>);
+pub(super) struct Now(pub(super) Mutex<i64>);
 
 impl Clock for Now {
     fn now(&self) -> Timestamp {
@@ -22,11 +23,14 @@ impl Clock for Now {
     }
 }
 
-/// A store that can be told to fail.
+/// A store that can be told to fail, and when.
 #[derive(Debug, Default)]
-struct Store {
-    rows: MemoryLeases,
+pub(super) struct Store {
+    pub(super) rows: MemoryLeases,
     broken: AtomicBool,
+    /// How long the next writes take and whether they succeed; those after them are done at once.
+    pub(super) fates: Mutex<VecDeque<(Duration, bool)>>,
+    pub(super) writes: AtomicUsize,
 }
 
 #[async_trait]
@@ -36,7 +40,12 @@ impl LeaseStore for Store {
     }
 
     async fn put(&self, lease: &Lease) -> Result<(), LeaseError> {
-        if self.broken.load(Ordering::Relaxed) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        let fate = self.fates.lock().unwrap().pop_front();
+        if let Some((after, _)) = fate {
+            tokio::time::sleep(after).await;
+        }
+        if self.broken.load(Ordering::Relaxed) || fate.is_some_and(|(_, succeeds)| !succeeds) {
             return Err(LeaseError { doing: "written", source: Source::from("the disk is full") });
         }
         self.rows.put(lease).await
@@ -54,16 +63,16 @@ impl ConflictProbe for Everywhere {
     }
 }
 
-struct Bench {
-    responder: Arc<Responder>,
-    store: Arc<Store>,
+pub(super) struct Bench {
+    pub(super) responder: Arc<Responder>,
+    pub(super) store: Arc<Store>,
     observer: Arc<Observer>,
     clock: Arc<Now>,
-    segment: Segment,
+    pub(super) segment: Segment,
 }
 
 impl Bench {
-    async fn new(mode: Mode, provider: Provider) -> Self {
+    pub(super) async fn new(mode: Mode, provider: Provider) -> Self {
         Self::with(mode, provider, Arc::default(), None).await
     }
 
@@ -80,7 +89,11 @@ impl Bench {
         Self { responder: Arc::new(responder), store, observer, clock, segment: segment(mode) }
     }
 
-    async fn say(&self, message: &[u8], unicast: bool) -> Option<(Packet, Destination)> {
+    pub(super) fn pass(&self, seconds: i64) {
+        *self.clock.0.lock().unwrap() += seconds;
+    }
+
+    pub(super) async fn say(&self, message: &[u8], unicast: bool) -> Option<(Packet, Destination)> {
         let packet = Packet::decode(message).unwrap();
         let arrival = Arrival { boot_server_port: false, unicast };
         let source = SocketAddrV4::new(packet.ciaddr, 68);
@@ -90,7 +103,7 @@ impl Bench {
     }
 
     /// DISCOVER, OFFER, REQUEST, ACK: the address.
-    async fn lease(&self, who: u8) -> Option<Ipv4Addr> {
+    pub(super) async fn lease(&self, who: u8) -> Option<Ipv4Addr> {
         let offer = self.say(&from(who, &[(53, &[1])]), false).await?.0;
         let address = offer.yiaddr.octets();
         let ack = self.say(&from(who, &[(53, &[3]), (54, &[10, 0, 0, 1]), (50, &address)]), false).await?.0;
@@ -99,17 +112,17 @@ impl Bench {
     }
 }
 
-fn from(who: u8, options: &[(u8, &[u8])]) -> Vec<u8> {
+pub(super) fn from(who: u8, options: &[(u8, &[u8])]) -> Vec<u8> {
     let mut packet = bytes(options);
     packet[33] = who;
     packet
 }
 
-fn mac(who: u8) -> Mac {
+pub(super) fn mac(who: u8) -> Mac {
     Mac::new([0x52, 0x54, 0, 0xab, 0xcd, who])
 }
 
-fn discover() -> Provider {
+pub(super) fn discover() -> Provider {
     Provider::with(Some(Fate::Discover))
 }
 
@@ -140,47 +153,6 @@ async fn a_lease_that_cannot_be_kept_is_not_given() {
     assert_eq!(bench.responder.book().rows().count(), 0);
     bench.store.broken.store(false, Ordering::Relaxed);
     assert!(bench.lease(1).await.is_some());
-}
-
-/// A store whose first write comes last.
-#[derive(Debug, Default)]
-struct Slow {
-    rows: MemoryLeases,
-    begun: AtomicBool,
-    later: tokio::sync::Notify,
-}
-
-#[async_trait]
-impl LeaseStore for Slow {
-    async fn load(&self) -> Result<Vec<Lease>, LeaseError> {
-        self.rows.load().await
-    }
-
-    async fn put(&self, lease: &Lease) -> Result<(), LeaseError> {
-        if !self.begun.swap(true, Ordering::Relaxed) {
-            self.later.notified().await;
-        }
-        self.rows.put(lease).await
-    }
-}
-
-#[tokio::test]
-async fn what_is_durable_in_the_end_is_what_was_decided_last() {
-    let store = Arc::new(Slow::default());
-    let (provider, observer) = (Arc::new(discover()), Arc::new(Observer::default()));
-    let clock = Arc::new(Now(Mutex::new(1_800_000_000)));
-    let files = Arc::new(BootFiles::new("/nonexistent"));
-    let responder = Responder::load(provider, store.clone(), observer, clock.clone(), files, None).await.unwrap();
-    let (address, key) = (Ipv4Addr::new(10, 0, 0, 150), ClientKey::of_mac(mac(1)));
-    let segment = segment(Mode::Full);
-    let leasing = responder.lease(address, &key, &segment);
-    let declined = async {
-        let row = responder.book().quarantine(address, clock.now());
-        assert!(responder.keep(&row).await);
-        store.later.notify_one();
-    };
-    tokio::join!(leasing, declined);
-    assert_eq!(store.load().await.unwrap()[0].state, LeaseState::Quarantined);
 }
 
 #[tokio::test]
@@ -243,7 +215,7 @@ async fn anothers_client_is_left_alone() {
     let other = from(1, &[(53, &[3]), (54, &[10, 0, 0, 2]), (50, &[10, 0, 0, 77])]);
     assert!(bench.say(&other, false).await.is_none());
     // And our offer is free again.
-    assert!(!bench.responder.book().is_only_offered(offer.yiaddr, &ClientKey::of_mac(mac(1))));
+    assert!(!bench.responder.book().is_only_offered(offer.yiaddr, &ClientKey::of_mac(mac(1)), bench.clock.now()));
 }
 
 #[tokio::test]

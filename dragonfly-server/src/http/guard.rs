@@ -4,6 +4,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
+use dragonfly_core::engine::EngineError;
 use dragonfly_core::secret::SecretString;
 
 use super::App;
@@ -55,8 +56,14 @@ pub(crate) async fn admit(
         Access::Image => {
             let uri = request.uri();
             let signed = app.auth.opens(uri.path(), uri.query().unwrap_or_default());
+            // A transfer may take longer than its link holds: the agent's session opens images as well.
             let agent = match bearer(request.headers()).map(str::to_owned) {
-                Some(shown) if !signed => app.engine.session_machine(&shown).await.is_ok(),
+                Some(shown) if !signed => match app.engine.session_machine(&shown).await {
+                    Ok(_) => true,
+                    Err(EngineError::Unauthenticated { .. }) => false,
+                    // Not that it may not, but that this cannot be known now: an agent comes again.
+                    Err(error) => return Err(Problem::from(error).into_response()),
+                },
                 _ => false,
             };
             if !signed && !agent {

@@ -184,7 +184,7 @@ fn said(error: mage::client::CallError) -> anyhow::Error {
 async fn run(link: Arc<Link>, images: HttpImages, journal: Journal) -> Leave {
     let runner = Runner {
         actions: Actions::new().with(Image).with(Write).with(Reboot),
-        images: Arc::new(images),
+        images: Arc::new(images.with_session(Arc::clone(&link))),
         reports: Arc::clone(&link) as Arc<dyn Reports>,
         journal: journal.clone(),
         heartbeat: Duration::from_secs(10),
