@@ -128,6 +128,8 @@ pub struct Settings {
     /// Whether agents make an account of our own on a machine's controller where none is known (`spec.bmc`). Whoever
     /// opens a session as a machine is then given its password: for provisioning networks without strangers.
     pub bmc_accounts: bool,
+    /// The most that all agents' logs may take on the disk, in bytes: then the oldest are deleted.
+    pub log_bytes: u64,
     /// Proxmox clusters whose VMs are machines.
     #[cfg(feature = "proxmox")]
     pub clusters: Vec<ClusterSource>,
@@ -152,6 +154,7 @@ impl Default for Settings {
             power: PowerPolicy::Cycle,
             power_period: Duration::from_secs(5 * 60),
             bmc_accounts: false,
+            log_bytes: 1 << 30,
             #[cfg(feature = "proxmox")]
             clusters: Vec::new(),
             #[cfg(feature = "proxmox")]
@@ -207,7 +210,7 @@ struct Inner {
     settings: Settings,
     checker: Arc<dyn TemplateChecker>,
     images: Arc<dyn ImageLinks>,
-    logs: Option<PathBuf>,
+    logs: Option<Arc<logs::Shelf>>,
     sessions: sessions::Sessions,
     /// What we wrote ourselves of specs, where others may write too.
     own: others::Own,
@@ -279,7 +282,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Keep agents' logs in this directory, 8 MiB an attempt.
+    /// Keep agents' logs in this directory: 8 MiB an attempt, the last four of each machine, 16 MiB of it, and
+    /// [`Settings::log_bytes`] in all.
     #[must_use]
     pub fn logs(mut self, directory: PathBuf) -> Self {
         self.logs = Some(directory);
@@ -323,6 +327,7 @@ impl EngineBuilder {
         } else {
             restore::HeldBack::default()
         };
+        let log_bytes = settings.log_bytes;
         let cache = Cache::new();
         cache.load(&*store).await?;
         let inner = Inner {
@@ -340,7 +345,7 @@ impl EngineBuilder {
             settings,
             checker,
             images,
-            logs,
+            logs: logs.map(|directory| Arc::new(logs::Shelf::new(directory, log_bytes))),
             sessions: sessions::Sessions::default(),
             own: others::Own::default(),
             following: tinkerbell::Following::default(),
