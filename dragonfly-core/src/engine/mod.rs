@@ -29,6 +29,7 @@ mod home;
 mod import;
 mod logs;
 mod network;
+mod newcomers;
 mod operate;
 mod others;
 mod power;
@@ -128,6 +129,9 @@ pub struct Settings {
     /// Whether agents make an account of our own on a machine's controller where none is known (`spec.bmc`). Whoever
     /// opens a session as a machine is then given its password: for provisioning networks without strangers.
     pub bmc_accounts: bool,
+    /// How many machines there may be that registered themselves and that nobody has had anything to do with
+    /// ([`Hardware::is_unclaimed`](crate::resource::Hardware::is_unclaimed)): with more, new ones are refused.
+    pub unclaimed: usize,
     /// The most that all agents' logs may take on the disk, in bytes: then the oldest are deleted.
     pub log_bytes: u64,
     /// Proxmox clusters whose VMs are machines.
@@ -154,6 +158,7 @@ impl Default for Settings {
             power: PowerPolicy::Cycle,
             power_period: Duration::from_secs(5 * 60),
             bmc_accounts: false,
+            unclaimed: 10_000,
             log_bytes: 1 << 30,
             #[cfg(feature = "proxmox")]
             clusters: Vec::new(),
@@ -220,6 +225,7 @@ struct Inner {
     /// Which card asks from which address: files are fetched without naming the machine.
     seen_at: Mutex<HashMap<IpAddr, Mac>>,
     strangers: Mutex<Strangers>,
+    newcomers: Mutex<newcomers::Newcomers>,
     /// One writer per machine at a time, in this process.
     locks: Vec<tokio::sync::Mutex<()>>,
     networks: watch::Sender<Vec<Network>>,
@@ -352,6 +358,7 @@ impl EngineBuilder {
             progress: Mutex::default(),
             seen_at: Mutex::default(),
             strangers: Mutex::default(),
+            newcomers: Mutex::default(),
             locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),
             networks: watch::Sender::new(Vec::new()),
             power,

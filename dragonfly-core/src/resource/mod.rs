@@ -17,6 +17,7 @@ pub mod power;
 pub mod schema;
 pub mod secret;
 pub mod template;
+mod unclaimed;
 pub mod workflow;
 
 use std::collections::BTreeMap;
