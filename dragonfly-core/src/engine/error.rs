@@ -66,7 +66,7 @@ pub enum EngineError {
         why: String,
     },
     /// More new machines than the server takes, or takes at a time.
-    #[error("{why}; ask again in {} s", wait.as_secs().max(1))]
+    #[error("{why}; ask again in {} s", wait.as_secs_f64().ceil())]
     TooMany {
         /// Of what.
         why: String,

@@ -32,7 +32,7 @@ const TOLD: Duration = Duration::from_secs(600);
 /// What an inventory may take as JSON, in bytes: of machines that somebody has claimed and of the first so many of the
 /// others; and of these when there are more.
 const INVENTORY: usize = 128 * 1024;
-const FEW: usize = 2000;
+const FEW: usize = 1000;
 const SMALL_INVENTORY: usize = 32 * 1024;
 
 /// What an inventory may take, as JSON.
@@ -224,8 +224,7 @@ mod tests {
 
     #[test]
     fn inventories_are_small_where_there_are_many_that_nobody_claims() {
-        for (is_claimed, unclaimed, kib) in [(false, 0, 128), (false, 1999, 128), (false, 2000, 32), (true, 2000, 128)]
-        {
+        for (is_claimed, unclaimed, kib) in [(false, 0, 128), (false, 999, 128), (false, 1000, 32), (true, 1000, 128)] {
             assert_eq!(inventory_bytes(is_claimed, unclaimed), kib << 10);
         }
     }

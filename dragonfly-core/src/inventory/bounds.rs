@@ -19,8 +19,8 @@ const ROUTES: usize = 64;
 const USERS: usize = 64;
 
 impl Inventory {
-    /// The same with harmless texts and bounded lists, at most `most` bytes as JSON; and what was left out for it. The
-    /// list that takes the most loses first, from its end.
+    /// The same with harmless texts and bounded lists, at most `most` bytes as JSON; and what was left out for it. PCI
+    /// devices go first, for no plan looks at them; then the list that takes the most loses, from its end.
     pub(crate) fn bounded(&self, most: usize) -> (Self, Option<String>) {
         let mut kept = self.clone();
         kept.cut_lists();
@@ -50,10 +50,15 @@ impl Inventory {
             return;
         }
         let users = self.bmc.as_ref().map(|bmc| bmc.users.as_slice()).unwrap_or_default();
+        let mut pci = List::of(&self.pci);
+        while whole > most
+            && let Some(last) = pci.items.pop()
+        {
+            whole -= last;
+        }
         let mut lists = [
             List::of(&self.disks),
             List::of(&self.nics),
-            List::of(&self.pci),
             List::of(&self.memory.modules),
             List::of(&self.routes),
             List::of(users),
@@ -65,10 +70,10 @@ impl Inventory {
             largest.sum -= last;
             whole -= last;
         }
-        let [disks, nics, pci, modules, routes, users] = lists.map(|list| list.items.len());
+        let [disks, nics, modules, routes, users] = lists.map(|list| list.items.len());
         self.disks.truncate(disks);
         self.nics.truncate(nics);
-        self.pci.truncate(pci);
+        self.pci.truncate(pci.items.len());
         self.memory.modules.truncate(modules);
         self.routes.truncate(routes);
         if let Some(bmc) = &mut self.bmc {
@@ -178,7 +183,7 @@ mod tests {
     fn every_list_is_bounded_and_what_is_left_out_is_told() {
         const LARGE: usize = 1 << 30;
         let disks = |disks| Inventory { disks, ..Inventory::default() };
-        let table: [(Inventory, usize, Option<&str>); 8] = [
+        let table: [(Inventory, usize, Option<&str>); 9] = [
             (Inventory::default(), LARGE, None),
             (everything(16), LARGE, None),
             (disks(vec![disk(1, 9); 256]), LARGE, None),
@@ -193,7 +198,12 @@ mod tests {
                      routes, 961 of 1025 users of its controller",
                 ),
             ),
-            // What takes the most loses first.
+            // No plan looks at PCI devices; then what takes the most loses.
+            (
+                Inventory { pci: vec![pci(4); 9], ..disks(vec![disk(1, 500); 30]) },
+                32 << 10,
+                Some("1 of 30 disks, 1 of 30 signatures on disks, 9 of 9 PCI devices"),
+            ),
             (
                 Inventory { pci: vec![pci(500); 200], nics: vec![nic(2); 4], ..disks(vec![disk(1, 20); 24]) },
                 128 << 10,

@@ -150,3 +150,19 @@ fn of_store(error: &StoreError) -> Problem {
     };
     Problem::new(status, error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_to_come_again_is_told_when() {
+        for (wait, seconds) in [(Duration::from_millis(20), "1"), (Duration::from_secs(60), "60")] {
+            let refused = EngineError::TooMany { why: "too many".to_owned(), wait };
+            let response = Problem::from(refused).into_response();
+            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(response.headers()[header::RETRY_AFTER], seconds);
+        }
+        assert!(!Problem::not_found("").into_response().headers().contains_key(header::RETRY_AFTER));
+    }
+}
