@@ -491,6 +491,13 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn bounds_are_as_they_are_set() {
+        let settled = |text: &str| read(text).unwrap().settle().map(|c| (c.unclaimed, c.log_bytes)).unwrap();
+        assert_eq!(settled(""), (10_000, 1 << 30));
+        assert_eq!(settled("unclaimed = 50000\nlog_space = 20"), (50_000, 20 << 20));
+    }
+
+    #[test]
     fn a_misspelt_key_is_named() {
         let error = read("prot = 3000").unwrap_err();
         assert!(causes(&error).contains("prot"), "{}", causes(&error));

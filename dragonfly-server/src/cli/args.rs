@@ -500,6 +500,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_deleted_is_said_in_one_way() {
+        for (line, is_good) in [
+            ("delete machine a", true),
+            ("delete -f a.yaml", true),
+            ("delete machines --unclaimed", true),
+            ("delete machines", false),
+            ("delete --unclaimed", false),
+            ("delete machines a --unclaimed", false),
+            ("delete machines --unclaimed -f a.yaml", false),
+        ] {
+            let words = ["dragonfly", "--data", "/d"].into_iter().chain(line.split(' '));
+            assert_eq!(Cli::try_parse_from(words).is_ok(), is_good, "{line}");
+        }
+    }
+
+    #[test]
     fn no_secret_is_taken_on_the_command_line() {
         let command = Cli::command();
         let mut all = vec![&command];
