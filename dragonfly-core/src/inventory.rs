@@ -1,5 +1,6 @@
 //! What an agent saw of a machine. A field that could not be read is absent, never invented.
 
+mod bounds;
 mod differences;
 
 use std::net::IpAddr;

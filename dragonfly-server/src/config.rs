@@ -11,7 +11,7 @@ use std::str::FromStr;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use dragonfly_core::boot::Discovery;
-use dragonfly_core::engine::ClusterSource;
+use dragonfly_core::engine::{ClusterSource, Settings};
 use serde::Deserialize;
 use url::Url;
 
@@ -92,6 +92,13 @@ pub struct Options {
     /// For addresses without `tls`; a fingerprint in an address counts as before.
     #[arg(long, env = "DRAGONFLY_BMC_CA", value_name = "FILE")]
     pub bmc_ca: Option<PathBuf>,
+    /// How many machines there may be that registered themselves and that nobody has labelled, edited or assigned to:
+    /// with more, new ones are refused [default: 10000]
+    #[arg(long, env = "DRAGONFLY_UNCLAIMED", value_name = "MACHINES")]
+    pub unclaimed: Option<usize>,
+    /// The most that agents' logs take on the disk, in MiB: the oldest are deleted [default: 1024]
+    #[arg(long, env = "DRAGONFLY_LOG_SPACE", value_name = "MIB")]
+    pub log_space: Option<u32>,
     /// What is logged, as in `dragonfly_boot=debug,info` [default: info]
     #[arg(long, env = "DRAGONFLY_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -228,6 +235,10 @@ pub struct Config {
     pub bmc_accounts: bool,
     /// A PEM file of certificate authorities that vouch for controllers and clusters.
     pub bmc_ca: Option<PathBuf>,
+    /// How many machines there may be that nobody has claimed.
+    pub unclaimed: usize,
+    /// The most that agents' logs take, in bytes.
+    pub log_bytes: u64,
     /// The log filter.
     pub log: String,
     /// Proxmox clusters whose VMs are machines.
@@ -320,6 +331,8 @@ impl Options {
             names: self.names.or(other.names),
             bmc_accounts: self.bmc_accounts.or(other.bmc_accounts),
             bmc_ca: self.bmc_ca.or(other.bmc_ca),
+            unclaimed: self.unclaimed.or(other.unclaimed),
+            log_space: self.log_space.or(other.log_space),
             log: self.log.or(other.log),
             data: self.data.or(other.data),
             proxmox: self.proxmox.or(other.proxmox),
@@ -346,6 +359,7 @@ impl Options {
         let data = self.data.unwrap_or_else(|| DATA_DIR.into());
         let backend = self.backend.unwrap_or_default();
         let namespace = self.namespace.unwrap_or_else(|| namespace_of(backend.as_str()).to_owned());
+        let engine = Settings::default();
         Ok(Config {
             host: self.host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             port: self.port.unwrap_or(PORT),
@@ -362,6 +376,8 @@ impl Options {
             names: self.names.unwrap_or_default(),
             bmc_accounts: self.bmc_accounts.unwrap_or_default(),
             bmc_ca: self.bmc_ca,
+            unclaimed: self.unclaimed.unwrap_or(engine.unclaimed),
+            log_bytes: self.log_space.map_or(engine.log_bytes, |mebibytes| u64::from(mebibytes) << 20),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             clusters,
             data,
@@ -377,7 +393,7 @@ pub(crate) fn namespace_of(backend: &str) -> &'static str {
 /// Variables that begin like ours and that neither the server nor its commands read. Those of the project's own lab and
 /// tests are none of them.
 pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
-    const OURS: [&str; 22] = [
+    const OURS: [&str; 24] = [
         "HOST",
         "PORT",
         "BOOT_FILES",
@@ -393,6 +409,8 @@ pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
         "INSTANCE",
         "BMC_ACCOUNTS",
         "BMC_CA",
+        "UNCLAIMED",
+        "LOG_SPACE",
         "LOG",
         "DATA",
         "CONFIG",
@@ -470,6 +488,13 @@ pub(super) mod tests {
         assert!(settled(read("bmc_accounts = true").unwrap()));
         let off = Options { bmc_accounts: Some(false), ..Options::default() };
         assert!(!settled(off.or(read("bmc_accounts = true").unwrap())), "the flag wins");
+    }
+
+    #[test]
+    fn bounds_are_as_they_are_set() {
+        let settled = |text: &str| read(text).unwrap().settle().map(|c| (c.unclaimed, c.log_bytes)).unwrap();
+        assert_eq!(settled(""), (10_000, 1 << 30));
+        assert_eq!(settled("unclaimed = 50000\nlog_space = 20"), (50_000, 20 << 20));
     }
 
     #[test]

@@ -129,6 +129,8 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
         region: config.region.clone(),
         server_pin: tls.pin.clone(),
         bmc_accounts: config.bmc_accounts,
+        unclaimed: config.unclaimed,
+        log_bytes: config.log_bytes,
         runner: opened.runner,
         clusters: config.clusters.clone(),
         ..Settings::default()

@@ -46,6 +46,9 @@ pub struct Machine {
     /// Whether it has power: `on`, `off`, `unknown`; absent when nobody can tell.
     #[serde(default)]
     pub power: Option<String>,
+    /// It registered itself, and nobody has labelled it, edited it or assigned anything to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unclaimed: bool,
     /// Whether it has a controller that can be told something.
     #[serde(default)]
     pub has_controller: bool,
@@ -104,6 +107,7 @@ fn line(hardware: &Hardware, workflow: Option<&Workflow>, live: Option<(u32, usi
         hold: spec.hold.clone(),
         adopted,
         power: condition(&status.conditions, POWERED).map(|c| power_word(c.status).to_owned()),
+        unclaimed: hardware.is_unclaimed(),
         has_controller: spec.bmc.is_some(),
     }
 }

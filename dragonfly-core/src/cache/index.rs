@@ -1,6 +1,6 @@
 //! Finding machines by what they have, however many there are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 
@@ -30,6 +30,8 @@ pub(super) struct Machines {
     uuids: Index<Uuid>,
     /// Of `metadata.labels`.
     labels: Index<(String, String)>,
+    /// Those that nobody has claimed.
+    pub(super) unclaimed: HashSet<String>,
     /// What people search.
     pub(super) texts: Texts,
 }
@@ -38,6 +40,7 @@ impl Machines {
     /// Takes a machine as it was out of every look-up.
     pub(super) fn forget(&mut self, name: &str, machine: &Hardware) {
         self.texts.forget(name);
+        self.unclaimed.remove(name);
         for mac in macs(machine) {
             take_out(&mut self.macs, &mac, name);
         }
@@ -63,6 +66,9 @@ impl Machines {
     /// Puts a machine as it is now into every look-up.
     pub(super) fn learn(&mut self, name: &str, machine: &Hardware) {
         self.texts.learn(name, machine);
+        if machine.is_unclaimed() {
+            self.unclaimed.insert(name.to_owned());
+        }
         for mac in macs(machine) {
             put_in(&mut self.macs, mac, name);
         }

@@ -241,6 +241,11 @@ impl Cache {
         state.machines.alike(anchors).into_iter().filter_map(|name| state.hardware.get(name)).collect()
     }
 
+    /// How many machines there are that nobody has claimed ([`Hardware::is_unclaimed`]).
+    pub fn unclaimed(&self) -> usize {
+        self.read().machines.unclaimed.len()
+    }
+
     /// Addresses that several machines claim, with those machines.
     pub fn contested_macs(&self) -> Vec<(Mac, Vec<String>)> {
         let state = self.read();

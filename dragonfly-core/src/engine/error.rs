@@ -65,6 +65,14 @@ pub enum EngineError {
         /// Which, and what a person can do.
         why: String,
     },
+    /// More new machines than the server takes, or takes at a time.
+    #[error("{why}; ask again in {} s", wait.as_secs_f64().ceil())]
+    TooMany {
+        /// Of what.
+        why: String,
+        /// When to ask again.
+        wait: std::time::Duration,
+    },
     /// The agent and this server have no protocol in common.
     #[error("the agent speaks protocols {min} to {max}, this server {} to {}", crate::wire::MIN, crate::wire::CURRENT)]
     Protocol {

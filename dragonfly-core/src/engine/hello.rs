@@ -6,10 +6,12 @@ use uuid::Uuid;
 
 use super::anchors::{self, Known, Match};
 use super::boot::{ADOPTED, CONFLICT};
+use super::newcomers::inventory_bytes;
 use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
 use super::{Engine, EngineError, Result};
 use crate::boot::{Refusal, Seen, Sighting};
+use crate::cache::Owner;
 use crate::clock::Timestamp;
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::hardware::{Anchors, ExistingOs, SessionInfo};
@@ -21,7 +23,9 @@ use crate::{Mac, name};
 
 /// Why a boot token of ours opens nothing any more.
 const STALE: &str = "the boot token is older than ten minutes; boot again";
-/// The longest text of an inventory that is kept, in bytes.
+/// The condition that more was seen of a machine than is kept.
+const CUT: &str = "InventoryCut";
+/// The longest text about an operating system that is kept, in bytes.
 const LONGEST: usize = 512;
 /// How far a machine's clock may be off without a word, in seconds.
 const CLOCK_TOLERANCE: u64 = 120;
@@ -32,15 +36,14 @@ impl Engine {
     /// # Errors
     /// `Unauthenticated` when the token is not ours, is ten minutes old, or asks from elsewhere;
     /// `Forbidden` when it has opened a session already; `Busy` when another agent speaks for this
-    /// machine or its identity is in conflict; `Protocol` when no version is shared.
+    /// machine or its identity is in conflict; `TooMany` when it is one of too many new machines; `Protocol` when no
+    /// version is shared.
     pub async fn hello(&self, token: &str, hello: Hello, from: IpAddr) -> Result<Welcome> {
         let mac = hello.mac;
-        let hello = Hello {
-            inventory: text::tidy(&hello.inventory, LONGEST, text::harmless),
-            existing_os: text::tidy(&hello.existing_os, LONGEST, text::harmless),
-            ..hello
-        };
-        let said = self.greet(token, hello, from).await;
+        let is_claimed = matches!(self.inner.cache.by_mac(mac), Owner::One(machine) if !machine.is_unclaimed());
+        let (inventory, cut) = hello.inventory.bounded(inventory_bytes(is_claimed, self.inner.cache.unclaimed()));
+        let hello = Hello { inventory, existing_os: text::tidy(&hello.existing_os, LONGEST, text::harmless), ..hello };
+        let said = self.greet(token, hello, cut.as_deref(), from).await;
         if let Err(error) = &said {
             // On the timeline of the card that it names: whoever looks for this machine looks there.
             let seen = Seen::AgentRefused { refusal: refusal(error), why: error.to_string() };
@@ -54,7 +57,8 @@ impl Engine {
         self.inner.tokens.open::<TokenClaims>(token).is_some()
     }
 
-    async fn greet(&self, token: &str, hello: Hello, from: IpAddr) -> Result<Welcome> {
+    /// `cut` is what was left out of its inventory.
+    async fn greet(&self, token: &str, hello: Hello, cut: Option<&str>, from: IpAddr) -> Result<Welcome> {
         let now = self.now();
         let claims: TokenClaims = self
             .inner
@@ -81,7 +85,10 @@ impl Engine {
             anchors::clean(&said)
         };
         let machine = match self.recognise(&anchors) {
-            Match::New => self.discover(&hello, &anchors).await?,
+            Match::New => {
+                self.admit(from)?;
+                self.discover(&hello, &anchors).await?
+            }
             Match::Known(name) => name,
             Match::Conflict { machines, why } => return Err(self.conflict(&hello, &machines, &why).await),
         };
@@ -125,6 +132,7 @@ impl Engine {
                 }
                 m.status.anchors = Some(merged(m.status.anchors.as_ref(), &anchors));
                 m.status.inventory = Some(hello.inventory.clone());
+                note_cut(m, cut, now);
                 m.status.address = Some(from);
                 m.status.last_seen = Some(now);
                 m.status.session = Some(SessionInfo {
@@ -159,6 +167,9 @@ impl Engine {
             self.tell("machine.registered", &machine, None, format!("registered from {from}. {words}"));
         } else {
             self.tell("machine.hello", &machine, None, format!("its agent is up, at {from}"));
+        }
+        if let Some(cut) = cut {
+            self.tell("machine.cut", &machine, None, format!("more than is kept of a machine, left out: {cut}"));
         }
         // A Secret may be written, under a lock of its own.
         drop(guard);
@@ -349,6 +360,20 @@ fn merged(old: Option<&Anchors>, new: &Anchors) -> Anchors {
         all.product = all.product.or_else(|| old.product.clone());
     }
     all
+}
+
+fn note_cut(m: &mut Hardware, cut: Option<&str>, now: crate::clock::Timestamp) {
+    let conditions = &mut m.status.conditions;
+    match cut {
+        Some(cut) => {
+            let words = format!("its agent saw more than is kept; left out: {cut}");
+            set_condition(conditions, CUT, ConditionStatus::True, "TooLarge", &words, now);
+        }
+        None if condition(conditions, CUT).is_some() => {
+            set_condition(conditions, CUT, ConditionStatus::False, "Whole", "all that its agent saw is kept", now);
+        }
+        None => {}
+    }
 }
 
 fn note_existing(m: &mut Hardware, found: Option<&ExistingOs>, adopt: bool, now: crate::clock::Timestamp) {

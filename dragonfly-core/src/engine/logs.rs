@@ -1,17 +1,22 @@
-//! Agents' logs: a file for each attempt, 8 MiB at most, and its last 64 KiB in the workflow.
+//! Agents' logs: a file for each attempt, 8 MiB at most, and its last 64 KiB in the workflow. The last ones of each
+//! machine are kept, and go with it.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+mod files;
+mod shelf;
+
+use std::collections::HashSet;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
 use super::{Engine, EngineError, Result};
-use crate::resource::WorkflowSpec;
+use crate::resource::{HardwareSpec, Kind, WorkflowSpec};
 use crate::text::acts;
 use crate::timeline::LogPart;
 
-/// The most that is kept of one log.
-const MAX_LOG: u64 = 8 * 1024 * 1024;
+pub(super) use shelf::Shelf;
+
 /// How much of a log a workflow carries.
 const TAIL: u64 = 64 * 1024;
 
@@ -26,9 +31,10 @@ impl Engine {
         let mask = run.map(|run| self.mask(&machine, &run)).unwrap_or_default();
         let part = LogPart { offset, bytes: &bytes };
         self.inner.recorder.log(machine.name(), claims.id, part, self.now(), |text| mask.hide(text).into_owned());
-        let Some(path) = self.log_path(&claims.machine, &claims.id.to_string()) else { return Ok(()) };
+        let Some(shelf) = self.inner.logs.clone() else { return Ok(()) };
         let name = machine.name().to_owned();
-        let written = tokio::task::spawn_blocking(move || append(&path, offset, &bytes)).await;
+        let written =
+            tokio::task::spawn_blocking(move || shelf.append(&claims.machine, claims.id, offset, &bytes)).await;
         match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(source)) => Err(EngineError::Log { machine: name, source }),
@@ -63,24 +69,32 @@ impl Engine {
     }
 
     fn log_path(&self, machine: &str, session: &str) -> Option<PathBuf> {
-        // Both are ours: a checked object name and a UUID.
-        Some(self.inner.logs.as_ref()?.join(machine).join(format!("{session}.log")))
+        Some(self.inner.logs.as_ref()?.path(machine, session))
     }
-}
 
-fn append(path: &Path, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
+    /// A machine was deleted: its logs go, but not those of one that has registered under its name meanwhile.
+    pub(super) fn forget_log(&self, machine: &str) {
+        let Some(shelf) = self.inner.logs.clone() else { return };
+        let now = self.inner.cache.get::<HardwareSpec>(machine);
+        let but = now.and_then(|now| now.status.session.as_ref().map(|session| session.id));
+        let machine = machine.to_owned();
+        tokio::task::spawn_blocking(move || shelf.forget(&machine, but));
     }
-    let mut file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-    let have = file.metadata()?.len();
-    // What was sent before is skipped; a part that is missing between is left as a gap of nothing.
-    let skip = usize::try_from(have.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
-    let room = usize::try_from(MAX_LOG.saturating_sub(have)).unwrap_or(usize::MAX);
-    let part = bytes.get(skip..).unwrap_or_default();
-    let part = part.get(..room.min(part.len())).unwrap_or_default();
-    file.seek(SeekFrom::End(0))?;
-    file.write_all(part)
+
+    /// Machines may have been deleted while nobody told us: the logs of those that are not there go.
+    pub(super) fn forget_logs_of_others(&self) {
+        let Some(shelf) = self.inner.logs.clone() else { return };
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            shelf.forget_all_but(|| {
+                let mut known = HashSet::new();
+                engine.inner.cache.each_name(Kind::HARDWARE, |name| {
+                    known.insert(name.to_owned());
+                });
+                known
+            });
+        });
+    }
 }
 
 fn tail(path: &Path) -> std::io::Result<String> {
@@ -103,18 +117,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_may_come_twice_and_the_end_is_bounded() {
+    fn the_end_is_what_is_shown() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("m/s.log");
-        append(&path, 0, b"hello ").unwrap();
-        append(&path, 0, b"hello ").unwrap();
-        append(&path, 3, b"lo world").unwrap();
-        assert_eq!(tail(&path).unwrap(), "hello world");
-        append(&path, 11, &vec![b'x'; MAX_LOG as usize]).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), MAX_LOG);
-        append(&path, MAX_LOG, b"more").unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), MAX_LOG);
-        assert_eq!(tail(&path).unwrap().len() as u64, TAIL);
+        let path = dir.path().join("s.log");
+        std::fs::write(&path, "begin").unwrap();
+        assert_eq!(tail(&path).unwrap(), "begin");
+        std::fs::write(&path, [vec![b'x'; TAIL as usize], b"end".to_vec()].concat()).unwrap();
+        let end = tail(&path).unwrap();
+        assert!(end.len() as u64 == TAIL && end.ends_with("xend"));
     }
 
     #[test]

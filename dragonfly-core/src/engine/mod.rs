@@ -29,6 +29,7 @@ mod home;
 mod import;
 mod logs;
 mod network;
+mod newcomers;
 mod operate;
 mod others;
 mod power;
@@ -129,6 +130,11 @@ pub struct Settings {
     /// Whether agents make an account of our own on a machine's controller where none is known (`spec.bmc`). Whoever
     /// opens a session as a machine is then given its password: for provisioning networks without strangers.
     pub bmc_accounts: bool,
+    /// How many machines there may be that registered themselves and that nobody has had anything to do with
+    /// ([`Hardware::is_unclaimed`](crate::resource::Hardware::is_unclaimed)): with more, new ones are refused.
+    pub unclaimed: usize,
+    /// The most that all agents' logs may take on the disk, in bytes: then the oldest are deleted.
+    pub log_bytes: u64,
     /// Proxmox clusters whose VMs are machines.
     #[cfg(feature = "proxmox")]
     pub clusters: Vec<ClusterSource>,
@@ -153,6 +159,8 @@ impl Default for Settings {
             power: PowerPolicy::Cycle,
             power_period: Duration::from_secs(5 * 60),
             bmc_accounts: false,
+            unclaimed: 10_000,
+            log_bytes: 1 << 30,
             #[cfg(feature = "proxmox")]
             clusters: Vec::new(),
             #[cfg(feature = "proxmox")]
@@ -208,7 +216,7 @@ struct Inner {
     settings: Settings,
     checker: Arc<dyn TemplateChecker>,
     images: Arc<dyn ImageLinks>,
-    logs: Option<PathBuf>,
+    logs: Option<Arc<logs::Shelf>>,
     sessions: sessions::Sessions,
     /// What we wrote ourselves of specs, where others may write too.
     own: others::Own,
@@ -218,6 +226,7 @@ struct Inner {
     /// Which card asks from which address: files are fetched without naming the machine.
     seen_at: Mutex<HashMap<IpAddr, Mac>>,
     strangers: Mutex<Strangers>,
+    newcomers: Mutex<newcomers::Newcomers>,
     /// One writer per machine at a time, in this process.
     locks: Vec<tokio::sync::Mutex<()>>,
     networks: watch::Sender<Vec<Network>>,
@@ -280,7 +289,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Keep agents' logs in this directory, 8 MiB an attempt.
+    /// Keep agents' logs in this directory: 8 MiB an attempt, the last four of each machine, 16 MiB of it, and
+    /// [`Settings::log_bytes`] in all.
     #[must_use]
     pub fn logs(mut self, directory: PathBuf) -> Self {
         self.logs = Some(directory);
@@ -324,6 +334,7 @@ impl EngineBuilder {
         } else {
             restore::HeldBack::default()
         };
+        let log_bytes = settings.log_bytes;
         let cache = Cache::new();
         cache.load(&*store).await?;
         let inner = Inner {
@@ -341,13 +352,14 @@ impl EngineBuilder {
             settings,
             checker,
             images,
-            logs,
+            logs: logs.map(|directory| Arc::new(logs::Shelf::new(directory, log_bytes))),
             sessions: sessions::Sessions::default(),
             own: others::Own::default(),
             following: tinkerbell::Following::default(),
             progress: Mutex::default(),
             seen_at: Mutex::default(),
             strangers: Mutex::default(),
+            newcomers: Mutex::default(),
             locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),
             networks: watch::Sender::new(Vec::new()),
             power,

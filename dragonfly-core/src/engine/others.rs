@@ -256,8 +256,19 @@ impl Engine {
     /// Follows the store until it closes; where others write to it, also tells what they do.
     pub(super) async fn follow(&self) {
         let store = Arc::clone(&self.inner.store);
+        self.forget_logs_of_others();
         if !self.is_written_elsewhere() {
-            return self.inner.cache.follow(store).await;
+            // What happens is told by what does it. Logs go once a machine is gone, whatever deleted it.
+            let look = |kind, event: &WatchEvent| match event {
+                WatchEvent::Deleted(record) if kind == Kind::HARDWARE => vec![Some(record.metadata.name.clone())],
+                WatchEvent::Snapshot(_) if kind == Kind::HARDWARE => vec![None],
+                _ => Vec::new(),
+            };
+            let gone = |machine: Option<String>| match machine {
+                Some(machine) => self.forget_log(&machine),
+                None => self.forget_logs_of_others(),
+            };
+            return self.inner.cache.follow_with(store, look, gone).await;
         }
         let known = Mutex::new(self.known_now());
         let look = |kind, event: &WatchEvent| {
@@ -405,7 +416,10 @@ impl Engine {
                         self.boot_soon(&name);
                     }
                 }
-                None => self.inner.recorder.forget(&name),
+                None => {
+                    self.inner.recorder.forget(&name);
+                    self.forget_log(&name);
+                }
             }
         }
         for event in events {

@@ -18,6 +18,7 @@ pub(crate) mod room;
 pub mod schema;
 pub mod secret;
 pub mod template;
+mod unclaimed;
 pub mod workflow;
 
 use std::collections::BTreeMap;

@@ -171,14 +171,19 @@ pub(super) enum Command {
         output: Format,
     },
     /// Delete objects
-    #[command(after_help = "Examples:\n  dragonfly delete template debian-12\n  dragonfly delete -f old.yaml")]
+    #[command(after_help = "Examples:\n  dragonfly delete template debian-12\n  dragonfly delete -f old.yaml\n  \
+        dragonfly delete machines --unclaimed\n\nA machine that is deleted registers anew when it boots from the network.")]
     Delete {
         /// As for `get`
         #[arg(required_unless_present = "files")]
         what: Option<String>,
         /// Their names
-        #[arg(required_unless_present = "files")]
+        #[arg(required_unless_present_any = ["files", "unclaimed"])]
         names: Vec<String>,
+        /// Of machines: all that registered themselves, that nobody has labelled, edited or assigned to, and that were
+        /// not heard for an hour
+        #[arg(long, requires = "what", conflicts_with_all = ["names", "files"])]
+        unclaimed: bool,
         /// What these files hold
         #[arg(short = 'f', long = "file", value_name = "FILE", conflicts_with_all = ["what", "names"])]
         files: Vec<PathBuf>,
@@ -492,6 +497,22 @@ mod tests {
     #[test]
     fn the_words_hold_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_deleted_is_said_in_one_way() {
+        for (line, is_good) in [
+            ("delete machine a", true),
+            ("delete -f a.yaml", true),
+            ("delete machines --unclaimed", true),
+            ("delete machines", false),
+            ("delete --unclaimed", false),
+            ("delete machines a --unclaimed", false),
+            ("delete machines --unclaimed -f a.yaml", false),
+        ] {
+            let words = ["dragonfly", "--data", "/d"].into_iter().chain(line.split(' '));
+            assert_eq!(Cli::try_parse_from(words).is_ok(), is_good, "{line}");
+        }
     }
 
     #[test]

@@ -121,7 +121,10 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         }
         Command::Describe { what, name } => objects::describe(&client, &out, &what, &name).await?,
         Command::Apply { files, output } => objects::apply(&client, &out, &files, output).await?,
-        Command::Delete { what, names, files } => {
+        Command::Delete { what: Some(what), unclaimed: true, .. } => {
+            objects::delete_unclaimed(&client, &out, &what).await?
+        }
+        Command::Delete { what, names, files, .. } => {
             objects::delete(&client, &out, what.as_deref(), &names, &files).await?
         }
         Command::Watch { machine, until, timeout } => {

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use dragonfly_core::clock::{Clock as _, SystemClock, Timestamp};
@@ -314,6 +315,24 @@ pub(super) async fn delete(
         out.line(&format!("{}/{name} deleted", kind.name.to_lowercase()))?;
     }
     Ok(())
+}
+
+/// Deletes the machines that nobody has claimed and that are silent.
+pub(super) async fn delete_unclaimed(client: &Client, out: &Out, what: &str) -> anyhow::Result<()> {
+    if kind(what)? != Kind::HARDWARE {
+        bail!("--unclaimed is for machines: dragonfly delete machines --unclaimed");
+    }
+    let now = SystemClock.now();
+    for machine in lines(client, &[], None).await?.iter().filter(|machine| is_left(machine, now)) {
+        client.delete(&[GROUP[0], GROUP[1], GROUP[2], Kind::HARDWARE.plural, &machine.name]).await?;
+        out.line(&format!("hardware/{} deleted", machine.name))?;
+    }
+    Ok(())
+}
+
+fn is_left(machine: &Machine, now: Timestamp) -> bool {
+    const SILENT: Duration = Duration::from_secs(3600);
+    machine.unclaimed && machine.last_seen.is_none_or(|seen| now.since(seen) >= SILENT)
 }
 
 /// The texts of files, of `-`, and of the manifests in directories, with their names.

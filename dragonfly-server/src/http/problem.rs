@@ -1,5 +1,7 @@
 //! Errors as RFC 9457 problem details.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -23,6 +25,9 @@ pub struct Problem {
     /// Each thing that is wrong with what was sent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<action::Problem>,
+    /// When to ask again: the answer's `Retry-After`.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -37,7 +42,7 @@ impl Problem {
     /// A problem of this status with the status' own title.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
-        Self { status, title, detail: detail.into(), errors: Vec::new() }
+        Self { status, title, detail: detail.into(), errors: Vec::new(), retry_after: None }
     }
 
     /// 400.
@@ -73,9 +78,13 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = self.status;
+        let (status, retry_after) = (self.status, self.retry_after);
         let mut response = (status, Json(self)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if let Some(wait) = retry_after {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -94,13 +103,16 @@ impl From<EngineError> for Problem {
             E::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
             E::Forbidden { .. } => StatusCode::FORBIDDEN,
             E::Power { source, .. } => return Self::new(of_power(source), chain(&error)),
+            E::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             E::Protocol { .. } => StatusCode::UPGRADE_REQUIRED,
             E::Store(store) => return of_store(store),
             _ => return Self::internal(&error),
         };
         let mut problem = Self::new(status, detail);
-        if let E::Invalid(errors) = error {
-            problem.errors = errors;
+        match error {
+            E::Invalid(errors) => problem.errors = errors,
+            E::TooMany { wait, .. } => problem.retry_after = Some(wait),
+            _ => {}
         }
         problem
     }
@@ -137,4 +149,20 @@ fn of_store(error: &StoreError) -> Problem {
         _ => return Problem::internal(error),
     };
     Problem::new(status, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_to_come_again_is_told_when() {
+        for (wait, seconds) in [(Duration::from_millis(20), "1"), (Duration::from_secs(60), "60")] {
+            let refused = EngineError::TooMany { why: "too many".to_owned(), wait };
+            let response = Problem::from(refused).into_response();
+            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(response.headers()[header::RETRY_AFTER], seconds);
+        }
+        assert!(!Problem::not_found("").into_response().headers().contains_key(header::RETRY_AFTER));
+    }
 }
