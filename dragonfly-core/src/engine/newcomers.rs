@@ -180,7 +180,8 @@ mod tests {
     fn halls_register_at_once_and_a_flood_trickles() {
         let one = |_: u32| address(1);
         // Asked in the first second, how many; in the ten minutes after, how many each second; how many were let in.
-        let table: [(&str, fn(u32) -> IpAddr, u32, usize, u32, usize); 5] = [
+        type Row = (&'static str, fn(u32) -> IpAddr, u32, usize, u32, usize);
+        let table: [Row; 5] = [
             ("a rack behind one relay", one, 1000, 1000, 0, 0),
             ("five halls at addresses of their own", address, 5000, 5000, 0, 0),
             ("a flood from one address", one, 10_000, 2000, 100, 6000),

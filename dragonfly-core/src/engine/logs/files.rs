@@ -124,7 +124,8 @@ mod tests {
     #[test]
     fn the_last_logs_are_kept() {
         let few = [("a", 1, 9), ("a", 2, 9), ("a", 3, 9), ("a", 4, 9)];
-        let table: [(&str, u64, &[(&str, u128, u64)], &[(&str, u128)]); 7] = [
+        type Row<'a> = (&'a str, u64, &'a [(&'a str, u128, u64)], &'a [(&'a str, u128)]);
+        let table: [Row<'_>; 7] = [
             ("four of a machine", MIB, &few, &[]),
             ("a fifth", MIB, &[few.as_slice(), &[("a", 5, 9)]].concat(), &[("a", 1)]),
             ("it is age that counts", MIB, &[few.as_slice(), &[("a", 1, 10), ("a", 5, 9)]].concat(), &[("a", 2)]),

@@ -186,7 +186,7 @@ mod tests {
         large.append("a", a, 0, b"first").unwrap();
         large.append("b", b, 0, b"second").unwrap();
         // Times of a file system may be coarse.
-        let old = SystemTime::now() - std::time::Duration::from_secs(60);
+        let old = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(60);
         fs::File::options().write(true).open(large.path("a", &a.to_string())).unwrap().set_modified(old).unwrap();
         fs::write(dir.path().join("b/notes.txt"), "a person's").unwrap();
         let small = Shelf::new(dir.path().to_owned(), 4096);
