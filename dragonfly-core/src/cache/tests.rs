@@ -261,7 +261,7 @@ proptest! {
             let known: Vec<_> = machines.iter().map(|m| {
                 let said = m.status.anchors.as_ref();
                 let macs = m.spec.macs.iter().chain(said.iter().flat_map(|a| &a.macs)).copied().collect();
-                Known { name: m.name(), macs, expected: None, anchors: said }
+                Known { name: m.name(), macs, expected: None, anchors: said, released: false }
             }).collect();
             find(&anchors, &known)
         };

@@ -85,6 +85,9 @@ pub struct Known<'a> {
     pub expected: Option<&'a str>,
     /// What it said of itself last; `None` when its agent never reported.
     pub anchors: Option<&'a Anchors>,
+    /// A conflict about it was settled by a person and its agent has not been heard since: a card of its own that is
+    /// seen in another machine is that one's now.
+    pub released: bool,
 }
 
 /// Which machine asks.
@@ -94,6 +97,13 @@ pub enum Match {
     New,
     /// This one.
     Known(String),
+    /// This one, which has cards that were of others that a person has released.
+    Moved {
+        /// The machine.
+        machine: String,
+        /// Whose cards they were.
+        from: Vec<String>,
+    },
     /// The anchors name different machines, or one machine with contradicting anchors. No merge.
     Conflict {
         /// The machines named.
@@ -129,27 +139,42 @@ pub fn find(anchors: &Anchors, known: &[Known<'_>]) -> Match {
             by_board.insert(one);
         }
     }
-    let named: Vec<&str> = by_mac.union(&by_board).copied().collect();
+    let named: BTreeSet<&str> = by_mac.union(&by_board).copied().collect();
+    // Who was released gives way, for its cards; what is on the board was never lent.
+    let gives_way = |name: &&str| {
+        named.len() > 1 && !by_board.contains(name) && known.iter().any(|k| k.name == *name && k.released)
+    };
+    let (from, named): (Vec<&str>, Vec<&str>) = named.iter().copied().partition(gives_way);
+    let is = |name: &str| match from[..] {
+        [] => Match::Known(name.to_owned()),
+        _ => Match::Moved { machine: name.to_owned(), from: from.iter().map(|n| (*n).to_owned()).collect() },
+    };
     match named[..] {
-        [] => Match::New,
+        [] if from.is_empty() => Match::New,
         [name] => {
             let machine = known.iter().find(|k| k.name == name);
             if let (Some(expected), Some(serial)) = (machine.and_then(|k| k.expected), &anchors.serial)
                 && expected != serial
             {
-                let why = format!("its serial number is {serial}, and spec.serial says that it must be {expected}");
+                let why = format!(
+                    "its serial number is {serial}, and spec.serial says that it must be {expected}; \
+                     if the machine is right, correct spec.serial: that settles it"
+                );
                 return Match::Conflict { machines: vec![name.to_owned()], why };
             }
-            let Some(old) = machine.and_then(|k| k.anchors) else { return Match::Known(name.to_owned()) };
+            let Some(old) = machine.and_then(|k| k.anchors) else { return is(name) };
             match contradiction(anchors, old, by_mac.contains(name)) {
-                None => Match::Known(name.to_owned()),
+                None => is(name),
                 Some(why) => Match::Conflict { machines: vec![name.to_owned()], why },
             }
         }
-        _ => Match::Conflict {
-            machines: named.iter().map(|n| (*n).to_owned()).collect(),
-            why: format!("its network cards and its board belong to different machines: {}", named.join(", ")),
-        },
+        _ => {
+            let all: Vec<&str> = named.iter().chain(&from).copied().collect();
+            Match::Conflict {
+                machines: all.iter().map(|n| (*n).to_owned()).collect(),
+                why: format!("its network cards and its board belong to different machines: {}", all.join(", ")),
+            }
+        }
     }
 }
 
@@ -187,7 +212,7 @@ mod tests {
     }
 
     fn known<'a>(name: &'a str, anchors: &'a Anchors) -> Known<'a> {
-        Known { name, macs: anchors.macs.clone(), expected: None, anchors: Some(anchors) }
+        Known { name, macs: anchors.macs.clone(), expected: None, anchors: Some(anchors), released: false }
     }
 
     #[test]
@@ -245,10 +270,16 @@ mod tests {
 
     #[test]
     fn a_machine_written_down_before_it_was_seen_is_found_by_its_card() {
-        let planned = Known { name: "p", macs: vec![Mac::new([2, 0, 0, 0, 0, 7])], expected: None, anchors: None };
+        let planned = Known {
+            name: "p",
+            macs: vec![Mac::new([2, 0, 0, 0, 0, 7])],
+            expected: None,
+            anchors: None,
+            released: false,
+        };
         assert_eq!(find(&anchors(&[7], 0x99, "SN-X"), std::slice::from_ref(&planned)), Match::Known("p".into()));
         // Or by its serial number, where somebody has written that down.
-        let by_serial = Known { name: "s", macs: Vec::new(), expected: Some("SN-S"), anchors: None };
+        let by_serial = Known { name: "s", macs: Vec::new(), expected: Some("SN-S"), anchors: None, released: false };
         let both = Known { expected: Some("SN-X"), ..planned };
         let fleet = [by_serial, both];
         assert_eq!(find(&anchors(&[9], 0x99, "SN-S"), &fleet), Match::Known("s".into()));

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::anchors::{self, Known, Match};
 use super::boot::{ADOPTED, CONFLICT};
+use super::identity::{BELIEVED, settled};
 use super::newcomers::inventory_bytes;
 use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
@@ -90,6 +91,10 @@ impl Engine {
                 self.discover(&hello, &anchors).await?
             }
             Match::Known(name) => name,
+            Match::Moved { machine, from } => {
+                self.move_cards(&anchors, &from, &machine).await?;
+                machine
+            }
             Match::Conflict { machines, why } => return Err(self.conflict(&hello, &machines, &why).await),
         };
         let guard = self.lock(&machine).await;
@@ -131,6 +136,10 @@ impl Engine {
                     note_existing(m, hello.existing_os.as_ref(), adopt, now);
                 }
                 m.status.anchors = Some(merged(m.status.anchors.as_ref(), &anchors));
+                if let Some(settled) = settled(&m.status.conditions) {
+                    let words = settled.message.clone();
+                    set_condition(&mut m.status.conditions, CONFLICT, ConditionStatus::False, BELIEVED, &words, now);
+                }
                 m.status.inventory = Some(hello.inventory.clone());
                 note_cut(m, cut, now);
                 m.status.address = Some(from);
@@ -221,7 +230,8 @@ impl Engine {
                 let said = m.status.anchors.as_ref();
                 let mut macs = m.spec.macs.clone();
                 macs.extend(said.into_iter().flat_map(|a| a.macs.iter().copied()));
-                Known { name: m.name(), macs, expected: m.spec.serial.as_deref(), anchors: said }
+                let released = settled(&m.status.conditions).is_some();
+                Known { name: m.name(), macs, expected: m.spec.serial.as_deref(), anchors: said, released }
             })
             .collect();
         anchors::find(anchors, &known)
@@ -262,35 +272,6 @@ impl Engine {
             }
         }
         Err(EngineError::Busy { why: format!("a hundred machines are called {display_name}") })
-    }
-
-    async fn conflict(&self, hello: &Hello, machines: &[String], why: &str) -> EngineError {
-        let now = self.now();
-        for name in machines {
-            // Only the machine whose card asks is held: the others have done nothing.
-            let marked = self
-                .change_status::<HardwareSpec, _>(name, |m| {
-                    let its_card = m.spec.macs.contains(&hello.mac)
-                        || m.status.anchors.as_ref().is_some_and(|a| a.macs.contains(&hello.mac));
-                    if its_card {
-                        set_condition(
-                            &mut m.status.conditions,
-                            CONFLICT,
-                            ConditionStatus::True,
-                            "AnchorsDisagree",
-                            why,
-                            now,
-                        );
-                    }
-                    Ok(())
-                })
-                .await;
-            if let Err(error) = marked {
-                tracing::warn!(machine = %name, %error, "an identity conflict could not be written down");
-            }
-            self.tell("identity.conflict", name, None, format!("{} says it is this machine, but {why}", hello.mac));
-        }
-        EngineError::Busy { why: format!("identity in conflict: {why}; an operator must settle it") }
     }
 
     /// The machine that a session key speaks for.

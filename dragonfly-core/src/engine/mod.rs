@@ -26,6 +26,7 @@ mod fill;
 mod found;
 mod hello;
 mod home;
+mod identity;
 mod import;
 mod logs;
 mod network;

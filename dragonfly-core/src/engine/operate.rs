@@ -8,6 +8,7 @@ use ulid::Ulid;
 
 use super::boot::{ADOPTED, CONFLICT};
 use super::found::DOUBLED;
+use super::identity::settle;
 use super::restore::RESTORED;
 use super::rules::Rule;
 use super::{Engine, EngineError, Result, found, room, values};
@@ -454,12 +455,7 @@ impl Engine {
         self.change_status::<HardwareSpec, _>(&name, |m| {
             if conflict {
                 let words = format!("settled by {by}: the next agent that asks is believed");
-                set_condition(&mut m.status.conditions, CONFLICT, ConditionStatus::False, "Settled", &words, now);
-                // What was known of it is what was in doubt.
-                if let Some(anchors) = &mut m.status.anchors {
-                    anchors.serial = None;
-                    anchors.smbios_uuid = None;
-                }
+                settle(m, &words, now);
             }
             if doubled {
                 // A cluster that still says so marks it again.

@@ -244,9 +244,12 @@ impl Engine {
                 let record = self.would_be(Some(old), new);
                 return Ok(Applied { record: self.shown(record), change: Change::Configured });
             }
-            match self.put_spec(new, When::Unchanged(old.metadata.resource_version)).await {
+            match self.put_spec(new, When::Unchanged(old.metadata.resource_version.clone())).await {
                 Ok(changed) => {
                     self.noted(&changed, Change::Configured, write.by);
+                    if record.kind == Kind::HARDWARE && !self.is_tinkerbells() {
+                        self.identity_edited(&old, &changed, write.by).await?;
+                    }
                     return Ok(Applied { record: self.shown(changed), change: Change::Configured });
                 }
                 Err(StoreError::Conflict { .. }) if wanted_version.is_empty() => {}
