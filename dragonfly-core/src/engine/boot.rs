@@ -14,14 +14,13 @@ use crate::boot::{self, BootError, BootObserver, BootProvider, BootRequest, Deci
 use crate::cache::Owner;
 use crate::clock::Timestamp;
 use crate::lifecycle::Phase;
+pub(super) use crate::resource::CONFLICT;
 use crate::resource::{ConditionStatus, Hardware, Network, Workflow, condition};
 use crate::wire::Identity;
 use crate::{Mac, name};
 
 /// The condition that a machine found with a foreign operating system carries.
 pub(super) const ADOPTED: &str = "Adopted";
-/// The condition that two machines claim to be this one.
-pub(super) const CONFLICT: &str = "IdentityConflict";
 /// The condition that the installed system shows a sign of life.
 pub(super) const BOOTED: &str = "Booted";
 
