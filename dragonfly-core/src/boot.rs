@@ -12,7 +12,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::lifecycle::Phase;
-pub use crate::sighting::{Asker, DhcpAsk, Ended, Refusal, Seen, Sighting};
+pub use crate::sighting::{Asker, DhcpAsk, Ended, Refusal, Seen, Sighting, silence};
 use crate::wire::Identity;
 use crate::{Mac, Source};
 

@@ -4,6 +4,7 @@
 //! engine's periodic pass acts on a deadline that is over: an agent's or a machine's is a failure with that
 //! cause; a person's is told, once, by the condition [`OVERDUE`], because no program may decide for them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,12 @@ use crate::workflow::RunState;
 /// The condition that somebody has been waited for longer than is usual.
 pub const OVERDUE: &str = "Overdue";
 
+/// An agent that was heard so long ago at most is up: one that waits for work asks every 25 s.
+const LIVE: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What is said of a machine that is to run something and whose agent is up.
+const GOES_ON: &str = "its agent is up and begins by itself; if it does not, look at the machine's console";
 
 /// Who is to do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,7 +142,7 @@ pub struct Limits {
 }
 
 /// Who is waited for, and until when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waits {
     /// Who is to do something.
@@ -145,7 +151,7 @@ pub struct Waits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
     /// What is waited for, and what to do when it does not come.
-    pub cause: &'static str,
+    pub cause: Cow<'static, str>,
     /// What follows.
     pub then: Then,
 }
@@ -157,15 +163,36 @@ impl Waits {
     }
 }
 
-/// What a machine waits for. `heard`: when its agent was last heard in this run of the server.
-pub fn of(machine: &Hardware, heard: Option<Timestamp>, limits: Limits) -> Option<Waits> {
+/// Whether a machine's agent is up, by when it was heard last.
+pub fn is_up(heard: Option<Timestamp>, now: Timestamp) -> bool {
+    heard.is_some_and(|heard| now.since(heard) < LIVE)
+}
+
+/// What a conflict about a machine's identity waits for. While a run is at work, that goes on and its agent is what
+/// is waited for: what it may do was settled before.
+fn settlement(machine: &Hardware) -> Option<Waits> {
+    let conflict = machine.conflict().filter(|_| machine.status.phase != Some(Phase::Provisioning))?;
+    let cause = format!(
+        "its identity is in conflict: {}; settle which machine it is, then release it, or delete it if there is no such \
+         machine any more",
+        conflict.message
+    );
+    let until = Some(conflict.last_transition_time.plus(DAY));
+    Some(Waits { owner: Owner::Operator, until, cause: cause.into(), then: Then::Tell })
+}
+
+/// What a machine waits for at this moment. `heard`: when its agent was last heard in this run of the server.
+pub fn of(machine: &Hardware, heard: Option<Timestamp>, limits: Limits, now: Timestamp) -> Option<Waits> {
     let status = &machine.status;
     let is = |kind: &str, wanted| condition(&status.conditions, kind).is_some_and(|c| c.status == wanted);
     let booting = is("Booted", ConditionStatus::Unknown);
     if machine.spec.hold.is_some() {
         // Whatever it was to do, a person has stopped it, and nothing says since when.
         let row = of_phase(Some(Phase::Held), false, false);
-        return row.map(|Row { owner, cause, then, .. }| Waits { owner, until: None, cause, then });
+        return row.map(|Row { owner, cause, then, .. }| Waits { owner, until: None, cause: cause.into(), then });
+    }
+    if let Some(waits) = settlement(machine) {
+        return Some(waits);
     }
     let Row { owner, limit, cause, then } = of_phase(status.phase, is("Adopted", ConditionStatus::True), booting)?;
     let since = status.phase_since.or(machine.metadata.creation_timestamp);
@@ -175,12 +202,18 @@ pub fn of(machine: &Hardware, heard: Option<Timestamp>, limits: Limits) -> Optio
         Limit::Silence => heard.or(status.last_seen).or(since).map(|heard| heard.plus(limits.agent)),
         Limit::Boot => since.map(|since| since.plus(limits.boot)),
     };
-    Some(Waits { owner, until, cause, then })
+    let (owner, cause) = match status.phase {
+        // Between two attempts, or assigned while it waited for that.
+        Some(Phase::Assigned) if is_up(heard, now) => (Owner::Agent, GOES_ON),
+        _ => (owner, cause),
+    };
+    Some(Waits { owner, until, cause: cause.into(), then })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::{CONFLICT, set_condition};
 
     #[test]
     fn every_state_that_is_not_final_has_an_owner_a_deadline_and_a_cause() {
@@ -214,21 +247,52 @@ mod tests {
         let at = Timestamp::from_unix_seconds;
         let limits = Limits { agent: Duration::from_secs(900), boot: Duration::from_secs(1800) };
         let mut machine = Hardware::new("m", Default::default());
-        assert_eq!(of(&machine, None, limits).map(|w| (w.owner, w.until)), Some((Owner::Machine, None)));
+        let now = at(5010);
+        let of = |machine: &Hardware, heard| super::of(machine, heard, limits, now);
+        assert_eq!(of(&machine, None).map(|w| (w.owner, w.until)), Some((Owner::Machine, None)));
         (machine.status.phase, machine.status.phase_since) = (Some(Phase::Provisioning), Some(at(1000)));
-        let until = |machine: &Hardware, heard| of(machine, heard, limits).and_then(|w| w.until);
+        let until = |machine: &Hardware, heard| of(machine, heard).and_then(|w| w.until);
         assert_eq!(until(&machine, None), Some(at(1900)));
         assert_eq!(until(&machine, Some(at(5000))), Some(at(5900)));
         machine.status.phase = Some(Phase::Error);
         assert_eq!(until(&machine, Some(at(5000))), Some(at(1000 + 24 * 3600)));
-        let waits = of(&machine, None, limits);
+        let waits = of(&machine, None);
         let held = {
             let mut held = machine.clone();
             held.spec.hold = Some("fan".to_owned());
-            of(&held, None, limits)
+            of(&held, None)
         };
-        assert_eq!(held.map(|w| (w.owner, w.until)), Some((Owner::Operator, None)));
-        assert!(held.is_some_and(|w| w.cause.contains("release it")), "{held:?}");
+        assert_eq!(held.as_ref().map(|w| (w.owner, w.until)), Some((Owner::Operator, None)));
+        assert!(held.as_ref().is_some_and(|w| w.cause.contains("release it")), "{held:?}");
         assert!(waits.is_some_and(|w| w.is_over(at(1000 + 24 * 3600)) && !w.is_over(at(1000))));
+    }
+
+    #[test]
+    fn a_conflict_waits_for_a_person_and_an_agent_that_is_up_for_nobody_else() {
+        let at = Timestamp::from_unix_seconds;
+        let limits = Limits { agent: Duration::from_secs(900), boot: Duration::from_secs(1800) };
+        let phases = [None].into_iter().chain(Phase::ALL.map(Some));
+        for phase in phases {
+            let mut machine = Hardware::new("m", Default::default());
+            (machine.status.phase, machine.status.phase_since) = (phase, Some(at(1000)));
+            let of = |machine: &Hardware, heard| of(machine, heard, limits, at(2000)).map(|w| (w.owner, w.cause));
+            let up = of(&machine, Some(at(1990)));
+            let goes_on = up.is_some_and(|(owner, cause)| owner == Owner::Agent && cause.contains("by itself"));
+            assert_eq!(goes_on, phase == Some(Phase::Assigned), "{phase:?}");
+            let silent = of(&machine, Some(at(1960)));
+            assert!(silent.is_none_or(|(_, cause)| !cause.contains("by itself")), "{phase:?}");
+            let conditions = &mut machine.status.conditions;
+            set_condition(
+                conditions,
+                CONFLICT,
+                ConditionStatus::True,
+                "AnchorsDisagree",
+                "its card is in m2",
+                at(1500),
+            );
+            let (owner, cause) = of(&machine, Some(at(1990))).unwrap_or_else(|| panic!("{phase:?} waits for nobody"));
+            let told = owner == Owner::Operator && cause.contains("its card is in m2");
+            assert_eq!(told, phase != Some(Phase::Provisioning), "{phase:?}: {cause}");
+        }
     }
 }

@@ -13,6 +13,14 @@ use crate::text::harmless;
 /// The longest text that is kept of what a stranger wrote, in bytes.
 const LONGEST: usize = 256;
 
+/// Why a DISCOVER is not answered, where that is a fault with a name: what is said is what is read.
+pub mod silence {
+    /// Every address of the pool is taken.
+    pub const POOL_EMPTY: &str = "no address is free in the pool";
+    /// Only machines with a reservation are given an address there.
+    pub const NO_RESERVATION: &str = "reservation: the machine has none here";
+}
+
 /// Something that the boot services saw or sent, for the machine's timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
@@ -274,6 +282,10 @@ pub enum Seen {
 }
 
 impl Seen {
+    /// The path of an identity that is refused because of the address that it is asked from. Other refusals of one name
+    /// the card too.
+    pub const IDENTITY: &str = "identity";
+
     /// What it is, as an event type.
     pub fn kind(&self) -> &'static str {
         match self {

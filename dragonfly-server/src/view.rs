@@ -41,6 +41,9 @@ pub struct Machine {
     pub protected: bool,
     /// A person's word that nothing is to be done to it.
     pub hold: Option<String>,
+    /// Why it is in doubt which machine it is, until somebody has settled that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<String>,
     /// Found with an operating system that was there before us.
     pub adopted: bool,
     /// Whether it has power: `on`, `off`, `unknown`; absent when nobody can tell.
@@ -105,6 +108,7 @@ fn line(hardware: &Hardware, workflow: Option<&Workflow>, live: Option<(u32, usi
         run: workflow.map(|w| run(w, live)),
         protected: spec.protected,
         hold: spec.hold.clone(),
+        conflict: hardware.conflict().map(|conflict| conflict.message.clone()),
         adopted,
         power: condition(&status.conditions, POWERED).map(|c| power_word(c.status).to_owned()),
         unclaimed: hardware.is_unclaimed(),

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use dragonfly_core::boot::silence;
+
 use super::book::Standing;
 use super::client::Client;
 use super::packet::{Kind, Packet, option};
@@ -82,13 +84,13 @@ pub fn judge(
         };
     }
     if segment.mode == Mode::Reservation && !reserved {
-        return Verdict::Silent("reservation: the machine has none here");
+        return Verdict::Silent(silence::NO_RESERVATION);
     }
     match packet.kind {
         Kind::Discover => match standing.candidate {
             Some(address) => Verdict::Offer(address),
             None if reserved => Verdict::Silent("its reserved address is in use by another, or not usable here"),
-            None => Verdict::Silent("no address is free in the pool"),
+            None => Verdict::Silent(silence::POOL_EMPTY),
         },
         Kind::Request => request(packet, segment, arrival, standing, to_us),
         // Only who holds an address may have it taken out of use, or a stranger could empty the pool.

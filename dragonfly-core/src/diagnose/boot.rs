@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::network;
 use super::trip::Trip;
 use super::{Cause, Fault, Patient};
 use crate::boot::{Firmware, Seen};
@@ -38,8 +39,20 @@ pub(super) fn causes(trip: &Trip<'_>, patient: &Patient<'_>) -> Vec<Cause> {
     if trip.greeted.is_some() {
         return Vec::new();
     }
-    let rules: [fn(&Trip<'_>, &Patient<'_>) -> Option<Cause>; 9] =
-        [refused, broken_off, no_file, no_hello, no_kernel, no_script, foreign, no_loader, no_tftp];
+    // An address that is not given and an identity that is not given are answers, not silence: they come first.
+    let rules: [fn(&Trip<'_>, &Patient<'_>) -> Option<Cause>; 11] = [
+        network::no_address,
+        network::outside,
+        refused,
+        broken_off,
+        no_file,
+        no_hello,
+        no_kernel,
+        no_script,
+        foreign,
+        no_loader,
+        no_tftp,
+    ];
     rules.iter().find_map(|rule| rule(trip, patient)).into_iter().collect()
 }
 

@@ -5,7 +5,9 @@
 //! say so. A machine that gets on has none.
 
 mod boot;
+mod network;
 mod run;
+mod second;
 mod trip;
 mod words;
 
@@ -60,11 +62,19 @@ pub enum Fault {
     MissingFile,
     /// The machine restarts again and again without getting further.
     RestartLoop,
+    /// No address is left in the Network's pool.
+    PoolExhausted,
+    /// Only machines with a reservation get an address there, and this one has none.
+    NoReservation,
+    /// The machine asks from an address of no provisioning Network, so it gets no boot token.
+    OutsideNetworks,
+    /// Another agent asks to speak for the machine while its own is heard.
+    SecondAgent,
 }
 
 impl Fault {
     /// Every fault that is told by name.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::RogueDhcp,
         Self::ForeignOffer,
         Self::WrongArchitecture,
@@ -82,6 +92,10 @@ impl Fault {
         Self::ServerUnreachable,
         Self::MissingFile,
         Self::RestartLoop,
+        Self::PoolExhausted,
+        Self::NoReservation,
+        Self::OutsideNetworks,
+        Self::SecondAgent,
     ];
 
     /// Its name for programs, as it is serialised.
@@ -104,6 +118,10 @@ impl Fault {
             Self::ServerUnreachable => "server-unreachable",
             Self::MissingFile => "missing-file",
             Self::RestartLoop => "restart-loop",
+            Self::PoolExhausted => "pool-exhausted",
+            Self::NoReservation => "no-reservation",
+            Self::OutsideNetworks => "outside-networks",
+            Self::SecondAgent => "second-agent",
         }
     }
 
@@ -127,6 +145,10 @@ impl Fault {
             Self::ServerUnreachable => "server unreachable from Mage",
             Self::MissingFile => "missing boot file",
             Self::RestartLoop => "restart loop",
+            Self::PoolExhausted => "exhausted DHCP pool",
+            Self::NoReservation => "no DHCP reservation",
+            Self::OutsideNetworks => "outside every provisioning Network",
+            Self::SecondAgent => "second agent",
         }
     }
 }

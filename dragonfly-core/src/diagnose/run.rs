@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::second;
 use super::words;
 use super::{Cause, Fault, Patient};
 use crate::boot::Seen;
@@ -24,7 +25,13 @@ pub(super) fn causes(
     patient: &Patient<'_>,
     now: Timestamp,
 ) -> Vec<Cause> {
-    let rules = [restarts(patient), failed(timeline, patient), silent(timeline, patient, now), link(this_boot)];
+    let rules = [
+        restarts(patient),
+        failed(timeline, patient),
+        silent(timeline, patient, now),
+        link(this_boot),
+        second::agent(timeline, patient, now),
+    ];
     rules.into_iter().flatten().collect()
 }
 

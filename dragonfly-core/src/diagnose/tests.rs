@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Mac;
-use crate::boot::{Arch, Asker, DhcpAsk, Ended, Firmware, Refusal, Seen};
+use crate::boot::{Arch, Asker, DhcpAsk, Ended, Firmware, Refusal, Seen, silence};
 use crate::inventory::PciDevice;
 use crate::resource::workflow::AttemptFailure;
 use crate::timeline::What;
@@ -46,6 +46,19 @@ impl Story {
 
     fn discovers(self, firmware: Firmware) -> Self {
         self.asks(Asker::Firmware, firmware, DhcpAsk::Discover)
+    }
+
+    fn unanswered(self, message: DhcpAsk, why: &str) -> Self {
+        self.saw(Seen::DhcpSilence { message, why: why.into() })
+    }
+
+    fn identity_refused(self, path: &str) -> Self {
+        self.saw(Seen::HttpRefused { path: path.into(), status: 404, why: "asked from 192.0.2.7".into() })
+    }
+
+    fn second_agent(self) -> Self {
+        let message = "a second agent asked from 10.0.0.7 while another speaks for this machine".into();
+        self.then(What::Told { kind: "identity.refused".into(), message })
     }
 
     fn offered(self, asker: Asker, file: Option<&str>) -> Self {
@@ -177,6 +190,29 @@ fn each_fault_of_a_boot_is_told_by_name() {
         (F::ServerUnreachable, new().started().address(Asker::System, Fw::Uefi, None)),
         (F::ServerUnreachable, new().started().foreign(Asker::System, true)),
         (F::StaleToken, new().started().address(Asker::System, Fw::Uefi, None).saw(stale())),
+        (F::PoolExhausted, new().discovers(Fw::Bios).unanswered(DhcpAsk::Discover, silence::POOL_EMPTY)),
+        // iPXE and the agent ask with identifiers of their own.
+        (
+            F::PoolExhausted,
+            new()
+                .loaded(Fw::Bios)
+                .asks(Asker::Ipxe, Fw::Bios, DhcpAsk::Discover)
+                .unanswered(DhcpAsk::Discover, silence::POOL_EMPTY),
+        ),
+        (
+            F::PoolExhausted,
+            new()
+                .started()
+                .asks(Asker::System, Fw::Uefi, DhcpAsk::Discover)
+                .unanswered(DhcpAsk::Discover, silence::POOL_EMPTY),
+        ),
+        (F::NoReservation, new().discovers(Fw::Uefi).unanswered(DhcpAsk::Discover, silence::NO_RESERVATION)),
+        (F::OutsideNetworks, new().identity_refused(Seen::IDENTITY)),
+        // What follows from it: nobody has a token without an identity.
+        (
+            F::OutsideNetworks,
+            new().identity_refused(Seen::IDENTITY).identity_refused("02:00:00:00:00:01/identity").saw(stale()),
+        ),
     ];
     for (number, (fault, story)) in table.into_iter().enumerate() {
         // An answer comes at once where the firmware is back, and after its time where nothing comes.
@@ -185,6 +221,61 @@ fn each_fault_of_a_boot_is_told_by_name() {
         let told: Vec<_> = causes.iter().map(|cause| cause.fault).collect();
         assert_eq!(told, [fault], "row {number}: {causes:#?}");
         assert!(!causes[0].evidence.is_empty() && !causes[0].next.is_empty() && !causes[0].says.is_empty());
+    }
+}
+
+#[test]
+fn an_address_or_identity_that_is_given_in_the_end_is_no_fault() {
+    use {Asker as A, Firmware as Fw};
+    let unanswered = |why: &str| Story::default().discovers(Fw::Bios).unanswered(DhcpAsk::Discover, why);
+    let identity = || Seen::Identity { how: "archive".into() };
+    let table = [
+        unanswered(silence::POOL_EMPTY).offered(A::Firmware, Some(NAME)),
+        unanswered(silence::POOL_EMPTY).foreign(A::Firmware, true),
+        // Another server's, which is not for us to answer.
+        unanswered("proxy: only network boot is answered"),
+        Story::default()
+            .asks(A::Firmware, Fw::Bios, DhcpAsk::Request)
+            .unanswered(DhcpAsk::Request, silence::POOL_EMPTY),
+        Story::default().identity_refused(Seen::IDENTITY).saw(identity()),
+        // Its fate is not to boot the agent.
+        Story::default().identity_refused("02:00:00:00:00:01/identity"),
+    ];
+    for (number, story) in table.into_iter().enumerate() {
+        assert_eq!(story.causes(&patient(), 5), [], "row {number}");
+    }
+    // Another server may give it what we do not.
+    assert_eq!(unanswered(silence::NO_RESERVATION).causes(&patient(), 1), []);
+    let named = unanswered(silence::POOL_EMPTY).causes(&patient(), 0);
+    assert!(named[0].says.contains("Network lab") && named[0].next.contains("spec.pool"), "{named:#?}");
+}
+
+#[test]
+fn a_second_agent_is_told_while_both_speak() {
+    let refused = |times: usize| (0..times).fold(Story::default().greeted(), |story, _| story.second_agent());
+    // (story, when its own agent was heard last, in seconds after the last refusal, told)
+    let table = [
+        (refused(1), Some(1), false),
+        (refused(2), Some(1), true),
+        (refused(2), Some(0), false),
+        // A machine that was restarted: its agent of before is heard no more.
+        (refused(9), Some(-20), false),
+        // Nobody restarts for so long.
+        (refused(12), Some(-3), true),
+        (refused(12), None, true),
+        // The first was silent in the end, and the other is welcomed.
+        (refused(4).told("machine.hello"), Some(1), false),
+        (Story::default().greeted().told("identity.refused").told("identity.refused"), Some(1), false),
+    ];
+    for (number, (story, heard, told)) in table.into_iter().enumerate() {
+        let last = START + story.0.len() as i64 - 1;
+        let agent_heard = heard.map(|after| Timestamp::from_unix_seconds(last + after));
+        let patient = Patient { phase: Some(Phase::Registered), agent_heard, ..patient() };
+        let causes = story.causes(&patient, 5);
+        let named: Vec<_> = causes.iter().map(|cause| cause.fault).collect();
+        assert_eq!(named == [Fault::SecondAgent], told, "row {number}: {causes:#?}");
+        assert!(!told || causes[0].says.contains("from 10.0.0.7 "), "{causes:#?}");
+        assert_eq!(story.causes(&patient, 700), [], "row {number}, long after");
     }
 }
 

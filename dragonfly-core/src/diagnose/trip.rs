@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::boot::{Asker, Ended, Firmware, Seen};
+use crate::boot::{Asker, DhcpAsk, Ended, Firmware, Seen};
 use crate::clock::Timestamp;
 use crate::timeline::Entry;
 
@@ -14,6 +14,10 @@ pub(super) struct Trip<'a> {
     over: bool,
     end: Timestamp,
     pub(super) firmware: Option<Firmware>,
+    /// On which Network it asked last.
+    pub(super) network: Option<&'a str>,
+    /// Its last question for an address was not answered, on purpose.
+    pub(super) unanswered: Option<&'a Entry>,
     pub(super) offered: Option<&'a Entry>,
     /// Firmware or iPXE was given a file to fetch.
     pub(super) confirmed: Option<&'a Entry>,
@@ -37,6 +41,8 @@ pub(super) struct Trip<'a> {
     /// A file over HTTP was asked for.
     pub(super) file: Option<&'a Entry>,
     pub(super) identity: Option<&'a Entry>,
+    /// It was refused an identity for the address that it asked from.
+    pub(super) outside: Option<&'a Entry>,
     /// Kernel or unified image arrived whole.
     pub(super) kernel: Option<&'a Entry>,
     /// An operating system asks for an address, after the kernel: the agent's.
@@ -52,6 +58,8 @@ impl<'a> Trip<'a> {
             over,
             end,
             firmware: None,
+            network: None,
+            unanswered: None,
             offered: None,
             confirmed: None,
             foreign: None,
@@ -66,6 +74,7 @@ impl<'a> Trip<'a> {
             script: None,
             file: None,
             identity: None,
+            outside: None,
             kernel: None,
             system: None,
             refused: None,
@@ -84,6 +93,7 @@ impl<'a> Trip<'a> {
             self.refused = None;
         }
         let Some(seen) = entry.seen() else { return };
+        self.note_address(seen, entry);
         match seen {
             Seen::DhcpAsked { asker: Asker::System, .. } if self.kernel.is_some() => self.system = here,
             Seen::DhcpAsked { asker: Asker::System, .. } => {}
@@ -121,16 +131,28 @@ impl<'a> Trip<'a> {
                 }
             }
             Seen::Script { .. } => self.script = here,
-            Seen::Identity { .. } => self.identity = here,
+            Seen::Identity { .. } => (self.identity, self.outside) = (here, None),
             // Firmware of a card that needs none is refused as well, and the boot goes on.
             Seen::FileBegan { .. } => (self.file, self.cut, self.refused_file) = (here, None, None),
             Seen::FileEnded { file, bytes, passed, .. } => {
                 self.cut = None;
                 if passed >= bytes { self.arrived(file, here) } else { self.cut = here }
             }
+            Seen::HttpRefused { path, .. } if path == Seen::IDENTITY => self.outside = here,
             Seen::HttpRefused { .. } => self.refused_file = here,
             // Whoever was welcomed before in this boot was another, or has lost its session.
             Seen::AgentRefused { refusal, .. } if refusal.is_of_token() => (self.refused, self.greeted) = (here, None),
+            _ => {}
+        }
+    }
+
+    /// Whether it is given an address, as far as that is not said by what it does with it.
+    fn note_address(&mut self, seen: &'a Seen, entry: &'a Entry) {
+        match seen {
+            Seen::DhcpAsked { network, .. } => self.network = Some(network),
+            // What else is not answered is for another server, or about an address that it has.
+            Seen::DhcpSilence { message: DhcpAsk::Discover, .. } => self.unanswered = Some(entry),
+            Seen::DhcpOffered { .. } | Seen::DhcpConfirmed { .. } | Seen::DhcpForeign { .. } => self.unanswered = None,
             _ => {}
         }
     }

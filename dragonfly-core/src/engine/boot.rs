@@ -14,14 +14,13 @@ use crate::boot::{self, BootError, BootObserver, BootProvider, BootRequest, Deci
 use crate::cache::Owner;
 use crate::clock::Timestamp;
 use crate::lifecycle::Phase;
-use crate::resource::{ConditionStatus, Hardware, Workflow, condition};
+pub(super) use crate::resource::CONFLICT;
+use crate::resource::{ConditionStatus, Hardware, Network, Workflow, condition};
 use crate::wire::Identity;
 use crate::{Mac, name};
 
 /// The condition that a machine found with a foreign operating system carries.
 pub(super) const ADOPTED: &str = "Adopted";
-/// The condition that two machines claim to be this one.
-pub(super) const CONFLICT: &str = "IdentityConflict";
 /// The condition that the installed system shows a sign of life.
 pub(super) const BOOTED: &str = "Booted";
 
@@ -139,9 +138,8 @@ impl Engine {
             return None;
         }
         if !self.provisions(request.from) {
-            let from = request.from.map(|a| a.to_string()).unwrap_or_default();
-            let why = format!("{} asked from {from}, which is in no provisioning network", request.mac);
-            let seen = Seen::HttpRefused { path: "identity".to_owned(), status: 404, why };
+            let why = outside(request, &self.inner.networks.borrow());
+            let seen = Seen::HttpRefused { path: Seen::IDENTITY.to_owned(), status: 404, why };
             self.witness(Sighting { mac: Some(request.mac), from: request.from, seen });
             return None;
         }
@@ -167,6 +165,23 @@ impl Engine {
             Owner::Nobody | Owner::Several(_) => name::memorable(mac).to_lowercase(),
         }
     }
+}
+
+/// Why no machine gets an identity where this one asks from.
+fn outside(request: &BootRequest, networks: &[Network]) -> String {
+    let mac = request.mac;
+    let Some(from) = request.from else { return format!("{mac} asked from an address that is not known") };
+    let has = |n: &&Network| matches!(from, std::net::IpAddr::V4(from) if n.spec.subnet.contains(&from));
+    let why = match networks.iter().find(has) {
+        Some(network) => format!("Network {}, which has it, says provisioning: false", network.name()),
+        None if networks.is_empty() => "no Network is served here".to_owned(),
+        None => {
+            let some: Vec<_> = networks.iter().take(3).map(|n| format!("{} {}", n.name(), n.spec.subnet)).collect();
+            let more = if networks.len() > some.len() { ", ..." } else { "" };
+            format!("no Network has it in its subnet ({}{more})", some.join(", "))
+        }
+    };
+    format!("{mac} asked from {from}, which is in no provisioning network: {why}")
 }
 
 fn unknown() -> Facts {

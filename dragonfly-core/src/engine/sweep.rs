@@ -218,8 +218,8 @@ impl Engine {
             return Ok(false);
         };
         let (now, over) = (self.now(), self.overdue(&machine));
-        let (status, words) = match over {
-            Some(waits) => (ConditionStatus::True, waits.cause),
+        let (status, words) = match &over {
+            Some(waits) => (ConditionStatus::True, &*waits.cause),
             None => (ConditionStatus::False, "it does not wait any more"),
         };
         self.change_status::<HardwareSpec, _>(name, |m| {

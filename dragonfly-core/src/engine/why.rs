@@ -19,6 +19,12 @@ use crate::workflow::RunState;
 /// What is said of a machine of which the engine has nothing to say.
 const NEVER_REPORTED: &str = "its agent has never reported";
 
+const BOOT: &str = "boot it from the network";
+const BOOT_AGAIN: &str =
+    "do what the cause asks for; if it does not go on by itself then, boot it from the network again";
+/// An order waits, and an agent is there to take it.
+const GOES_ON: &str = "nothing: its agent is up, and goes on by itself";
+
 /// Why a machine does what it does.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -81,8 +87,8 @@ impl Engine {
             let decision = self.decision(&BootRequest::from_mac(mac));
             let entries = self.inner.recorder.read(None, &[mac], 0);
             let patient = Patient { wants_agent: wants_agent(&decision), ..Patient::default() };
+            let causes = diagnose(&entries, &patient, self.now());
             return Ok(Why {
-                causes: diagnose(&entries, &patient, self.now()),
                 waits: None,
                 decision,
                 phase: None,
@@ -91,7 +97,8 @@ impl Engine {
                 conditions: Vec::new(),
                 workflow: None,
                 agent_heard: None,
-                next: vec!["boot it from the network".to_owned()],
+                next: vec![if causes.is_empty() { BOOT } else { BOOT_AGAIN }.to_owned()],
+                causes,
                 events: self.inner.events.about(&machine, 50),
                 machine,
             });
@@ -115,15 +122,21 @@ impl Engine {
                     step: step.map(|s| s.name.clone()),
                 }
             });
-        let next = next_for(&machine);
         let decision = self.decision_for(&machine);
+        let causes = self.causes(&machine, &decision);
+        let is_up = deadline::is_up(self.inner.sessions.last(&name), self.now());
+        let next = next_for(&machine, is_up, !causes.is_empty());
         Ok(Why {
-            causes: self.causes(&machine, &decision),
+            causes,
             waits: self.waits(&machine),
             decision,
             phase: machine.status.phase,
             phase_since: machine.status.phase_since,
             message: match machine.status.message.as_str() {
+                // What it would wait for is not what it waits for.
+                "" | "waiting for an assignment" if machine.conflict().is_some() => {
+                    "its identity is in conflict".to_owned()
+                }
                 "" if self.is_tinkerbells() => "no Workflow of Tinkerbell is known of it".to_owned(),
                 "" => NEVER_REPORTED.to_owned(),
                 said => said.to_owned(),
@@ -159,7 +172,7 @@ impl Engine {
         }
         let settings = &self.inner.settings;
         let limits = Limits { agent: settings.agent_deadline, boot: settings.boot_deadline };
-        deadline::of(machine, self.inner.sessions.last(machine.name()), limits)
+        deadline::of(machine, self.inner.sessions.last(machine.name()), limits, self.now())
     }
 
     /// When a machine's agent was last heard, in this run of the server.
@@ -177,10 +190,14 @@ fn wants_agent(decision: &Decision) -> bool {
     matches!(decision.fate, Fate::Discover | Fate::Image { .. })
 }
 
-fn next_for(machine: &crate::resource::Hardware) -> Vec<String> {
+/// What a person can do next. `is_up`: its agent is. `is_ill`: a cause is named, and what to do about it.
+fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
     let name = machine.name();
     if machine.spec.hold.is_some() {
         return vec![format!("dragonfly release {name}")];
+    }
+    if let Some(conflict) = machine.conflict() {
+        return settle(machine, &conflict.message);
     }
     if found::doubled(machine).is_some() {
         return vec!["give one of the VMs another MAC, or delete the one that is a copy".to_owned()];
@@ -190,15 +207,71 @@ fn next_for(machine: &crate::resource::Hardware) -> Vec<String> {
     }
     let boot = match machine.spec.bmc {
         Some(_) => format!("dragonfly power network-boot {name}"),
-        None => "boot it from the network".to_owned(),
+        None if is_ill => BOOT_AGAIN.to_owned(),
+        None => BOOT.to_owned(),
     };
     match machine.status.phase {
         None => vec![boot],
         Some(Phase::Registered) => vec![format!("dragonfly assign {name} --template NAME")],
+        Some(Phase::Assigned) if is_up => vec![GOES_ON.to_owned(), format!("dragonfly abort {name}")],
         Some(Phase::Assigned) => vec![boot, format!("dragonfly abort {name}")],
         Some(Phase::Provisioning) => vec![format!("dragonfly watch {name}"), format!("dragonfly abort {name}")],
         Some(Phase::Ready) => vec![format!("dragonfly reimage {name}")],
         Some(Phase::Error) => vec![format!("dragonfly retry {name}"), format!("dragonfly abort {name}")],
         Some(Phase::Held) => vec![format!("dragonfly release {name}")],
+    }
+}
+
+/// What settles a conflict about a machine's identity: what is assigned before is refused.
+fn settle(machine: &Hardware, why: &str) -> Vec<String> {
+    let name = machine.name();
+    let release = format!("dragonfly release {name}");
+    if machine.status.phase == Some(Phase::Provisioning) {
+        return vec![format!("dragonfly watch {name}"), release];
+    }
+    // It comes back for as long as the two numbers differ.
+    let is_of_serial = machine.spec.serial.is_some() && why.contains("spec.serial");
+    let release = match is_of_serial {
+        true => format!("put spec.serial right (dragonfly apply), or the right machine in its place, then {release}"),
+        false => release,
+    };
+    vec![release, format!("dragonfly delete machine {name}")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::{CONFLICT, ConditionStatus, set_condition};
+
+    #[test]
+    fn what_comes_next_is_what_is_not_refused() {
+        let at = Timestamp::from_unix_seconds(1000);
+        let apart = "serial number belongs to b and its network cards to m";
+        let serial = "its serial number is 1, and spec.serial says that it must be 2";
+        let (watch, abort) = ("dragonfly watch m", "dragonfly abort m");
+        let (release, delete) = ("dragonfly release m", "dragonfly delete machine m");
+        let put_right =
+            "put spec.serial right (dragonfly apply), or the right machine in its place, then dragonfly release m";
+        // (phase, conflict, its agent is up, a cause is named)
+        let table: &[(Option<Phase>, &str, bool, bool, &[&str])] = &[
+            (None, "", false, false, &[BOOT]),
+            (None, "", false, true, &[BOOT_AGAIN]),
+            (None, serial, false, false, &[put_right, delete]),
+            (Some(Phase::Registered), "", true, false, &["dragonfly assign m --template NAME"]),
+            (Some(Phase::Registered), apart, true, false, &[release, delete]),
+            (Some(Phase::Assigned), "", false, false, &[BOOT, abort]),
+            (Some(Phase::Assigned), "", true, false, &[GOES_ON, abort]),
+            (Some(Phase::Assigned), apart, true, false, &[release, delete]),
+            (Some(Phase::Provisioning), "", true, false, &[watch, abort]),
+            (Some(Phase::Provisioning), apart, true, false, &[watch, release]),
+        ];
+        for (phase, conflict, is_up, is_ill, want) in table {
+            let mut machine = Hardware::new("m", HardwareSpec { serial: Some("2".into()), ..HardwareSpec::default() });
+            machine.status.phase = *phase;
+            if !conflict.is_empty() {
+                set_condition(&mut machine.status.conditions, CONFLICT, ConditionStatus::True, "X", conflict, at);
+            }
+            assert_eq!(next_for(&machine, *is_up, *is_ill), *want, "{phase:?} {conflict}");
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! `spec` is what people want and write; `status` is what the engine saw and writes. A store and
 //! a cache keep fields that this version does not know; only the door ([`manifest`]) is strict.
 
+mod conflict;
 pub mod hardware;
 pub mod manifest;
 pub mod network;
@@ -33,6 +34,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 
+pub use conflict::CONFLICT;
 pub use hardware::{Hardware, HardwareSpec, HardwareStatus};
 pub use network::{Network, NetworkSpec};
 pub use secret::{SecretObject, SecretSpec};

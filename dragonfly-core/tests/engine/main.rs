@@ -451,6 +451,37 @@ async fn a_second_agent_is_refused_while_the_first_is_heard() {
     site.engine.hello(&token, hello(1), address(1)).await.unwrap();
 }
 
+/// The faults that `why` names.
+fn named(site: &Site, n: u8) -> Vec<Fault> {
+    site.engine.why(&mac(n).to_string()).unwrap().causes.iter().map(|cause| cause.fault).collect()
+}
+
+#[tokio::test]
+async fn why_names_who_asks_from_outside_and_who_asks_too() {
+    let site = Site::new().await;
+    let from: IpAddr = "192.0.2.1".parse().unwrap();
+    let outside = BootRequest { from: Some(from), to: Some(server()), ..BootRequest::from_mac(mac(1)) };
+    assert!(site.engine.identity(&outside).await.unwrap().is_none());
+    assert!(site.engine.hello("none", hello(1), from).await.is_err());
+    assert_eq!(named(&site, 1), [Fault::OutsideNetworks]);
+    let why = site.engine.why(&mac(1).to_string()).unwrap();
+    assert!(why.causes[0].says.contains("192.0.2.1") && why.causes[0].says.contains("rack 10.0.0.0/24"), "{why:#?}");
+    // It has come into the network.
+    let agent = site.boot(1).await;
+    assert_eq!(named(&site, 1), []);
+    for _ in 0..3 {
+        site.clock.advance(Duration::from_secs(5));
+        let token = site.token(1).await.unwrap();
+        assert!(site.engine.hello(&token, hello(1), address(7)).await.is_err());
+        assert_eq!(named(&site, 1), [], "it may have been restarted");
+    }
+    site.clock.advance(Duration::from_secs(5));
+    agent.orders().await;
+    assert_eq!(named(&site, 1), [Fault::SecondAgent]);
+    let why = site.engine.why(&mac(1).to_string()).unwrap();
+    assert!(why.causes[0].says.contains("from 10.0.0.7 "), "{why:#?}");
+}
+
 #[tokio::test]
 async fn a_session_survives_a_restart_of_the_server() {
     let site = Site::new().await;
@@ -508,6 +539,9 @@ async fn a_failure_is_tried_again_but_not_the_same_one_twice() {
     agent.step(&first, 0, StepEvent::Succeeded).await;
     agent.step(&first, 1, StepEvent::Failed).await;
     assert_eq!(site.phase(1), Some(Phase::Assigned), "it tries again by itself");
+    let why = site.engine.why(&agent.welcome.machine).unwrap();
+    assert!(why.next[0].contains("by itself"), "{:?}", why.next);
+    assert_eq!(why.waits.map(|waits| waits.owner), Some(Owner::Agent));
     assert!(matches!(agent.step(&first, 1, StepEvent::Succeeded).await, Heard::Stop { .. }), "a late report");
     let second = agent.work().await;
     assert_eq!(second.attempt, 2);
@@ -721,6 +755,11 @@ async fn a_card_in_another_chassis_is_held_not_merged() {
     assert!(matches!(site.engine.hello(&token, b.clone(), address(1)).await, Err(EngineError::Busy { .. })));
     assert_eq!(site.fate(1), "hold");
     assert_eq!(site.engine.machines().len(), 1);
+    let why = site.engine.why("censusablequalityparent").unwrap();
+    let waits = why.waits.unwrap();
+    assert_eq!(waits.owner, Owner::Operator);
+    assert!(waits.cause.contains("SN-OTHER") || waits.cause.contains("UUID"), "{}", waits.cause);
+    assert_eq!(why.next[0], "dragonfly release censusablequalityparent");
     site.engine.release("censusablequalityparent", "me").await.unwrap();
     let token = site.token(1).await.unwrap();
     site.engine.hello(&token, b, address(1)).await.unwrap();

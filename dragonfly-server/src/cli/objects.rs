@@ -207,6 +207,9 @@ fn machine_row(machine: &Machine, wide: bool, now: Timestamp) -> Vec<String> {
     if machine.protected {
         phase.push_str(", protected");
     }
+    if machine.conflict.is_some() {
+        phase.push_str(", in conflict");
+    }
     if machine.hold.is_some() && machine.phase != Some(dragonfly_core::lifecycle::Phase::Held) {
         phase.push_str(", held");
     }

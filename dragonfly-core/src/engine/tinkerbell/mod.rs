@@ -154,7 +154,8 @@ impl Engine {
 
     /// Whom a machine waits for.
     pub(super) fn waits_for_tinkerbell(machine: &Hardware) -> Option<Waits> {
-        let waits = |owner, cause| Some(Waits { owner, until: None, cause, then: Then::Tell });
+        let waits =
+            |owner, cause: &'static str| Some(Waits { owner, until: None, cause: cause.into(), then: Then::Tell });
         match machine.status.phase {
             None | Some(Phase::Registered) => waits(Owner::Operator, "waits for an assignment; assign a template"),
             Some(Phase::Assigned) => waits(
