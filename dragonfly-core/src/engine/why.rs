@@ -229,10 +229,12 @@ fn settle(machine: &Hardware, why: &str) -> Vec<String> {
     if machine.status.phase == Some(Phase::Provisioning) {
         return vec![format!("dragonfly watch {name}"), release];
     }
-    // It comes back for as long as the two numbers differ.
+    // Released, it comes back for as long as the two numbers differ; the right number settles it.
     let is_of_serial = machine.spec.serial.is_some() && why.contains("spec.serial");
     let release = match is_of_serial {
-        true => format!("put spec.serial right (dragonfly apply), or the right machine in its place, then {release}"),
+        true => format!(
+            "dragonfly edit machine {name}, to put spec.serial right; or the right machine in its place, then {release}"
+        ),
         false => release,
     };
     vec![release, format!("dragonfly delete machine {name}")]
@@ -250,10 +252,10 @@ mod tests {
         let serial = "its serial number is 1, and spec.serial says that it must be 2";
         let (watch, abort) = ("dragonfly watch m", "dragonfly abort m");
         let (release, delete) = ("dragonfly release m", "dragonfly delete machine m");
-        let put_right =
-            "put spec.serial right (dragonfly apply), or the right machine in its place, then dragonfly release m";
+        let put_right = "dragonfly edit machine m, to put spec.serial right; or the right machine in its place, then dragonfly release m";
         // (phase, conflict, its agent is up, a cause is named)
-        let table: &[(Option<Phase>, &str, bool, bool, &[&str])] = &[
+        type Row<'a> = (Option<Phase>, &'a str, bool, bool, &'a [&'a str]);
+        let table: &[Row<'_>] = &[
             (None, "", false, false, &[BOOT]),
             (None, "", false, true, &[BOOT_AGAIN]),
             (None, serial, false, false, &[put_right, delete]),
