@@ -70,12 +70,17 @@ impl Server {
 
     /// What `/readyz` answers: its head and body.
     fn readiness(&self) -> String {
-        let mut stream = TcpStream::connect(self.url.trim_start_matches("http://")).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        self.asked("/readyz").unwrap()
+    }
+
+    /// What is at a path by plain HTTP: its head and body.
+    fn asked(&self, path: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.url.trim_start_matches("http://"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     fn networks(&self) -> Vec<String> {
@@ -120,6 +125,54 @@ fn a_killed_server_has_what_it_answered_and_a_second_one_is_refused() {
         server = Server::start(dir.path());
         assert_eq!(server.networks(), names);
     }
+}
+
+/// Somewhere to write to where there is never room.
+fn full() -> Stdio {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let dir = TempDir::new().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut words = serving(dir.path());
+    words.pop();
+    words.extend([port.to_string(), "--log".to_owned(), "debug".to_owned()]);
+    let mut command = Command::new(DRAGONFLY);
+    let child = command.args(words).env_remove("DRAGONFLY_DATA").stderr(full()).spawn().unwrap();
+    let mut server = Server { child, url: format!("http://127.0.0.1:{port}"), data: dir.path().to_owned() };
+    let begin = Instant::now();
+    while server.asked("/healthz").is_err() {
+        assert_eq!(server.child.try_wait().unwrap(), None, "it ended");
+        assert!(begin.elapsed() < Duration::from_secs(60), "it never listened");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for n in 0..3 {
+        let script = server.asked("/boot/52:54:00:ab:cd:01").unwrap();
+        assert!(script.starts_with("HTTP/1.1 200 ") && script.contains("#!ipxe"), "{script}");
+        server.apply(&format!("n{n}"), 10).unwrap();
+    }
+    assert!(!server.readiness().contains("panic"), "{}", server.readiness());
+    assert_eq!(server.networks(), ["n0", "n1", "n2"]);
+}
+
+/// A reader that goes away is no mistake, and a full disk is told as what it is.
+#[test]
+fn output_that_cannot_be_written_is_told_and_one_that_nobody_reads_is_not() {
+    let run = |out: Stdio| {
+        let mut command = Command::new(DRAGONFLY);
+        command.args(["completions", "bash"]).stdin(Stdio::null()).stdout(out).stderr(Stdio::piped());
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run(full());
+    assert_eq!(code, Some(1));
+    assert!(said.contains("standard output cannot be written: No space left on device"), "{said}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    // As a shell tells it of `cat`.
+    assert_eq!(run(writer.into()), (Some(141), String::new()));
 }
 
 #[test]
