@@ -18,8 +18,11 @@ pub(crate) fn to_stderr(filter: &str) -> anyhow::Result<()> {
         .with_context(|| format!("--log {filter}: write a level, as `info`, or `target=level` with commas"))?;
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let writer = move || Lines { out: io::stderr(), colours };
+    // A line that cannot be written, on a full disk, is dropped: told of on the same standard error, it would panic in
+    // whoever logged, and machines would get no answer.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
     // A second call, in tests, finds the first one's.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours).try_init();
+    let _ = log.with_env_filter(filter).with_writer(writer).with_ansi(colours).try_init();
     Ok(())
 }
 

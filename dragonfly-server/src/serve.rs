@@ -156,6 +156,15 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
         .build()
         .await
         .context("the engine cannot start")?;
+    let unopened = engine.unopened_secrets();
+    if !unopened.is_empty() {
+        tracing::error!(
+            "{} cannot open these Secrets of the store, they were sealed with another key: {}. Stop the server and put the \
+             old sealing.key back, or apply these Secrets anew",
+            data.join(SEALING_KEY).display(),
+            unopened.join(", ")
+        );
+    }
     if let Some(store) = opened.embedded.as_ref().filter(|_| restored) {
         tracing::warn!(
             "the store is a backup that was put back: what it had authorised is held (dragonfly get machines)"

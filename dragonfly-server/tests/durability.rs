@@ -16,6 +16,8 @@ struct Server {
     child: Child,
     url: String,
     data: PathBuf,
+    /// What it said until it listened.
+    said: String,
 }
 
 fn serving(data: &Path) -> Vec<String> {
@@ -41,7 +43,7 @@ impl Server {
         };
         // It must not wait for who reads its log.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Self { child, url, data: data.to_owned() }
+        Self { child, url, data: data.to_owned(), said }
     }
 
     fn kill(&mut self) {
@@ -70,12 +72,17 @@ impl Server {
 
     /// What `/readyz` answers: its head and body.
     fn readiness(&self) -> String {
-        let mut stream = TcpStream::connect(self.url.trim_start_matches("http://")).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        self.asked("/readyz").unwrap()
+    }
+
+    /// What is at a path by plain HTTP: its head and body.
+    fn asked(&self, path: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.url.trim_start_matches("http://"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     fn networks(&self) -> Vec<String> {
@@ -120,6 +127,55 @@ fn a_killed_server_has_what_it_answered_and_a_second_one_is_refused() {
         server = Server::start(dir.path());
         assert_eq!(server.networks(), names);
     }
+}
+
+/// Somewhere to write to where there is never room.
+fn full() -> Stdio {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let dir = TempDir::new().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut words = serving(dir.path());
+    words.pop();
+    words.extend([port.to_string(), "--log".to_owned(), "debug".to_owned()]);
+    let mut command = Command::new(DRAGONFLY);
+    let child = command.args(words).env_remove("DRAGONFLY_DATA").stderr(full()).spawn().unwrap();
+    let url = format!("http://127.0.0.1:{port}");
+    let mut server = Server { child, url, data: dir.path().to_owned(), said: String::new() };
+    let begin = Instant::now();
+    while server.asked("/healthz").is_err() {
+        assert_eq!(server.child.try_wait().unwrap(), None, "it ended");
+        assert!(begin.elapsed() < Duration::from_secs(60), "it never listened");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for n in 0..3 {
+        let script = server.asked("/boot/52:54:00:ab:cd:01").unwrap();
+        assert!(script.starts_with("HTTP/1.1 200 ") && script.contains("#!ipxe"), "{script}");
+        server.apply(&format!("n{n}"), 10).unwrap();
+    }
+    assert!(!server.readiness().contains("panic"), "{}", server.readiness());
+    assert_eq!(server.networks(), ["n0", "n1", "n2"]);
+}
+
+/// A reader that goes away is no mistake, and a full disk is told as what it is.
+#[test]
+fn output_that_cannot_be_written_is_told_and_one_that_nobody_reads_is_not() {
+    let run = |out: Stdio| {
+        let mut command = Command::new(DRAGONFLY);
+        command.args(["completions", "bash"]).stdin(Stdio::null()).stdout(out).stderr(Stdio::piped());
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run(full());
+    assert_eq!(code, Some(1));
+    assert!(said.contains("standard output cannot be written: No space left on device"), "{said}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    // As a shell tells it of `cat`.
+    assert_eq!(run(writer.into()), (Some(141), String::new()));
 }
 
 #[test]
@@ -174,6 +230,43 @@ fn a_damaged_store_is_named_and_left_alone_and_a_backup_takes_its_place() {
     server.apply("anew", 10).unwrap();
 }
 
+/// Its store is gone from its place, and it still writes to it.
+#[test]
+fn nothing_is_restored_under_a_server_and_secrets_of_another_key_are_named() {
+    let dir = TempDir::new().unwrap();
+    let (data, copy) = (dir.path().join("data"), dir.path().join("copy.backup"));
+    let (at, to) = (copy.to_str().unwrap(), data.to_str().unwrap());
+    let mut server = Server::start(&data);
+    let secret = "{apiVersion: dragonfly.computer/v1, kind: Secret, metadata: {name: rack-a1}, \
+                  spec: {data: {username: admin, password: hunter2}}}";
+    assert!(server.command(&["apply", "-f", "-"], secret).status.success());
+    assert!(server.readiness().contains("\"warnings\":[]"), "{}", server.readiness());
+    assert!(server.command(&["backup", at], "").status.success());
+    let store = data.join("dragonfly.redb");
+    for moved in [data.join("old.redb"), dir.path().join("elsewhere")] {
+        std::fs::rename(&store, &moved).unwrap();
+        let said = refused(&["restore", at, "--data", to]);
+        assert!(said.contains("a server runs on this directory; stop it first"), "{said}");
+        assert!(!store.exists());
+        std::fs::rename(&moved, &store).unwrap();
+    }
+    server.apply("after", 10).unwrap();
+    server.kill();
+
+    std::fs::rename(&store, dir.path().join("elsewhere")).unwrap();
+    std::fs::remove_file(data.join("sealing.key")).unwrap();
+    let output = Command::new(DRAGONFLY).args(["restore", at, "--data", to]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let server = Server::start(&data);
+    let told = &server.said;
+    assert!(told.contains("sealing.key cannot open these Secrets") && told.contains("another key: rack-a1."), "{told}");
+    let answer = server.readiness();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("1 Secret was sealed with another"), "{answer}");
+    assert!(!answer.contains("rack-a1"), "strangers may read it: {answer}");
+    assert!(server.command(&["apply", "-f", "-"], secret).status.success());
+    assert!(server.readiness().contains("\"warnings\":[]"), "{}", server.readiness());
+}
+
 /// In a mount namespace of its own, where its data directory is a small file system in memory.
 #[test]
 fn a_full_disk_is_told_and_the_server_goes_on_when_there_is_room() {
@@ -202,6 +295,13 @@ fn a_full_disk_is_told_and_the_server_goes_on_when_there_is_room() {
     });
     let said = said.unwrap();
     assert!(said.contains("make room on its disk") && said.contains("dragonfly.redb"), "{said}");
+    // The backup goes to another disk, and is put together on this one.
+    let copy = dir.path().join("copy.backup");
+    let output = server.command(&["backup", copy.to_str().unwrap()], "");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let place = format!("the disk of the server's data directory {} is full", data.display());
+    assert!(said.contains(&place) && said.contains("make room there, up to "), "{said}");
+    assert!(!copy.exists() && output.status.code() == Some(1));
     let there = server.networks();
     assert!(kept.iter().all(|name| there.contains(name)), "{there:?}");
     let full = format!("nothing can be written: the redb store is unavailable: the disk of {} is full", data.display());

@@ -135,7 +135,12 @@ async fn a_file_of_expected_machines_is_imported_switched_on_and_waited_for() {
     let name = file.to_str().unwrap();
     std::fs::write(&file, "mac,bmc\n52:54:00:ab:cd:01,imi://10.0.0.6\n").unwrap();
     let (_, said) = server.fails(&["import", "machines", name]);
-    assert!(said.contains("nothing was done") && said.contains("no power driver for `imi://`"), "{said}");
+    assert!(said.contains("rack.csv: nothing was done") && said.contains("no power driver for `imi://`"), "{said}");
+    // Its line in the file, whatever stands between.
+    let rows = "# rack a1\nname,mac\na,52:54:00:ab:cd:01\n\n# and\nb,52:54:00:ab:cd:02\nc d,52:54:00:ab:cd:03\n";
+    std::fs::write(&file, rows).unwrap();
+    let (_, said) = server.fails(&["import", "machines", name]);
+    assert!(said.contains("rack.csv: nothing was done: line 7: metadata.name: "), "{said}");
     let rows = format!(
         "mac,serial,bmc,secret,labels\n52:54:00:ab:cd:01,SN-1,ipmi://{},good,rack=a1\n,SN-2,ipmi://{},bad,rack=a1\n52:54:00:ab:cd:03,,,,\n",
         first.address(),

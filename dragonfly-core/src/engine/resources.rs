@@ -248,6 +248,19 @@ impl Engine {
         }
     }
 
+    /// The Secrets of which a value cannot be opened: they were sealed with another key.
+    pub fn unopened_secrets(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for secret in self.inner.cache.all::<SecretSpec>() {
+            let mut values = secret.spec.sealed.keys().filter_map(|key| self.secret_value(&secret, key));
+            if values.any(|value| value.is_err()) {
+                names.push(secret.name().to_owned());
+            }
+        }
+        names.sort_unstable();
+        names
+    }
+
     /// A Secret as it is stored; anything else as it is.
     pub(super) fn sealed(&self, mut record: Record) -> Result<Record> {
         if record.kind == Kind::SECRET {

@@ -1,6 +1,7 @@
 //! `backup` and `restore`.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -45,6 +46,30 @@ fn counted(objects: &BTreeMap<String, u64>) -> String {
     if words.is_empty() { "it held no objects".to_owned() } else { words.join(", ") }
 }
 
+/// Refuses a directory that a server has open, and keeps others from it. Its store may have been moved away under it: a
+/// server holds a lock on that file, wherever it is, and on its leases, which stay.
+fn unserved(data: &Path) -> anyhow::Result<Vec<File>> {
+    let found = std::fs::read_dir(data).with_context(|| format!("{} cannot be read", data.display()))?;
+    let mut locked = Vec::new();
+    for path in found.filter_map(Result::ok).map(|entry| entry.path()) {
+        if path.extension().is_none_or(|extension| extension != "redb") {
+            continue;
+        }
+        // What this user cannot open says nothing: where the store is to be is found out soon enough.
+        let Ok(file) = File::open(&path) else { continue };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => anyhow::bail!(
+                "a server runs on this directory; stop it first: it has {} open. Nothing was restored",
+                path.display()
+            ),
+            // Where files have no locks, no server runs.
+            Err(TryLockError::Error(_)) => {}
+            Ok(()) => locked.push(file),
+        }
+    }
+    Ok(locked)
+}
+
 /// Makes a data directory's store from a backup, if there is none.
 pub(super) async fn restore(out: &Out, from: &Path, data: &Path) -> anyhow::Result<()> {
     files::create_dir(data).with_context(|| format!("the data directory {} cannot be made", data.display()))?;
@@ -54,6 +79,7 @@ pub(super) async fn restore(out: &Out, from: &Path, data: &Path) -> anyhow::Resu
         "{} is there already, and a store is never overwritten: stop its server and move it away first",
         to.display()
     );
+    let _closed = unserved(data)?;
     let restored = redb::restore(from, &to).await?;
     out.line(&format!("{} was restored from {}: {}", to.display(), from.display(), counted(&restored.objects)))?;
     if !data.join("sealing.key").exists() {

@@ -31,6 +31,9 @@ use output::Out;
 use crate::mage_build::{self, BuildOptions};
 use crate::serve::Kit;
 
+/// The exit code of who writes to a closed pipe, as a shell tells it of `cat`: 128 and SIGPIPE.
+const UNREAD: u8 = 141;
+
 /// Runs the command line and gives the process' exit code: 0 done, 1 failed, 2 not understood.
 pub fn main() -> ExitCode {
     main_with(Kit::default())
@@ -50,6 +53,8 @@ pub fn main_with(kit: Kit) -> ExitCode {
     };
     match run(cli, kit) {
         Ok(code) => code,
+        // Quietly, and not as if all had been done: `apply` may have had more to do.
+        Err(error) if output::unread(&error) => ExitCode::from(UNREAD),
         Err(error) => {
             output::complain(&error);
             ExitCode::FAILURE

@@ -14,6 +14,18 @@ pub(super) struct Out {
     color: bool,
 }
 
+/// What was to be read could not be written: not a file of ours, and not the server.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output cannot be written")]
+struct Unwritable(#[source] io::Error);
+
+/// Whether a command ended because nobody reads what it writes any more, as with `| head`.
+pub(super) fn unread(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
+        cause.kind() == io::ErrorKind::BrokenPipe && cause.get_ref().is_some_and(|inner| inner.is::<Unwritable>())
+    })
+}
+
 impl Out {
     pub(super) fn stdout() -> Self {
         let color = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -28,8 +40,8 @@ impl Out {
     /// Text as it is.
     pub(super) fn raw(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        written.map_err(|error| io::Error::new(error.kind(), Unwritable(error)))
     }
 
     /// A table: columns as wide as they need to be, no wider.

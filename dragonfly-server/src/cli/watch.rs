@@ -9,7 +9,7 @@ use dragonfly_core::lifecycle::Phase;
 use dragonfly_core::{Mac, name};
 use futures_util::StreamExt as _;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::args::Until;
 use super::client::{Client, NotThere};
@@ -19,6 +19,8 @@ use crate::view::{self, Machine};
 
 /// Longest line of an event stream that is read.
 const LONGEST: usize = 1024 * 1024;
+/// How long nothing is told until the machine is looked at again.
+const LOOK: Duration = Duration::from_secs(5);
 
 pub(super) async fn watch(
     client: &Client,
@@ -37,8 +39,9 @@ pub(super) async fn watch(
 async fn follow(client: &Client, out: &Out, machine: Option<&str>, until: Option<Until>) -> anyhow::Result<ExitCode> {
     let mut last = String::new();
     let mut first = true;
+    let mut way = Way::default();
     if let Some(machine) = machine {
-        may_come(client, machine).await?;
+        way.is_known = may_come(client, machine).await?;
     }
     loop {
         let mut query = Vec::new();
@@ -60,12 +63,20 @@ async fn follow(client: &Client, out: &Out, machine: Option<&str>, until: Option
         };
         first = false;
         // Looked at after the stream stands, so that nothing falls between.
-        if let Some(code) = arrived(client, out, machine, until).await? {
+        if let Some(code) = arrived(client, out, machine, until, &mut way).await? {
             return Ok(code);
         }
         let mut frames = Frames::default();
         let mut bytes = stream.bytes_stream();
-        while let Some(Ok(chunk)) = bytes.next().await {
+        loop {
+            let Ok(chunk) = timeout(LOOK, bytes.next()).await else {
+                // What was told a moment before it could be seen is seen now.
+                if let Some(code) = arrived(client, out, machine, until, &mut way).await? {
+                    return Ok(code);
+                }
+                continue;
+            };
+            let Some(Ok(chunk)) = chunk else { break };
             for frame in frames.add(&chunk)? {
                 if !frame.id.is_empty() {
                     last.clone_from(&frame.id);
@@ -76,8 +87,11 @@ async fn follow(client: &Client, out: &Out, machine: Option<&str>, until: Option
                 }
                 let Ok(event) = serde_json::from_str::<Value>(&frame.data) else { continue };
                 out.line(&event_line(&event))?;
-                let counts = event.get("type").and_then(Value::as_str) != Some("step.progress");
-                if counts && let Some(code) = arrived(client, out, machine, until).await? {
+                let kind = event.get("type").and_then(Value::as_str);
+                way.is_at_work |= kind == Some("workflow.aborted");
+                if kind != Some("step.progress")
+                    && let Some(code) = arrived(client, out, machine, until, &mut way).await?
+                {
                     return Ok(code);
                 }
             }
@@ -86,17 +100,35 @@ async fn follow(client: &Client, out: &Out, machine: Option<&str>, until: Option
     }
 }
 
-/// Says so when nobody has seen the machine yet, and fails when no machine can ever be called that.
-async fn may_come(client: &Client, machine: &str) -> anyhow::Result<()> {
+/// How far a machine was on its way when it was last looked at.
+#[derive(Debug, Default)]
+struct Way {
+    /// It was there: where it is no more, it was deleted.
+    is_known: bool,
+    /// It had a workflow before it: without one, that was called off.
+    is_at_work: bool,
+}
+
+impl Way {
+    /// Whether a machine that is in this phase now had its workflow called off.
+    fn is_called_off(&mut self, phase: Option<Phase>) -> bool {
+        let was_at_work = self.is_at_work;
+        self.is_at_work = matches!(phase, Some(Phase::Assigned | Phase::Provisioning));
+        was_at_work && matches!(phase, None | Some(Phase::Registered))
+    }
+}
+
+/// Whether the machine is known. Says so when nobody has seen it yet, and fails when no machine can ever be called that.
+async fn may_come(client: &Client, machine: &str) -> anyhow::Result<bool> {
     let unknown = match client.get(&["dragonfly", "v1", "machines", machine], &[]).await {
-        Ok(_) => return Ok(()),
+        Ok(_) => return Ok(true),
         Err(error) if error.is::<NotThere>() => error,
         Err(error) => return Err(error),
     };
     // One that has asked and not reported has a timeline.
     let timeline = client.get(&["dragonfly", "v1", "machines", machine, "timeline"], &[]).await.unwrap_or_default();
     if timeline.get("items").and_then(Value::as_array).is_some_and(|items| !items.is_empty()) {
-        return Ok(());
+        return Ok(false);
     }
     if machine.parse::<Mac>().is_err() {
         name::check(&machine.to_lowercase()).with_context(|| {
@@ -104,7 +136,7 @@ async fn may_come(client: &Client, machine: &str) -> anyhow::Result<()> {
         })?;
     }
     output::note(&format!("nobody has seen {machine} yet; waiting for it ({unknown})"));
-    Ok(())
+    Ok(false)
 }
 
 /// The exit code, once the machine is where it was waited for.
@@ -113,15 +145,23 @@ async fn arrived(
     out: &Out,
     machine: Option<&str>,
     until: Option<Until>,
+    way: &mut Way,
 ) -> anyhow::Result<Option<ExitCode>> {
     let (Some(machine), Some(Until::Ready)) = (machine, until) else { return Ok(None) };
     let mut whole = match client.get(&["dragonfly", "v1", "machines", machine], &[]).await {
         Ok(whole) => whole,
+        Err(error) if way.is_known && error.is::<NotThere>() => {
+            anyhow::bail!("{machine} was deleted: it will not be ready");
+        }
         // A machine may be waited for before it was ever seen.
         Err(_) => return Ok(None),
     };
     let line: Machine = serde_json::from_value(whole.get_mut("machine").map(Value::take).unwrap_or_default())
         .context("the server describes its machines in another way: is it of another version?")?;
+    way.is_known = true;
+    if way.is_called_off(line.phase) {
+        anyhow::bail!("{} will not be ready, it has nothing to do any more: {}", line.display_name, line.message);
+    }
     let failed = matches!(line.phase, Some(Phase::Error | Phase::Held));
     if line.phase == Some(Phase::Ready) || failed {
         let since = line.phase_since.map(|t| view::ago(SystemClock.now(), t)).unwrap_or_default();

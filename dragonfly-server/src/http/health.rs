@@ -31,6 +31,7 @@ async fn ready(State(app): State<App>) -> Response {
     let body = json!({
         "ready": problems.is_empty(),
         "problems": problems,
+        "warnings": warnings(&app),
         "mode": app.mode.word(),
         "instance": Some(coordinator.instance()).filter(|name| !name.is_empty()),
         "region": app.engine.settings().region,
@@ -38,6 +39,18 @@ async fn ready(State(app): State<App>) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
     });
     (status, Json(body)).into_response()
+}
+
+/// What a person should mend and machines can be served without. Anybody may read it: nothing is named.
+fn warnings(app: &App) -> Vec<String> {
+    let unopened = app.engine.unopened_secrets().len();
+    let told = (unopened > 0).then(|| {
+        format!(
+            "{unopened} {} sealed with another sealing.key: put the old one back, or apply them anew; the log names them",
+            if unopened == 1 { "Secret was" } else { "Secrets were" }
+        )
+    });
+    told.into_iter().collect()
 }
 
 async fn metrics(State(app): State<App>) -> Response {

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, ScalarStyle, YamlData};
+use saphyr_parser::{Event, Parser};
 use serde_json::{Map, Number, Value};
 
 use super::ManifestError;
 
 /// How deep a document may nest.
 const MAX_DEPTH: usize = 64;
+const TOO_DEEP: &str = "this nests too deep";
 
 /// The line that each value of a document stands on.
 #[derive(Debug, Clone, Default)]
@@ -92,28 +94,55 @@ pub(crate) fn raw_documents(text: &str) -> Result<Vec<(Value, Located)>, Manifes
     };
     let mut loader = saphyr::YamlLoader::<MarkedYaml<'_>>::default();
     loader.early_parse(false);
-    saphyr_parser::Parser::new_from_str(text).load(&mut loader, true).map_err(|error| fail(&error))?;
+    Parser::new_from_str(text).load(&mut loader, true).map_err(|error| fail(&error))?;
     if let Some(error) = loader.error() {
         return Err(fail(error));
     }
     loader.into_documents().iter().map(|node| convert(node, "", 0)).collect()
 }
 
-/// Refuses nesting so deep that a parser could run out of stack, before one sees it.
+/// Refuses nesting so deep that the loader, which calls itself for each level, could run out of stack. The parser's
+/// events come one by one and need no stack: what indents deeply without nesting, as text does, is not counted.
 fn shallow(text: &str) -> Result<(), ManifestError> {
-    let mut depth = 0usize;
-    for (number, line) in text.lines().enumerate() {
-        let dashes = line.bytes().take_while(|c| matches!(c, b' ' | b'-' | b'?')).filter(|c| *c != b' ').count();
-        for c in line.bytes() {
-            match c {
-                b'[' | b'{' => depth += 1,
-                b']' | b'}' => depth = depth.saturating_sub(1),
-                _ => {}
+    // What is open, and how many levels are in it so far.
+    let mut open: Vec<(usize, usize)> = Vec::new();
+    // An alias brings with it the levels of what it stands for.
+    let mut anchors: BTreeMap<usize, usize> = BTreeMap::new();
+    for event in Parser::new_from_str(text) {
+        let (event, span) = match event {
+            Ok(found) => found,
+            // The parser's own bound, on brackets that it has to look past.
+            Err(error) if error.info().contains("recursion limit") => {
+                return Err(ManifestError::one(error.marker().line(), "", TOO_DEEP));
             }
+            // The loader finds it too, and tells: it comes no deeper than this.
+            Err(_) => return Ok(()),
+        };
+        let (levels, anchor) = match event {
+            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
+                open.push((anchor, 0));
+                (0, 0)
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let (anchor, levels) = open.pop().unwrap_or_default();
+                (levels + 1, anchor)
+            }
+            Event::Scalar(_, _, anchor, _) => (0, anchor),
+            Event::Alias(of) => (anchors.get(&of).copied().unwrap_or_default(), 0),
+            Event::DocumentStart(_) => {
+                open.clear();
+                continue;
+            }
+            _ => continue,
+        };
+        if open.len() + levels > MAX_DEPTH + 1 {
+            return Err(ManifestError::one(span.start.line(), "", TOO_DEEP));
         }
-        // Brackets inside quoted text count too: the bound is far above what a manifest needs.
-        if depth > 1000 || dashes > MAX_DEPTH {
-            return Err(ManifestError::one(number + 1, "", "this nests too deep"));
+        if anchor > 0 {
+            anchors.insert(anchor, levels);
+        }
+        if let Some((_, deepest)) = open.last_mut() {
+            *deepest = levels.max(*deepest);
         }
     }
     Ok(())
@@ -123,7 +152,7 @@ fn convert(node: &MarkedYaml<'_>, path: &str, depth: usize) -> Result<(Value, Lo
     let line = node.span.start.line();
     let fail = |problem: &str| Err(ManifestError::one(line, path, problem));
     if depth > MAX_DEPTH {
-        return fail("this nests too deep");
+        return fail(TOO_DEEP);
     }
     let mut located = Located { line, children: BTreeMap::new() };
     let value = match &node.data {
@@ -173,4 +202,56 @@ fn convert(node: &MarkedYaml<'_>, path: &str, depth: usize) -> Result<(Value, Lo
         YamlData::BadValue => return fail("this value cannot be read"),
     };
     Ok((value, located))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads in a debug build on as little stack as a worker of the server has.
+    fn refusal(text: String) -> Option<String> {
+        let read = move || documents(&text).err().map(|error| error.to_string());
+        std::thread::Builder::new().stack_size(2 << 20).spawn(read).unwrap().join().unwrap()
+    }
+
+    fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
+        (0..count).map(line).collect()
+    }
+
+    #[test]
+    fn nesting_is_bounded_before_it_costs_stack_however_it_is_written() {
+        let table = [
+            ("indentation", lines(1000, |i| format!("{}a:\n", " ".repeat(i))), 66),
+            ("dashes and indentation", lines(100, |i| format!("{}{}\n", " ".repeat(120 * i), "- ".repeat(60))), 2),
+            ("dashes", "- ".repeat(100_000), 1),
+            ("question marks", "? ".repeat(100_000), 1),
+            ("brackets", "[".repeat(100_000), 1),
+            ("braces on lines", "{a:\n".repeat(1000), 256),
+            ("indented brackets", lines(60, |i| format!("{}a:\n", " ".repeat(i))) + &" ".repeat(60) + "[[[[[[[[", 61),
+            ("aliases", "- &a0 x\n".to_owned() + &lines(5000, |i| format!("- &a{} [*a{i}]\n", i + 1)), 66),
+            ("an alias deep inside", format!("- &a {}x{}\n- {}*a", "[".repeat(50), "]".repeat(50), "- ".repeat(30)), 2),
+        ];
+        for (what, text, line) in table {
+            let said = refusal(text).unwrap_or_else(|| panic!("{what} was read"));
+            assert!(said.contains("this nests too deep") && said.contains(&format!("line {line}:")), "{what}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_deep_is_read() {
+        let script = lines(400, |i| format!("  {}{}if [[ {{\n", " ".repeat(i), "- ".repeat(i % 90)));
+        let table = [
+            ("a block of text", format!("a: |\n{script}")),
+            ("a folded text", format!("a: >-\n  x\n{script}")),
+            ("quoted text", format!("a: \"{}\"", "[{".repeat(5000))),
+            ("text over several lines", format!("a: \"\n{script}  \"")),
+            ("a comment", format!("# {}\na: b", "[- ".repeat(5000))),
+            ("as deep as may be", lines(64, |i| format!("{}a:\n", " ".repeat(i)))),
+            ("wide", lines(2000, |i| format!("a{i}:\n{}b: [x, {{y: z}}]\n", " ".repeat(i % 100 + 1)))),
+            ("many documents", "a: {b: [c]}\n---\n".repeat(200)),
+        ];
+        for (what, text) in table {
+            assert_eq!(refusal(text), None, "{what}");
+        }
+    }
 }

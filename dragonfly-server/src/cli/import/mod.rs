@@ -49,11 +49,11 @@ pub(super) async fn machines(client: &Client, out: &Out, file: &Path, wish: Wish
         }
         return Ok(());
     }
-    let new: Vec<Value> = all.iter().filter(|(_, is_known)| !is_known).map(|(row, _)| object(row)).collect();
+    let new: Vec<&Expected> = all.iter().filter(|(_, is_known)| !is_known).map(|(row, _)| row).collect();
     if !new.is_empty() {
-        let list: Vec<String> = new.iter().map(Value::to_string).collect();
         // All of it is checked before any of it is written.
-        client.post_text(&["dragonfly", "v1", "apply"], list.join("\n---\n")).await.context("nothing was done")?;
+        let done = client.post_text(&["dragonfly", "v1", "apply"], in_their_lines(&new)).await;
+        done.with_context(|| format!("{}: nothing was done", file.display()))?;
     }
     for (row, _) in all.iter().filter(|(_, is_known)| *is_known) {
         if let Some(bmc) = &row.bmc {
@@ -105,6 +105,20 @@ async fn known(client: &Client, row: Expected) -> anyhow::Result<(Expected, bool
         }
     }
     Ok((row, false))
+}
+
+/// One document for each, on the line that it has in the file: what is wrong with it is told with that line.
+fn in_their_lines(rows: &[&Expected]) -> String {
+    let (mut text, mut line) = (String::new(), 1);
+    for row in rows {
+        while line < row.line {
+            text.push('\n');
+            line += 1;
+        }
+        text.push_str(&format!("--- {}\n", object(row)));
+        line += 1;
+    }
+    text
 }
 
 fn object(row: &Expected) -> Value {
