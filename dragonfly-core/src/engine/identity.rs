@@ -71,7 +71,10 @@ impl Engine {
                 )
             }
             _ => {
-                format!("take the addresses from all but one of {} (dragonfly edit machine NAME)", machines.join(", "))
+                format!(
+                    "take the addresses from all but one of {} (spec.macs, by dragonfly apply)",
+                    machines.join(", ")
+                )
             }
         };
         EngineError::Busy { why: format!("identity in conflict: {why}; an operator must settle it: {settles}") }

@@ -228,6 +228,8 @@ struct Inner {
     seen_at: Mutex<HashMap<IpAddr, Mac>>,
     strangers: Mutex<Strangers>,
     newcomers: Mutex<newcomers::Newcomers>,
+    /// Secrets that could not be opened when this was first asked.
+    unopened: Mutex<Option<Vec<String>>>,
     /// One writer per machine at a time, in this process.
     locks: Vec<tokio::sync::Mutex<()>>,
     networks: watch::Sender<Vec<Network>>,
@@ -361,6 +363,7 @@ impl EngineBuilder {
             seen_at: Mutex::default(),
             strangers: Mutex::default(),
             newcomers: Mutex::default(),
+            unopened: Mutex::default(),
             locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),
             networks: watch::Sender::new(Vec::new()),
             power,

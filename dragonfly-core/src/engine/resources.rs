@@ -1,7 +1,7 @@
 //! Objects as people read and write them.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -248,17 +248,29 @@ impl Engine {
         }
     }
 
-    /// The Secrets of which a value cannot be opened: they were sealed with another key.
+    /// The Secrets of which a value cannot be opened, as they were when this was first asked: they were sealed with
+    /// another key. Of those, the ones that can be opened by now are left out, so that asking again costs little however
+    /// many Secrets there are; of more than 64 not all at once.
     pub fn unopened_secrets(&self) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        for secret in self.inner.cache.all::<SecretSpec>() {
-            let mut values = secret.spec.sealed.keys().filter_map(|key| self.secret_value(&secret, key));
-            if values.any(|value| value.is_err()) {
-                names.push(secret.name().to_owned());
-            }
+        let opens = |secret: &SecretObject| {
+            let mut values = secret.spec.sealed.keys().filter_map(|key| self.secret_value(secret, key));
+            values.all(|value| value.is_ok())
+        };
+        let mut found = self.inner.unopened.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = found.get_or_insert_with(|| {
+            let all = self.inner.cache.all::<SecretSpec>();
+            let mut names: Vec<String> =
+                all.iter().filter(|secret| !opens(secret)).map(|secret| secret.name().to_owned()).collect();
+            names.sort_unstable();
+            names
+        });
+        let is_mended = |name: &String| self.inner.cache.get::<SecretSpec>(name).is_none_or(|secret| opens(&secret));
+        if names.len() <= 64 {
+            names.retain(|name| !is_mended(name));
+        } else {
+            while names.pop_if(|name| is_mended(name)).is_some() {}
         }
-        names.sort_unstable();
-        names
+        names.clone()
     }
 
     /// A Secret as it is stored; anything else as it is.

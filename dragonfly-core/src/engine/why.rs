@@ -232,9 +232,7 @@ fn settle(machine: &Hardware, why: &str) -> Vec<String> {
     // Released, it comes back for as long as the two numbers differ; the right number settles it.
     let is_of_serial = machine.spec.serial.is_some() && why.contains("spec.serial");
     let release = match is_of_serial {
-        true => format!(
-            "dragonfly edit machine {name}, to put spec.serial right; or the right machine in its place, then {release}"
-        ),
+        true => format!("put spec.serial right (dragonfly apply), or the right machine in its place, then {release}"),
         false => release,
     };
     vec![release, format!("dragonfly delete machine {name}")]
@@ -252,7 +250,8 @@ mod tests {
         let serial = "its serial number is 1, and spec.serial says that it must be 2";
         let (watch, abort) = ("dragonfly watch m", "dragonfly abort m");
         let (release, delete) = ("dragonfly release m", "dragonfly delete machine m");
-        let put_right = "dragonfly edit machine m, to put spec.serial right; or the right machine in its place, then dragonfly release m";
+        let put_right =
+            "put spec.serial right (dragonfly apply), or the right machine in its place, then dragonfly release m";
         // (phase, conflict, its agent is up, a cause is named)
         type Row<'a> = (Option<Phase>, &'a str, bool, bool, &'a [&'a str]);
         let table: &[Row<'_>] = &[
