@@ -85,14 +85,24 @@ fn broken_off(trip: &Trip<'_>, _: &Patient<'_>) -> Option<Cause> {
             let says = format!("it asked for {file}, and our answers, which come from another port, do not arrive");
             return Some(Cause::new(Fault::BlockedTftp, says, open_tftp()).seen(entry));
         }
+        return Some(far_into(entry, file));
     }
     let entry = trip.cut?;
-    match entry.seen() {
-        Some(Seen::FileEnded { file, bytes, passed, .. }) if *passed <= FIRST_BYTES && *bytes > FIRST_BYTES => Some(
-            mtu(entry, format!("{file} stops at its first packets of full size: small ones pass, large ones do not")),
-        ),
-        _ => None,
-    }
+    let Some(Seen::FileEnded { file, bytes, passed, .. }) = entry.seen() else { return None };
+    Some(if *passed <= FIRST_BYTES && *bytes > FIRST_BYTES {
+        mtu(entry, format!("{file} stops at its first packets of full size: small ones pass, large ones do not"))
+    } else {
+        far_into(entry, file)
+    })
+}
+
+/// A machine that is reset in a transfer looks the same from here until its next packet.
+fn far_into(entry: &Entry, file: &str) -> Cause {
+    let says = format!("{file} broke off in its middle: packets of every size came through, and then none did");
+    let next = "if it was reset or switched off just then, wait for its next boot; else look at the link lights and error \
+                counters of its card and switch port, at the console (iPXE names its error), and at every firewall or VPN \
+                between it and this server that may end long connections; then power-cycle it";
+    Cause::new(Fault::BrokenTransfer, says, next).seen(entry)
 }
 
 fn mend_mtu() -> &'static str {

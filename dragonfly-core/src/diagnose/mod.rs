@@ -40,6 +40,8 @@ pub enum Fault {
     BlockedHttp,
     /// Large packets do not get through.
     Mtu,
+    /// A boot file stops far from its beginning: everything gets through, and then nothing does.
+    BrokenTransfer,
     /// The agent's kernel has no driver for the network card.
     MissingDriver,
     /// The machine's clock is far off.
@@ -74,13 +76,14 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault that is told by name.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::RogueDhcp,
         Self::ForeignOffer,
         Self::WrongArchitecture,
         Self::BlockedTftp,
         Self::BlockedHttp,
         Self::Mtu,
+        Self::BrokenTransfer,
         Self::MissingDriver,
         Self::WrongClock,
         Self::BadImage,
@@ -107,6 +110,7 @@ impl Fault {
             Self::BlockedTftp => "blocked-tftp",
             Self::BlockedHttp => "blocked-http",
             Self::Mtu => "mtu",
+            Self::BrokenTransfer => "broken-transfer",
             Self::MissingDriver => "missing-driver",
             Self::WrongClock => "wrong-clock",
             Self::BadImage => "bad-image",
@@ -134,6 +138,7 @@ impl Fault {
             Self::BlockedTftp => "blocked TFTP",
             Self::BlockedHttp => "blocked HTTP",
             Self::Mtu => "MTU",
+            Self::BrokenTransfer => "broken transfer",
             Self::MissingDriver => "missing driver",
             Self::WrongClock => "wrong clock",
             Self::BadImage => "bad image",

@@ -84,11 +84,11 @@ impl Story {
 
     fn tftp(self, file: &str, block: u16, passed: u64, ended: Ended) -> Self {
         let (file, why) = (file.to_owned(), "file not found".to_owned());
-        self.saw(Seen::TftpEnded { file, bytes: 1_000_000, passed, block, milliseconds: 9000, ended, why })
+        self.saw(Seen::TftpEnded { file, bytes: 1_000_000, passed, block, milliseconds: 900, ended, why })
     }
 
     fn http(self, file: &str, passed: u64) -> Self {
-        self.saw(Seen::FileEnded { file: file.into(), bytes: 30_000_000, passed, milliseconds: 60_000 })
+        self.saw(Seen::FileEnded { file: file.into(), bytes: 30_000_000, passed, milliseconds: 900 })
     }
 
     /// Up to iPXE's start.
@@ -178,6 +178,11 @@ fn each_fault_of_a_boot_is_told_by_name() {
         (F::Mtu, new().address(Asker::Firmware, Fw::Bios, Some(NAME)).tftp(NAME, 1468, 0, Ended::Lost)),
         (F::Mtu, new().address(Asker::Firmware, Fw::Bios, Some(NAME)).tftp(NAME, 1468, 14_680, Ended::Lost)),
         (F::Mtu, new().loaded(Fw::Bios).http(KERNEL, 65_536)),
+        (F::BrokenTransfer, new().loaded(Fw::Bios).http(KERNEL, 1_835_008)),
+        (
+            F::BrokenTransfer,
+            new().address(Asker::Firmware, Fw::Bios, Some(NAME)).tftp(NAME, 1468, 587_200, Ended::Lost),
+        ),
         (F::BlockedHttp, new().loaded(Fw::Bios)),
         (F::BlockedHttp, new().loaded(Fw::Uefi).address(Asker::Ipxe, Fw::Uefi, Some(url))),
         (F::BlockedHttp, new().address(Asker::Firmware, Fw::UefiHttp, Some(url))),
@@ -288,6 +293,26 @@ fn a_boot_that_was_given_up_is_told_at_once_when_the_firmware_comes_back() {
     // What was overcome is not told any more.
     let story = Story::default().loaded(Firmware::Uefi).greeted().discovers(Firmware::Uefi);
     assert!(story.causes(&patient(), 1).is_empty());
+}
+
+#[test]
+fn a_transfer_that_a_reset_ended_says_nothing_of_the_boot_after_it() {
+    let new_boot = || Story::default().loaded(Firmware::Uefi).discovers(Firmware::Uefi);
+    let cut = |story: Story, milliseconds| {
+        story.saw(Seen::FileEnded { file: KERNEL.into(), bytes: 30_000_000, passed: 65_536, milliseconds })
+    };
+    let lost = |story: Story, milliseconds| {
+        let (file, why, ended) = (NAME.to_owned(), String::new(), Ended::Lost);
+        story.saw(Seen::TftpEnded { file, bytes: 1_000_000, passed: 1468, block: 1468, milliseconds, ended, why })
+    };
+    for end in [cut, lost] {
+        let told = |milliseconds| {
+            let causes = end(new_boot().offered(Asker::Firmware, Some(NAME)), milliseconds).causes(&patient(), 1);
+            causes.first().map(|cause| cause.fault)
+        };
+        assert_eq!(told(2000), Some(Fault::Mtu), "begun in this boot");
+        assert_ne!(told(3000), Some(Fault::Mtu), "begun in the boot before");
+    }
 }
 
 #[test]

@@ -12,6 +12,8 @@ use crate::timeline::Entry;
 pub(super) struct Trip<'a> {
     /// Another boot followed: whatever is missing did not come.
     over: bool,
+    /// When it began.
+    start: Timestamp,
     end: Timestamp,
     pub(super) firmware: Option<Firmware>,
     /// On which Network it asked last.
@@ -56,6 +58,7 @@ impl<'a> Trip<'a> {
     pub(super) fn of(boot: &'a [Arc<Entry>], end: Timestamp, over: bool) -> Self {
         let mut trip = Self {
             over,
+            start: boot.first().map_or(end, |first| first.time),
             end,
             firmware: None,
             network: None,
@@ -121,22 +124,26 @@ impl<'a> Trip<'a> {
             Seen::DhcpOther { .. } => self.other = here,
             Seen::NoLoader { .. } => self.no_loader = here,
             Seen::TftpBegan { .. } => (self.tftp, self.lost) = (here, None),
-            Seen::TftpEnded { file, ended, .. } => {
+            Seen::TftpEnded { file, ended, milliseconds, .. } => {
                 (self.tftp, self.lost) = (here, None);
                 match ended {
                     Ended::Whole => self.arrived(file, here),
-                    Ended::Lost => self.lost = here,
+                    Ended::Lost if self.has_begun(entry, *milliseconds) => self.lost = here,
                     Ended::Refused => self.refused_file = here,
-                    Ended::ByClient | Ended::ByServer => {}
+                    Ended::Lost | Ended::ByClient | Ended::ByServer => {}
                 }
             }
             Seen::Script { .. } => self.script = here,
             Seen::Identity { .. } => (self.identity, self.outside) = (here, None),
             // Firmware of a card that needs none is refused as well, and the boot goes on.
             Seen::FileBegan { .. } => (self.file, self.cut, self.refused_file) = (here, None, None),
-            Seen::FileEnded { file, bytes, passed, .. } => {
-                self.cut = None;
-                if passed >= bytes { self.arrived(file, here) } else { self.cut = here }
+            Seen::FileEnded { file, bytes, passed, milliseconds } => {
+                if passed >= bytes {
+                    self.cut = None;
+                    self.arrived(file, here);
+                } else if self.has_begun(entry, *milliseconds) {
+                    self.cut = here;
+                }
             }
             Seen::HttpRefused { path, .. } if path == Seen::IDENTITY => self.outside = here,
             Seen::HttpRefused { .. } => self.refused_file = here,
@@ -144,6 +151,12 @@ impl<'a> Trip<'a> {
             Seen::AgentRefused { refusal, .. } if refusal.is_of_token() => (self.refused, self.greeted) = (here, None),
             _ => {}
         }
+    }
+
+    /// Whether a transfer that ended so began in this boot. One of the boot before, which a reset ended, is given up
+    /// when this one has long begun.
+    fn has_begun(&self, ended: &Entry, milliseconds: u64) -> bool {
+        ended.time.since(self.start) >= Duration::from_millis(milliseconds)
     }
 
     /// Whether it is given an address, as far as that is not said by what it does with it.

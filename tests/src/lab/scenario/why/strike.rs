@@ -41,20 +41,24 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-/// A rule in a packet filter, taken out when the fault is mended.
+/// Rules in the server's packet filter, the last first, taken out when the fault is mended.
 #[derive(Debug, Clone)]
-pub(super) struct Rule(Vec<String>);
+pub(super) struct Rules(Vec<Vec<String>>);
 
 /// Does it; what was put into the server's packet filter comes back.
-pub(super) fn strike(case: &Case, machine: &Machine, event: Option<&Event>, site: &Site<'_>) -> Result<Option<Rule>> {
+pub(super) fn strike(case: &Case, machine: &Machine, event: Option<&Event>, site: &Site<'_>) -> Result<Option<Rules>> {
     let mac = &machine.mac;
-    let rule = match case.strike {
+    let rules = match case.strike {
         Strike::Port(protocol, port) => {
-            words(&format!("INPUT -p {protocol} --dport {port} -m mac --mac-source {mac} -j DROP"))
+            vec![words(&format!("INPUT -p {protocol} --dport {port} -m mac --mac-source {mac} -j DROP"))]
         }
-        Strike::Longer(bytes) => {
+        Strike::Longer(bytes, before) => {
             let address = address_of(mac, event, site)?;
-            words(&format!("OUTPUT -d {address} -m length --length {}:65535 -j DROP", bytes + 1))
+            lost_after(&format!("OUTPUT -d {address} -m length --length {}:65535", bytes + 1), before)
+        }
+        Strike::After(bytes) => {
+            let address = address_of(mac, event, site)?;
+            lost_after(&format!("OUTPUT -d {address} -p tcp --sport 3000"), bytes)
         }
         Strike::Alien => {
             stranger::discover(site.other.door(), machine.mac.parse()?)?;
@@ -79,13 +83,24 @@ pub(super) fn strike(case: &Case, machine: &Machine, event: Option<&Event>, site
         }
         Strike::OtherDhcp => {
             let hex = mac.replace(':', "");
-            words(&format!("OUTPUT -p udp --sport 67 -m string --algo bm --hex-string |{hex}| -j DROP"))
+            vec![words(&format!("OUTPUT -p udp --sport 67 -m string --algo bm --hex-string |{hex}| -j DROP"))]
         }
         // These were there before the machine was switched on.
         Strike::Card(_) | Strike::SecureBoot | Strike::Clock(_) => return Ok(None),
     };
-    filter(site.world.namespace.door(), "-I", &rule)?;
-    Ok(Some(Rule(rule)))
+    for rule in &rules {
+        filter(site.world.namespace.door(), "-I", rule)?;
+    }
+    Ok(Some(Rules(rules)))
+}
+
+/// These packets are lost when so many bytes of them have come through.
+fn lost_after(packets: &str, bytes: u32) -> Vec<Vec<String>> {
+    let lost = words(&format!("{packets} -j DROP"));
+    match bytes {
+        0 => vec![lost],
+        bytes => vec![lost, words(&format!("{packets} -m quota --quota {bytes} -j ACCEPT"))],
+    }
 }
 
 /// The address that the machine was given last.
@@ -101,8 +116,8 @@ fn address_of(mac: &str, event: Option<&Event>, site: &Site<'_>) -> Result<Ipv4A
 }
 
 /// Mends it.
-pub(super) fn mend(case: &Case, machine: &Machine, rule: Option<&Rule>, site: &Site<'_>) -> Result<()> {
-    if let Some(Rule(rule)) = rule {
+pub(super) fn mend(case: &Case, machine: &Machine, rules: Option<&Rules>, site: &Site<'_>) -> Result<()> {
+    for rule in rules.iter().flat_map(|Rules(rules)| rules) {
         filter(site.world.namespace.door(), "-D", rule)?;
     }
     match case.strike {

@@ -8,7 +8,7 @@ use dragonfly_core::event::Event;
 use serde_json::{Value, json};
 
 use super::case::{self, After, At, Case, GOOD, Strike};
-use super::strike::{self, Rule, Site};
+use super::strike::{self, Rules, Site};
 use crate::lab::events::{Entry, Fact};
 use crate::lab::http;
 use crate::lab::machine::Machine;
@@ -46,7 +46,7 @@ pub(super) struct Ward {
     asked: Instant,
     assigned: bool,
     greeted: bool,
-    rule: Option<Rule>,
+    rules: Option<Rules>,
     row: WhyRow,
 }
 
@@ -68,7 +68,7 @@ impl Ward {
             asked: now,
             assigned: false,
             greeted: false,
-            rule: None,
+            rules: None,
             row,
         }
     }
@@ -199,7 +199,7 @@ impl Ward {
     }
 
     fn strike(&mut self, event: Option<&Event>, site: &Site<'_>) -> Result<()> {
-        self.rule = strike::strike(&self.case, &self.machine, event, site)?;
+        self.rules = strike::strike(&self.case, &self.machine, event, site)?;
         self.enter(State::Struck);
         Ok(())
     }
@@ -231,7 +231,7 @@ impl Ward {
         self.keep(site);
         ensure!(!self.row.next.is_empty() && !self.row.evidence.is_empty(), "named without evidence or advice");
         ensure!(self.row.others.is_empty(), "named, but first as {}", self.row.others.join(", "));
-        strike::mend(&self.case, &self.machine, self.rule.as_ref(), site)?;
+        strike::mend(&self.case, &self.machine, self.rules.as_ref(), site)?;
         match self.case.after {
             After::Nothing => {
                 self.end();
@@ -281,7 +281,7 @@ impl Ward {
 
 /// As it stands in a table of cases.
 fn kind_of(kind: &str) -> &'static str {
-    let known = ["dhcp.ack", "boot.script", "boot.identity", "machine.registered", "step.began"];
+    let known = ["dhcp.offer", "boot.identity", "machine.registered", "step.began"];
     known.into_iter().find(|known| *known == kind).unwrap_or_default()
 }
 
