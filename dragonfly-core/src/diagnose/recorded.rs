@@ -7,9 +7,10 @@ use super::*;
 use crate::boot::Seen;
 use crate::timeline::What;
 
-const KEPT: [(&str, &str); 14] = [
+const KEPT: [(&str, &str); 15] = [
     ("blocked-http", include_str!("recorded/blocked-http.json")),
     ("blocked-tftp", include_str!("recorded/blocked-tftp.json")),
+    ("broken-transfer", include_str!("recorded/broken-transfer.json")),
     ("dead-agent", include_str!("recorded/dead-agent.json")),
     ("foreign-offer", include_str!("recorded/foreign-offer.json")),
     ("missing-driver", include_str!("recorded/missing-driver.json")),

@@ -91,26 +91,21 @@ impl Engine {
                 self.discover(&hello, &anchors).await?
             }
             Match::Known(name) => name,
-            Match::Moved { machine, from } => {
-                self.move_cards(&anchors, &from, &machine).await?;
+            Match::Moved { machine, from: others } => {
+                // Whoever is refused has moved nothing: what a person settled is not used up.
+                if !self.may_speak(&machine, hello.boot_id, now).await?.0 {
+                    return Err(self.second_agent(&machine, from));
+                }
+                self.move_cards(&anchors, &others, &machine).await?;
                 machine
             }
             Match::Conflict { machines, why } => return Err(self.conflict(&hello, &machines, &why).await),
         };
         let guard = self.lock(&machine).await;
-        let before = self.fresh::<HardwareSpec>(&machine).await?.and_then(|m| m.status.session.clone());
-        let same_boot = before.as_ref().is_some_and(|s| s.boot_id == hello.boot_id);
-        // Alone, what it remembers is more than what is stored: a session ends with its machine.
-        let free = if self.is_shared() {
-            same_boot || self.is_silent(&machine).await?
-        } else {
-            let live = self.inner.sessions.live(&machine, now).or_else(|| self.not_heard_yet(before.as_ref(), now));
-            live.is_none_or(|live| same_boot && before.as_ref().is_some_and(|s| s.id == live))
-        };
+        let (free, before) = self.may_speak(&machine, hello.boot_id, now).await?;
         if !free {
             return Err(self.second_agent(&machine, from));
         }
-        let before = before.map(|session| session.id);
         let session = Uuid::now_v7();
         let adopt = self.inner.settings.discovery == crate::boot::Discovery::Local;
         let (object, greeted) = self
@@ -203,6 +198,20 @@ impl Engine {
             heartbeat_seconds: HEARTBEAT.as_secs() as u32,
             bmc_account,
         })
+    }
+
+    /// Whether the agent of this boot may speak for a machine, for no other lives; and whose session is on record.
+    async fn may_speak(&self, machine: &str, boot_id: Uuid, now: Timestamp) -> Result<(bool, Option<Uuid>)> {
+        let before = self.fresh::<HardwareSpec>(machine).await?.and_then(|m| m.status.session.clone());
+        let same_boot = before.as_ref().is_some_and(|s| s.boot_id == boot_id);
+        // Alone, what it remembers is more than what is stored: a session ends with its machine.
+        let free = if self.is_shared() {
+            same_boot || self.is_silent(machine).await?
+        } else {
+            let live = self.inner.sessions.live(machine, now).or_else(|| self.not_heard_yet(before.as_ref(), now));
+            live.is_none_or(|live| same_boot && before.as_ref().is_some_and(|s| s.id == live))
+        };
+        Ok((free, before.map(|session| session.id)))
     }
 
     /// The session that spoke for a machine before this server started, for as long as its agent may not have

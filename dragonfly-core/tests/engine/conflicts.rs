@@ -4,7 +4,12 @@ use super::*;
 
 /// An agent on this card, in the board with this serial number. Its machine, or what it is told.
 async fn says(site: &Site, card: u8, others: &[u8], serial: &str) -> Result<String, String> {
+    // Whoever spoke before is silent by now.
     site.clock.advance(Duration::from_secs(40));
+    says_at_once(site, card, others, serial).await
+}
+
+async fn says_at_once(site: &Site, card: u8, others: &[u8], serial: &str) -> Result<String, String> {
     let Some(token) = site.token(card).await else { return Err(format!("no identity: {}", site.fate(card))) };
     let mut said = hello(card);
     said.anchors.serial = Some(serial.to_owned());
@@ -35,6 +40,21 @@ async fn a_card_that_was_moved_is_the_other_machines_once_a_person_says_so() {
     // That was said for one move.
     let refused = says(&site, 3, &[], "SN-A1").await.unwrap_err();
     assert!(refused.contains("conflict"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_card_is_moved_by_an_agent_that_is_welcomed() {
+    let site = Site::new().await;
+    let a = says(&site, 1, &[], "SN-A1").await.unwrap();
+    let b = says(&site, 2, &[], "SN-B1").await.unwrap();
+    says(&site, 2, &[], "SN-A1").await.unwrap_err();
+    site.engine.release(&b, "me").await.unwrap();
+    // The board's own agent lives.
+    assert_eq!(says(&site, 1, &[], "SN-A1").await, Ok(a.clone()));
+    let refused = says_at_once(&site, 2, &[], "SN-A1").await.unwrap_err();
+    assert!(refused.contains("another"), "{refused}");
+    assert_eq!(site.engine.resolve(&mac(2).to_string()).unwrap(), b, "nothing was moved");
+    assert_eq!(says(&site, 2, &[], "SN-A1").await, Ok(a), "what the person settled is good still");
 }
 
 #[tokio::test]
