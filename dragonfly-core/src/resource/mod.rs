@@ -10,6 +10,7 @@
 //! `spec` is what people want and write; `status` is what the engine saw and writes. A store and
 //! a cache keep fields that this version does not know; only the door ([`manifest`]) is strict.
 
+mod address;
 mod conflict;
 pub mod hardware;
 pub mod manifest;
