@@ -21,6 +21,7 @@ pub mod schema;
 pub mod secret;
 pub mod template;
 mod unclaimed;
+pub(crate) mod words;
 pub mod workflow;
 
 use std::collections::BTreeMap;
