@@ -54,7 +54,7 @@ pub(crate) fn no_such_field<T: DeserializeOwned>(steps: &[Step]) -> String {
 }
 
 /// The names of the fields of `T` at a place in it; none when it has no fields there, or a shape of its own.
-fn of<T: DeserializeOwned>(place: &[Step]) -> &'static [&'static str] {
+pub(crate) fn of<T: DeserializeOwned>(place: &[Step]) -> &'static [&'static str] {
     let mut found = None;
     // It always ends in an error: there is no value, only the way to one.
     let _ = T::deserialize(Seek { rest: place, found: &mut found });

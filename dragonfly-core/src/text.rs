@@ -22,6 +22,19 @@ pub fn harmless_lines(text: &str) -> Cow<'_, str> {
     without(text, |c| acts(c) && c != '\n' && c != '\t')
 }
 
+/// A URL, or what should be one, as a person may be told of it: without what may open something.
+///
+/// ```
+/// assert_eq!(dragonfly_core::text::shown_url("ipmi://root:calvin@10.0.0.6/x?key=1"), "...@10.0.0.6/x");
+/// ```
+pub fn shown_url(text: &str) -> String {
+    let bare = text.split(['?', '#']).next().unwrap_or_default();
+    match bare.rsplit_once('@') {
+        Some((_, host)) => format!("...@{}", harmless(host)),
+        None => harmless(bare).into_owned(),
+    }
+}
+
 fn without(text: &str, bad: impl Fn(char) -> bool) -> Cow<'_, str> {
     if text.chars().any(&bad) {
         text.chars().map(|c| if bad(c) { INSTEAD } else { c }).collect::<String>().into()

@@ -493,7 +493,8 @@ async fn when_the_leader_dies_another_goes_on() {
     }
     // An orphan: nobody stands behind it, and it is old.
     let (engine, _) = &instances[0];
-    engine.apply("{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {name: m}}", "test").await.unwrap();
+    let machine = "{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {name: m}, spec: {serial: SN-M}}";
+    engine.apply(machine, "test").await.unwrap();
     let (dead, task) = instances.swap_remove(leader(&instances).await);
     let before = dead.coordinator().leads(SWEEP);
     // Whoever leads that answers DHCP, and nobody else.

@@ -121,7 +121,7 @@ async fn a_fleet_is_listed_page_by_page() {
     let machine = |n: usize| {
         format!(
             "---\napiVersion: dragonfly.computer/v1\nkind: Hardware\n\
-             metadata: {{ name: node-{n:04}, labels: {{ half: h{} }} }}\nspec: {{}}\n",
+             metadata: {{ name: node-{n:04}, labels: {{ half: h{} }} }}\nspec: {{ serial: SN-{n:04} }}\n",
             n % 2
         )
     };

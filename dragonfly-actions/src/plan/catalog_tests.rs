@@ -136,6 +136,18 @@ fn every_wrong_thing_is_named_with_its_place() {
             "`ftp:` cannot be fetched",
         ),
         (
+            json!([{"name": "a", "action": "image2disk", "with": {"url": "s.example/i.raw", "insecureNoDigest": true}}]),
+            "actions[0].with.url: `s.example/i.raw` is not an URL (relative URL without a base); write https://",
+        ),
+        (
+            json!([{"name": "a", "action": "image2disk", "with": {"url": "u:p@s.example/i", "insecureNoDigest": true}}]),
+            "actions[0].with.url: `...@s.example/i`: `u:` cannot be fetched; write https://",
+        ),
+        (
+            json!([{"name": "a", "action": "chain", "with": {"url": "s.example/x.ipxe"}}]),
+            "actions[0].with.url: `s.example/x.ipxe` is not an URL (relative URL without a base); write an URL such as",
+        ),
+        (
             json!([{"name": "a", "action": "image2disk", "with": {"url": "https://u:p@s/i", "insecureNoDigest": true}}]),
             "a password does not belong",
         ),

@@ -1,5 +1,6 @@
 //! `image2disk`: which image goes where.
 
+use dragonfly_core::text::shown_url;
 use serde::Deserialize;
 use url::Url;
 
@@ -81,14 +82,18 @@ impl Word for ImageUrl {
             Some(path) if !path.starts_with('/') => format!("{SERVER_SCHEME}:///{path}"),
             _ => text.to_owned(),
         };
-        let url = Url::parse(&absolute)
-            .map_err(|error| format!("is not an URL ({error}); write https://..., http://... or /images/NAME"))?;
+        let url = Url::parse(&absolute).map_err(|error| {
+            format!("`{}` is not an URL ({error}); write https://..., http://... or /images/NAME", shown_url(text))
+        })?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err("a password does not belong in an URL".to_owned());
         }
         match url.scheme() {
             "http" | "https" | SERVER_SCHEME => Ok(Self(url)),
-            other => Err(format!("`{other}:` cannot be fetched; write https://..., http://... or /images/NAME")),
+            other => Err(format!(
+                "`{}`: `{other}:` cannot be fetched; write https://..., http://... or /images/NAME",
+                shown_url(text)
+            )),
         }
     }
 }

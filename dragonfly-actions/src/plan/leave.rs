@@ -1,5 +1,6 @@
 //! `kexec`, `chain`, `reboot`, `poweroff`: how the agent leaves.
 
+use dragonfly_core::text::shown_url;
 use serde::Deserialize;
 use url::Url;
 
@@ -48,10 +49,12 @@ impl Word for ScriptUrl {
     const WHAT: &'static str = "an URL such as http://server/script.ipxe";
 
     fn from_text(text: &str) -> Result<Self, String> {
-        let url = Url::parse(text).map_err(|error| format!("is not an URL ({error}); write {}", Self::WHAT))?;
+        let url = Url::parse(text)
+            .map_err(|error| format!("`{}` is not an URL ({error}); write {}", shown_url(text), Self::WHAT))?;
         if !matches!(url.scheme(), "http" | "https" | "tftp") {
             return Err(format!(
-                "`{}:` is nothing that iPXE fetches; write http://..., https://... or tftp://...",
+                "`{}`: `{}:` is nothing that iPXE fetches; write http://..., https://... or tftp://...",
+                shown_url(text),
                 url.scheme()
             ));
         }

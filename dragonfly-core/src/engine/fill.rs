@@ -172,7 +172,7 @@ impl Engine {
         let Some(server) = server else { return Vec::new() };
         // Facts of a machine that was never seen are not known yet either.
         if machine.status.inventory.is_none() {
-            return self.unset_values(machine, content, given);
+            return self.wrong_for_any(machine, content, given);
         }
         self.filled(machine, content, given, server, "").err().unwrap_or_default()
     }

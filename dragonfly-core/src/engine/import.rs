@@ -28,7 +28,7 @@ impl Engine {
     /// `Manifest` and `Invalid` for what cannot be read; `Store(AlreadyExists)` for another object of its name.
     pub async fn import_object(&self, mut object: Value, write: Write<'_>) -> Result<Imported> {
         let given = object.get_mut("status").map(Value::take).unwrap_or_default();
-        let mut record = self.checked(object)?;
+        let mut record = self.checked_again(object)?;
         let Metadata { name, labels, annotations, finalizers, .. } = record.metadata;
         record.metadata = Metadata { name, labels, annotations, finalizers, ..Metadata::default() };
         record.status = given;

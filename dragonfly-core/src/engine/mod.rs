@@ -12,10 +12,12 @@
 //! # }
 //! let store = Arc::new(MemoryStore::new(Arc::new(dragonfly_core::clock::SystemClock)));
 //! let engine = Engine::builder(store, SealingKey::generate()?, Arc::new(Anything)).build().await?;
-//! engine.apply("{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {name: a}}", "me").await?;
+//! let machine = "{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {name: a}, spec: {serial: SN-1}}";
+//! engine.apply(machine, "me").await?;
 //! # Ok(()) }
 //! ```
 
+mod admission;
 pub mod anchors;
 mod boot;
 #[cfg(feature = "proxmox")]
@@ -53,6 +55,7 @@ mod values;
 mod why;
 mod work;
 mod write;
+mod written;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -306,13 +306,14 @@ impl Engine {
             });
         }
         let run = authorisation.workflow.clone();
+        let kept = self.kept_template(&name, &run).await?;
         let (run, ()) = self
             .change_status::<WorkflowSpec, _>(&run, |w| {
                 w.status.state = workflow::next(w.status.state, RunEvent::Retried)?;
                 w.status.attempt += 1;
                 w.status.session = None;
                 w.status.ended_at = None;
-                w.status.message = format!("{by} asked for another attempt");
+                w.status.message = format!("{by} asked for another attempt{kept}");
                 Ok(())
             })
             .await?;
@@ -323,7 +324,8 @@ impl Engine {
             }
             m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Retried)?);
             m.status.phase_since = Some(now);
-            m.status.message = format!("attempt {} of {} waits for the machine", run.status.attempt, run.spec.template);
+            m.status.message =
+                format!("attempt {} of {} waits for the machine{kept}", run.status.attempt, run.spec.template);
             Ok(())
         })
         .await?;
@@ -331,10 +333,24 @@ impl Engine {
             "workflow.retried",
             &name,
             Some(run.name()),
-            format!("{by} asked for attempt {}", run.status.attempt),
+            format!("{by} asked for attempt {}{kept}", run.status.attempt),
         );
         self.boot_soon(&name);
         Ok(run)
+    }
+
+    /// That a run which is tried again is not what its template says by now, and how that is installed; else nothing.
+    async fn kept_template(&self, machine: &str, run: &str) -> Result<String> {
+        let Some(run) = self.fresh::<WorkflowSpec>(run).await? else { return Ok(String::new()) };
+        let template = &run.spec.template;
+        Ok(match self.fresh::<TemplateSpec>(template).await? {
+            Some(now) if now.spec == run.spec.content => String::new(),
+            Some(_) => format!(
+                "; it runs {template} as it was when it was assigned, and {template} has been changed since: for the new \
+                 one, dragonfly abort {machine} and assign it again"
+            ),
+            None => format!("; it runs {template} as it was when it was assigned, and {template} is gone since"),
+        })
     }
 
     /// Calls the workflow of a machine off. What it has written stays as it is.

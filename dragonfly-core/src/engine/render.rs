@@ -213,6 +213,11 @@ pub(super) fn is_filled_in(text: &str) -> bool {
     text.contains("{{") || text.contains("{%")
 }
 
+/// Whether the template engine can read a text.
+pub(super) fn is_readable(text: &str) -> bool {
+    Environment::new().template_from_str(text).is_ok()
+}
+
 /// What a text refers to: `values.role`, `machine.name`; a bare `values` when it is not known which.
 pub(super) fn references(text: &str) -> HashSet<String> {
     let env = Environment::new();
@@ -261,7 +266,7 @@ impl Object for Anything {
 }
 
 /// The template engine's words without its own position, which counts inside one string.
-fn words(error: &minijinja::Error) -> String {
+pub(super) fn words(error: &minijinja::Error) -> String {
     let kind = error.kind().to_string();
     match error.detail() {
         Some(detail) => format!("{kind}: {detail}"),

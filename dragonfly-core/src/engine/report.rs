@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::boot::{ADOPTED, BOOTED};
 use super::rules::Rule;
-use super::work::same_attempt;
+use super::work::{keeps_its_template, same_attempt};
 use super::{Engine, Result};
 use crate::action::Progress;
 use crate::boot::Fate;
@@ -83,7 +83,9 @@ impl Engine {
         if report.attempt != run.status.attempt && late {
             return stop(OVERTAKEN);
         }
-        if let ReportKind::Refused { failure } = report.what {
+        if let ReportKind::Refused { mut failure } = report.what {
+            failure.causes.truncate(CAUSES - 1);
+            failure.causes.push(keeps_its_template(&name));
             self.fail_run(&name, &run, None, failure, Again::Never).await?;
             return Ok(Heard::GoOn);
         }

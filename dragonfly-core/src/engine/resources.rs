@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use super::write::{Expect, Write};
 use super::{Engine, EngineError, Result};
 use crate::action::Problem;
+use crate::power::PowerError;
 use crate::resource::manifest::{self, Manifest, ManifestError, ManifestProblem};
 use crate::resource::{HardwareSpec, Kind, Metadata, Record, SecretObject, SecretSpec, TemplateSpec, WorkflowSpec};
 use crate::secret::{SealError, SecretString};
 use crate::store::{Key, Page, Selector, WatchEvent};
+use crate::text::shown_url;
 use crate::workflow::RunState;
 
 /// How many objects of one text are written at a time.
@@ -153,8 +155,22 @@ impl Engine {
         if problems.is_empty() { Ok(record) } else { Err(EngineError::Invalid(problems)) }
     }
 
+    /// As [`checked`](Self::checked), for what another store has had: what brings it back is known of it already.
+    pub(super) fn checked_again(&self, object: Value) -> Result<Record> {
+        let record = manifest::from_json(object)?;
+        let mut problems = self.problems_as_it_stands(&record);
+        problems.extend(self.words_refused(&record));
+        if problems.is_empty() { Ok(record) } else { Err(EngineError::Invalid(problems)) }
+    }
+
     /// What is wrong with an object beyond its shape.
     fn problems_in(&self, record: &Record) -> Vec<Problem> {
+        let mut problems = self.problems_as_it_stands(record);
+        problems.extend(self.not_admitted(record));
+        problems
+    }
+
+    fn problems_as_it_stands(&self, record: &Record) -> Vec<Problem> {
         match record.kind {
             Kind::TEMPLATE => match record.decode::<TemplateSpec>() {
                 Ok(template) => self
@@ -183,7 +199,11 @@ impl Engine {
         let drivers = self.inner.power.drivers();
         let bmc = machine.spec.bmc.as_ref().filter(|_| drivers.schemes().next().is_some())?;
         let error = drivers.check(&bmc.address).err()?;
-        Some(Problem { path: "spec.bmc.address".to_owned(), problem: error.to_string() })
+        let problem = match &error {
+            PowerError::NoDriver { .. } => format!("{error}; this is `{}`", shown_url(bmc.address.as_str())),
+            _ => error.to_string(),
+        };
+        Some(Problem { path: "spec.bmc.address".to_owned(), problem })
     }
 
     fn cards_taken(&self, machine: &crate::resource::Hardware) -> Vec<Problem> {

@@ -3,17 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Engine;
-use super::render::{Facts, MachineFacts, Pen, Unfilled, each_text, is_filled_in, references};
+use super::render::{Facts, MachineFacts, Pen, Unfilled, each_text, is_filled_in, is_readable, references};
+use super::{Engine, written};
 use crate::action::Problem;
 use crate::near::did_you_mean;
 use crate::resource::template::ValueSource;
 use crate::resource::{Hardware, TemplateSpec};
 
 impl Engine {
-    /// Values that a template uses and that are set nowhere. For a machine that no agent has seen: of one that has
-    /// been seen, filling the template says the same and more.
-    pub(super) fn unset_values(
+    /// What is wrong with a template whatever the machine turns out to be: values that are set nowhere, names that cannot
+    /// exist, texts that are certain and do not fit. For a machine that no agent has seen: of one that has been seen,
+    /// filling the template says the same and more.
+    pub(super) fn wrong_for_any(
         &self,
         machine: &Hardware,
         content: &TemplateSpec,
@@ -22,12 +23,20 @@ impl Engine {
         // What is in them does not matter, only that they are set.
         let set = content.values.keys().chain(given.keys()).map(|name| (name.clone(), name.clone()));
         let pen = Pen::unseen(&facts(machine, set.collect()));
-        let mut problems = Vec::new();
+        let mut problems = written::problems(content);
         each_text(&mut content.clone(), &mut |path, _, text| {
+            if problems.iter().any(|found| found.path == path) {
+                return;
+            }
             if let Err(unset @ Unfilled::Unset { .. }) = pen.fill(text) {
                 problems.push(Problem { path: path.to_owned(), problem: unset.to_string() });
             }
         });
+        if problems.is_empty() {
+            let (known, mut wrong) = as_far_as_known(machine, content, given);
+            wrong.extend(self.inner.checker.check(&known));
+            return wrong;
+        }
         problems
     }
 
@@ -58,6 +67,39 @@ fn facts(machine: &Hardware, values: BTreeMap<String, String>) -> Facts<'_> {
     }
 }
 
+/// The values that stand in the open. What a Secret holds is nobody's to judge before it goes out.
+fn plain(content: &TemplateSpec, given: &BTreeMap<String, ValueSource>) -> BTreeMap<String, String> {
+    let all: BTreeMap<&String, &ValueSource> = content.values.iter().chain(given).collect();
+    let plain = all.into_iter().filter_map(|(name, source)| match source {
+        ValueSource::Plain(text) => Some((name.clone(), text.clone())),
+        ValueSource::From { .. } => None,
+    });
+    plain.collect()
+}
+
+/// A template with those texts filled for which nothing is awaited from the machine, and what of them cannot be.
+fn as_far_as_known(
+    machine: &Hardware,
+    content: &TemplateSpec,
+    given: &BTreeMap<String, ValueSource>,
+) -> (TemplateSpec, Vec<Problem>) {
+    let (mut known, mut problems) = (content.clone(), Vec::new());
+    let values = plain(content, given);
+    let is_known = |name: &String| {
+        name == "machine.name" || name.strip_prefix("values.").is_some_and(|name| values.contains_key(name))
+    };
+    let pen = Pen::new(&facts(machine, values.clone()));
+    each_text(&mut known, &mut |path, _, text| {
+        if is_filled_in(text) && references(text).iter().all(is_known) {
+            match pen.fill(text) {
+                Ok(filled) => *text = filled,
+                Err(unfilled) => problems.push(Problem { path: path.to_owned(), problem: unfilled.to_string() }),
+            }
+        }
+    });
+    (known, problems)
+}
+
 /// The images of this server that a template names, each with its place in the template. One whose name is not
 /// certain yet, or is made of a secret, is left out.
 fn own_images(
@@ -65,12 +107,7 @@ fn own_images(
     content: &TemplateSpec,
     given: &BTreeMap<String, ValueSource>,
 ) -> Vec<(String, String)> {
-    let all: BTreeMap<&String, &ValueSource> = content.values.iter().chain(given).collect();
-    let plain = all.into_iter().filter_map(|(name, source)| match source {
-        ValueSource::Plain(text) => Some((name.clone(), text.clone())),
-        ValueSource::From { .. } => None,
-    });
-    let pen = Pen::new(&facts(machine, plain.collect()));
+    let pen = Pen::new(&facts(machine, plain(content, given)));
     let seen = machine.status.inventory.is_some();
     let mut images = Vec::new();
     each_text(&mut content.clone(), &mut |path, field, text| {
@@ -97,6 +134,8 @@ pub(super) fn unused_values(
     let mut used: BTreeSet<String> = content.values.keys().cloned().collect();
     let mut any = false;
     each_text(&mut content.clone(), &mut |_, _, text| {
+        // Of one that cannot be read nobody knows; that is told beside it.
+        any |= is_filled_in(text) && !is_readable(text);
         for name in references(text) {
             // Without its name it may be every one of them.
             any |= name == "values";

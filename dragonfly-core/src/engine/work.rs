@@ -111,7 +111,7 @@ impl Engine {
             machine.status.authorisation.as_ref().ok_or_else(|| Failure::message("the authorisation is gone"))?;
         let filled = self
             .filled(machine, &workflow.spec.content, &workflow.spec.values, self.server_of(claims), workflow.name())
-            .map_err(|problems| failure(&problems))?;
+            .map_err(|problems| failure(machine.name(), &problems))?;
         if !filled.secrets.is_empty() && machine.spec.trust == Trust::Bmc {
             was_cycled_for(machine, claims).map_err(Unfit::Unproven)?;
         }
@@ -263,9 +263,21 @@ fn was_cycled_for(machine: &Hardware, claims: &SessionClaims) -> std::result::Re
     }
 }
 
-fn failure(problems: &[Problem]) -> Failure {
+/// A run keeps the template that it was made of, so whoever mends that one and asks for a retry gets the same again:
+/// that is said where the failure is.
+pub(super) fn keeps_its_template(machine: &str) -> String {
+    format!(
+        "a retry runs the template as it was assigned; for one that has been mended since, dragonfly abort {machine} and \
+         assign it again"
+    )
+}
+
+fn failure(machine: &str, problems: &[Problem]) -> Failure {
     Failure {
-        message: "the template cannot be carried out on this machine; nothing was written".to_owned(),
+        message: format!(
+            "the template cannot be carried out on this machine; nothing was written ({})",
+            keeps_its_template(machine)
+        ),
         causes: problems.iter().map(|p| format!("{}: {}", p.path, p.problem)).collect(),
         kind: None,
     }

@@ -8,7 +8,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::power::{PowerPolicy, PowerStatus};
-use super::{Condition, Kind, Resource, Spec};
+use super::{Condition, Kind, Resource, Spec, address};
 use crate::Mac;
 use crate::clock::Timestamp;
 use crate::inventory::Inventory;
@@ -51,7 +51,7 @@ pub struct HardwareSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<String>,
     /// Boot this iPXE script instead of anything else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "address::script")]
     #[schemars(with = "Option<String>")]
     pub chain: Option<Url>,
 }
@@ -72,6 +72,7 @@ pub struct Reservation {
 #[serde(rename_all = "camelCase")]
 pub struct Bmc {
     /// `ipmi://10.0.0.6`, `redfish://10.0.0.5/redfish/v1/Systems/1`; never with a password in it.
+    #[serde(deserialize_with = "address::controller")]
     #[schemars(with = "String")]
     pub address: Url,
     /// A Secret with the keys `username` and `password`.

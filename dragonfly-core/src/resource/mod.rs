@@ -10,6 +10,7 @@
 //! `spec` is what people want and write; `status` is what the engine saw and writes. A store and
 //! a cache keep fields that this version does not know; only the door ([`manifest`]) is strict.
 
+mod address;
 mod conflict;
 pub mod hardware;
 pub mod manifest;
@@ -20,6 +21,7 @@ pub mod schema;
 pub mod secret;
 pub mod template;
 mod unclaimed;
+pub(crate) mod words;
 pub mod workflow;
 
 use std::collections::BTreeMap;

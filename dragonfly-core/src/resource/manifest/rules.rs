@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::resource::network::DhcpMode;
 use crate::resource::{HardwareSpec, NetworkSpec, SecretSpec, TemplateSpec};
+use crate::text::shown_url;
 
 type Problems = Vec<(String, String)>;
 
@@ -48,7 +49,11 @@ pub(super) fn hardware(spec: &HardwareSpec) -> Problems {
     if let Some(chain) = &spec.chain
         && !matches!(chain.scheme(), "http" | "https" | "tftp")
     {
-        problems.push(("chain".to_owned(), "iPXE fetches by http, https or tftp".to_owned()));
+        let problem = format!(
+            "`{}`: iPXE fetches by http, https or tftp; write http://..., https://... or tftp://...",
+            shown_url(chain.as_str())
+        );
+        problems.push(("chain".to_owned(), problem));
     }
     problems
 }
