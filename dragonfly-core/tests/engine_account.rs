@@ -233,6 +233,10 @@ async fn an_account_is_given_kept_and_used() {
     let all = site.everything().await;
     assert!(all.contains("bmc-m1") && !all.contains(&mark));
     assert!(!format!("{welcome:?}{account:?}").contains(&mark));
+
+    // It goes with the machine.
+    site.engine.delete(Kind::HARDWARE, "m1", "test").await.unwrap();
+    assert!(site.engine.get(Kind::SECRET, "bmc-m1").await.is_err());
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 //!
 //! Everything a client shows is either a random token that is compared in constant time or a claim
 //! with its HMAC-SHA256 under a key in the data directory. Nothing is kept per session, so a restart
-//! signs nobody out and image links go on working.
+//! signs nobody out and image links go on working; of sessions that were signed out it is kept that they were.
+
+mod ended;
 
 use std::collections::HashMap;
 use std::io;
@@ -21,6 +23,7 @@ use subtle::ConstantTimeEq as _;
 use url::Url;
 
 use crate::files;
+use ended::Ended;
 
 /// How long a browser stays signed in.
 pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
@@ -34,6 +37,9 @@ pub const COOKIE: &str = "dragonfly_session";
 /// The file of the admin token, in the data directory.
 pub const TOKEN_FILE: &str = "admin.token";
 
+/// The file of the key that sessions and image links are signed with, there too.
+pub(crate) const KEY_FILE: &str = "http.key";
+
 /// The server's memory of who may.
 #[derive(Debug)]
 pub struct Auth {
@@ -43,8 +49,8 @@ pub struct Auth {
     clock: Arc<dyn Clock>,
     /// SHA-256 of each open sign-in link and when it ends.
     links: Mutex<HashMap<[u8; 32], Timestamp>>,
-    /// SHA-256 of each session that was signed out and when it would have ended.
-    ended: Mutex<HashMap<[u8; 32], Timestamp>>,
+    /// Sessions that were signed out.
+    ended: Ended,
 }
 
 /// Why the keys cannot be used.
@@ -66,6 +72,28 @@ pub enum AuthError {
         /// Which.
         path: PathBuf,
     },
+    /// A key is none: everybody knows what an empty one signs.
+    #[error(
+        "{path} cannot be used: {what}; put the right file back, or delete it to have a new one made: browsers then sign in \
+         again, and links to images that were given out end"
+    )]
+    Key {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// What was signed out cannot be read.
+    #[error(
+        "{path}, line {line} cannot be read: it tells which browsers were signed out before their time; delete it, and \
+         admin.token with it, which signs all of them out"
+    )]
+    SignedOut {
+        /// Which.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+    },
 }
 
 impl Auth {
@@ -83,21 +111,22 @@ impl Auth {
             let token = secret::random_token().ok()?;
             Some(format!("{}\n", token.reveal()).into_bytes())
         })?;
-        let (_, key) = read("http.key", || SealingKey::generate().ok().map(|key| key.to_bytes().to_vec()))?;
+        let (key_path, key) = read(KEY_FILE, || SealingKey::generate().ok().map(|key| key.to_bytes().to_vec()))?;
+        files::check_key(&key).map_err(|what| AuthError::Key { path: key_path, what })?;
         let token = token.trim_ascii();
         if token.len() < 32 || !token.iter().all(u8::is_ascii_graphic) {
             return Err(AuthError::Token { path });
         }
-        Ok(Self::new(token, &key, clock))
+        Ok(Self { ended: Ended::open(data)?, ..Self::new(token, &key, clock) })
     }
 
-    /// With a token and a key from elsewhere.
+    /// With a token and a key from elsewhere; what is signed out is known until a restart.
     pub fn new(token: &[u8], key: &[u8], clock: Arc<dyn Clock>) -> Self {
         let admin = Sha256::digest(token).into();
         // Sessions depend on the token as well: a new token signs everybody out.
         let sessions = Signer::new(key, &[b"browser session v1 ", &admin as &[u8]].concat());
         let images = Signer::new(key, b"image link v1");
-        Self { admin, sessions, images, clock, links: Mutex::default(), ended: Mutex::default() }
+        Self { admin, sessions, images, clock, links: Mutex::default(), ended: Ended::default() }
     }
 
     /// Whether this is the admin token.
@@ -135,9 +164,7 @@ impl Auth {
     /// Whether a session cookie holds.
     pub fn is_session(&self, cookie: &str) -> bool {
         let Some(ends) = self.session_end(cookie) else { return false };
-        let hash: [u8; 32] = Sha256::digest(cookie.as_bytes()).into();
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        ends > self.clock.now() && !ended.contains_key(&hash)
+        ends > self.clock.now() && !self.ended.contains(&Sha256::digest(cookie.as_bytes()).into())
     }
 
     fn session_end(&self, cookie: &str) -> Option<Timestamp> {
@@ -151,14 +178,18 @@ impl Auth {
         claim.split_once('.')?.0.parse().ok().map(Timestamp::from_unix_seconds)
     }
 
-    /// Signs a browser out.
-    pub fn end_session(&self, cookie: &str) {
+    /// Signs a browser out, whatever comes of it here until a restart. Waits for the disk.
+    ///
+    /// # Errors
+    /// It could not be written down: after a restart the cookie is good again until it ends by itself.
+    pub fn end_session(&self, cookie: &str) -> io::Result<()> {
         // Only what we signed ourselves is remembered: strangers cannot fill the list.
-        let Some(ends) = self.session_end(cookie) else { return };
+        let Some(ends) = self.session_end(cookie) else { return Ok(()) };
         let now = self.clock.now();
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.retain(|_, ends| *ends > now);
-        ended.insert(Sha256::digest(cookie.as_bytes()).into(), ends);
+        if ends <= now {
+            return Ok(());
+        }
+        self.ended.add(Sha256::digest(cookie.as_bytes()).into(), ends, now)
     }
 
     /// The query that opens one path until a moment: `expires=...&signature=...`.
@@ -264,7 +295,7 @@ mod tests {
         assert!(!rotated.is_session(cookie.reveal()));
         let longer = cookie.reveal().replacen('1', "9", 1);
         assert!(!auth.is_session(&longer), "the end is signed too");
-        auth.end_session(cookie.reveal());
+        auth.end_session(cookie.reveal()).unwrap();
         assert!(!auth.is_session(cookie.reveal()));
         let other = auth.new_session().unwrap();
         clock.0.store(13 * 3600, Ordering::SeqCst);
@@ -297,5 +328,40 @@ mod tests {
         assert!(Auth::open(dir.path(), Arc::clone(&clock)).unwrap().is_admin(token.trim()));
         std::fs::write(dir.path().join(TOKEN_FILE), "short").unwrap();
         assert!(matches!(Auth::open(dir.path(), clock), Err(AuthError::Token { .. })));
+    }
+
+    #[test]
+    fn a_session_that_was_signed_out_is_over_after_a_restart_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(Hand::default());
+        let open = || Auth::open(dir.path(), Arc::clone(&clock)).unwrap();
+        let auth = open();
+        let (out, other) = (auth.new_session().unwrap(), auth.new_session().unwrap());
+        auth.end_session(out.reveal()).unwrap();
+        let restarted = open();
+        assert!(!restarted.is_session(out.reveal()));
+        assert!(restarted.is_session(other.reveal()), "a restart signs nobody out");
+        restarted.end_session("9999999999.x.y").unwrap();
+        let kept = std::fs::read_to_string(dir.path().join("signed-out")).unwrap();
+        assert_eq!(kept.lines().count(), 1, "a stranger's cookie is not kept");
+        assert!(!kept.contains(out.reveal()));
+    }
+
+    #[test]
+    fn a_key_file_that_holds_no_key_is_named_and_left_as_it_is() {
+        for (content, what) in [
+            (&b""[..], "it is empty"),
+            (b"\n", "it holds 1 byte, and a key is 32 bytes"),
+            (&[7; 31], "it holds 31 bytes, and a key is 32 bytes"),
+            (&[7; 33], "it holds 33 bytes, and a key is 32 bytes"),
+            (&[0; 32], "all of its bytes are the same"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(KEY_FILE);
+            std::fs::write(&path, content).unwrap();
+            let error = Auth::open(dir.path(), Arc::new(Hand::default())).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{} cannot be used: {what}; put the right", path.display())), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), content);
+        }
     }
 }

@@ -48,6 +48,37 @@ pub(crate) fn place(path: &Path, fill: impl FnOnce(File) -> io::Result<()>) -> i
     }
 }
 
+/// Puts a file, mode 0600, in the place of what is there: a reader sees the one or the other, whole. `fill` writes and
+/// syncs it.
+pub(crate) fn replace(path: &Path, fill: impl FnOnce(File) -> io::Result<()>) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    // What an end in the middle has left may belong to somebody else, or be open to others.
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    if let Err(error) = fill(file).and_then(|()| std::fs::rename(&draft, path)) {
+        let _ = std::fs::remove_file(&draft);
+        return Err(error);
+    }
+    sync_directory(path)
+}
+
+/// What is wrong with bytes that should be a key as this program makes them: 32 random ones.
+pub(crate) fn check_key(bytes: &[u8]) -> Result<(), String> {
+    match bytes {
+        [] => Err("it is empty".to_owned()),
+        [first, rest @ ..] if bytes.len() == 32 => match rest.iter().all(|byte| byte == first) {
+            // What a file system may leave of a file after a power cut, and no random numbers.
+            true => Err("all of its bytes are the same".to_owned()),
+            false => Ok(()),
+        },
+        [_] => Err("it holds 1 byte, and a key is 32 bytes".to_owned()),
+        _ => Err(format!("it holds {} bytes, and a key is 32 bytes", bytes.len())),
+    }
+}
+
 /// Makes a new name durable: the file's own sync does not.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

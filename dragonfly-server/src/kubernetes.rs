@@ -13,7 +13,7 @@ use dragonfly_core::store::KubernetesStore;
 use dragonfly_core::store::kubernetes::tinkerbell::TinkerbellChecker;
 use dragonfly_core::store::kubernetes::{ConnectOptions, SharedFiles};
 
-use crate::auth::{Auth, TOKEN_FILE};
+use crate::auth::{Auth, KEY_FILE, TOKEN_FILE};
 use crate::backend::{Backend, Opened};
 use crate::config::Config;
 use crate::{config, files, serve, tls};
@@ -21,11 +21,14 @@ use crate::{config, files, serve, tls};
 /// The Secret with what all servers share.
 const KEYS: &str = "dragonfly-keys";
 
+/// What to do about a key in it that is none.
+const MEND: &str = "put the right one back, from the data directory of a server that has it";
+
 /// What servers on one cluster must have in common, so that each can answer every agent and browser: where it stands in
 /// the data directory, and its name in the Secret.
 const SHARED: [(&str, &str); 5] = [
     (TOKEN_FILE, "admin.token"),
-    ("http.key", "http.key"),
+    (KEY_FILE, "http.key"),
     (serve::SEALING_KEY, "sealing.key"),
     ("tls/key.pem", "tls.key"),
     ("tls/cert.pem", "tls.crt"),
@@ -106,6 +109,11 @@ async fn share(store: &KubernetesStore, config: &Config) -> anyhow::Result<()> {
     let theirs = store.share(KEYS, &ours).await.context("the keys that all servers share cannot be had")?;
     for ((file, name), made_now) in SHARED.iter().zip(mine) {
         let (Some(ours), Some(theirs)) = (ours.get(*name), theirs.get(*name)) else { continue };
+        if matches!(*file, KEY_FILE | serve::SEALING_KEY) {
+            // Before it takes the place of one that is good.
+            files::check_key(theirs)
+                .map_err(|what| anyhow::anyhow!("`{name}` of the Secret {KEYS} cannot be used: {what}; {MEND}"))?;
+        }
         if ours != theirs {
             let path = data.join(file);
             replace(&path, theirs, !made_now).with_context(|| format!("cannot replace {}", path.display()))?;
@@ -125,15 +133,10 @@ fn replace(path: &Path, bytes: &[u8], keep: bool) -> io::Result<()> {
             kept.display()
         );
     }
-    let draft = path.with_extension("shared");
-    fs::remove_file(&draft)
-        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
-    files::place(&draft, |mut file| {
+    files::replace(path, |mut file| {
         file.write_all(bytes)?;
         file.sync_all()
-    })?;
-    fs::rename(&draft, path)?;
-    files::sync_directory(path)
+    })
 }
 
 /// A name beside this one that nobody has.

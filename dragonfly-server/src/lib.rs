@@ -29,6 +29,7 @@ pub mod mage_build;
 pub mod metrics;
 mod networks;
 pub mod serve;
+mod signals;
 mod stall;
 pub mod tls;
 pub mod view;

@@ -20,7 +20,6 @@ use dragonfly_core::power::{Dispatcher, Limits as PowerLimits, PowerDrivers};
 use dragonfly_core::secret::SealingKey;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -34,6 +33,7 @@ use crate::images::Images;
 use crate::leases::RedbLeases;
 use crate::listen::{self, Limits};
 use crate::metrics::{Counted, Meters, Timed};
+use crate::signals::{self, Told};
 use crate::{config, files, http, log, networks, tls};
 
 /// What the store's secrets are sealed with, in the data directory.
@@ -57,17 +57,25 @@ impl Default for Kit {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, with this kit.
+/// Serves until SIGTERM, SIGINT or SIGHUP, with this kit; a second one ends it at once.
 pub async fn serve(config: Config, kit: Kit) -> anyhow::Result<()> {
     log::to_stderr(&config.log)?;
     for name in config::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
         tracing::warn!("{name} is set, and nothing reads it; is it misspelt?");
     }
-    let stop = CancellationToken::new();
-    tokio::spawn(watch_signals(stop.clone()));
-    let server = start_with(config, kit, stop).await?;
-    server.announce();
-    server.run().await
+    let told = Told::default();
+    tokio::spawn(signals::watch(told.clone()));
+    let served = async {
+        let server = start_with(config, kit, told.stop).await?;
+        server.announce();
+        server.run().await
+    };
+    tokio::select! {
+        served = served => served,
+        () = told.end.cancelled() => {
+            anyhow::bail!("ended at once by a second signal; what was under way was cut off")
+        }
+    }
 }
 
 /// A server whose port is open and whose parts have not begun yet.
@@ -312,18 +320,6 @@ fn shares(files: u64) -> (usize, usize) {
     (part(3).min(connections), part(16).min(transfers))
 }
 
-async fn watch_signals(stop: CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::warn!("signals cannot be watched: stopping will not be graceful");
-        return;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    stop.cancel();
-}
-
 pub(crate) fn sealing_key(path: &std::path::Path) -> anyhow::Result<SealingKey> {
     let made = || {
         let key = SealingKey::generate().map_err(std::io::Error::other)?;
@@ -331,7 +327,8 @@ pub(crate) fn sealing_key(path: &std::path::Path) -> anyhow::Result<SealingKey> 
     };
     let bytes =
         files::read_or_create(path, made).with_context(|| format!("cannot read or create {}", path.display()))?;
-    SealingKey::from_bytes(&bytes).with_context(|| {
+    let checked = files::check_key(&bytes).map_err(anyhow::Error::msg);
+    checked.and_then(|()| Ok(SealingKey::from_bytes(&bytes)?)).with_context(|| {
         format!(
             "{} is not a sealing key; put the right file back, or the secrets in the store are lost",
             path.display()

@@ -64,13 +64,13 @@ pub fn server(dir: &Path, names: &[String]) -> Result<ServerTls, TlsError> {
         rcgen::KeyPair::generate().map(|key| key.serialize_pem().into_bytes()).map_err(io::Error::other)
     })
     .map_err(file(&key_path))?;
-    let cert_pem = files::read_or_create(&cert_path, || self_signed(&key_pem, names)).map_err(file(&cert_path))?;
-
     let content = |path: &Path| {
         let path = path.to_owned();
         |source: dragonfly_core::Source| TlsError::Content { path, source }
     };
+    // Before a certificate is made of it: it is this file that is to be mended.
     let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|e| content(&key_path)(e.into()))?;
+    let cert_pem = files::read_or_create(&cert_path, || self_signed(&key_pem, names)).map_err(file(&cert_path))?;
     let chain = CertificateDer::pem_slice_iter(&cert_pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| content(&cert_path)(e.into()))?;
@@ -270,6 +270,19 @@ mod tests {
         std::fs::write(dir.path().join("key.pem"), "nonsense").unwrap();
         let error = server(dir.path(), &["localhost".to_owned()]).unwrap_err();
         assert!(error.to_string().contains("pem"), "{error}");
+        for (file, content) in [("key.pem", ""), ("key.pem", "nonsense"), ("cert.pem", ""), ("cert.pem", "nonsense")] {
+            for beside in [true, false] {
+                let dir = tempfile::tempdir().unwrap();
+                if beside {
+                    server(dir.path(), &["localhost".to_owned()]).unwrap();
+                }
+                std::fs::write(dir.path().join(file), content).unwrap();
+                let said = server(dir.path(), &["localhost".to_owned()]).unwrap_err().to_string();
+                let path = dir.path().join(file);
+                assert!(said.starts_with(&format!("{} cannot be used", path.display())), "{said}");
+                assert_eq!(std::fs::read_to_string(path).unwrap(), content);
+            }
+        }
     }
 
     #[test]

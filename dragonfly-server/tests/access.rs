@@ -211,6 +211,21 @@ async fn a_one_time_link_signs_in_once() {
 }
 
 #[tokio::test]
+async fn a_look_at_a_one_time_link_does_not_use_it_up() {
+    let bench = bench().await;
+    let (_, answer) = bench.admin(Method::POST, "/dragonfly/v1/login-link", Some(json!({}))).await;
+    let path = answer["path"].as_str().unwrap().to_owned();
+    let ask = |method, path: &str| Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+    let held = bench.send(ask(Method::HEAD, &path)).await;
+    let wrong = bench.send(ask(Method::HEAD, "/login?once=wrong")).await;
+    assert_eq!((held.status(), wrong.status()), (StatusCode::OK, StatusCode::OK), "it tells nobody whether it holds");
+    assert!(held.headers().get("set-cookie").is_none());
+    let used = bench.send(ask(Method::GET, &path)).await;
+    assert_eq!(used.status(), StatusCode::OK);
+    assert!(used.headers().contains_key("set-cookie"));
+}
+
+#[tokio::test]
 async fn the_token_signs_in_from_our_own_page_only() {
     let bench = bench().await;
     let sign_in = |site: &'static str, token: &str| {

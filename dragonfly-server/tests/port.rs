@@ -5,8 +5,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dragonfly_server::auth::Auth;
 use dragonfly_server::config::{Config, Options};
 use dragonfly_server::serve::{Server, start};
 use tempfile::TempDir;
@@ -19,6 +21,7 @@ struct Running {
     address: SocketAddr,
     pin: String,
     dir: TempDir,
+    auth: Arc<Auth>,
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -34,11 +37,24 @@ fn config(dir: &Path) -> Config {
 }
 
 async fn run() -> Running {
-    let dir = tempfile::tempdir().unwrap();
+    run_in(tempfile::tempdir().unwrap()).await
+}
+
+async fn run_in(dir: TempDir) -> Running {
     let stop = CancellationToken::new();
     let server: Server = start(config(dir.path()), stop.clone()).await.unwrap();
     let (address, pin) = (server.address(), server.pin().to_owned());
-    Running { address, pin, dir, stop, task: tokio::spawn(server.run()) }
+    let auth = Arc::clone(&server.app().auth);
+    Running { address, pin, dir, auth, stop, task: tokio::spawn(server.run()) }
+}
+
+impl Running {
+    /// Ends it in order, and leaves its data.
+    async fn end(self) -> TempDir {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+        self.dir
+    }
 }
 
 async fn raw(address: SocketAddr, request: &str) -> String {
@@ -100,6 +116,88 @@ async fn one_port_speaks_both_and_ends_in_order() {
     // The store was closed in order: another server may open it.
     let stop = CancellationToken::new();
     start(config(server.dir.path()), stop).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_out_outlives_a_restart() {
+    let server = run().await;
+    let sessions = [(); 2].map(|()| server.auth.new_session().unwrap());
+    let [out, other] = sessions.each_ref().map(|session| format!("dragonfly_session={}", session.reveal()));
+    let ask = |what: &str, cookie: &str| {
+        format!(
+            "{what} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\nSec-Fetch-Site: same-origin\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let page = raw(server.address, &ask("GET /", &out)).await;
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    let left = raw(server.address, &ask("POST /logout", &out)).await;
+    assert!(left.starts_with("HTTP/1.1 303"), "{left}");
+    let dir = server.end().await;
+
+    let server = run_in(dir).await;
+    let page = raw(server.address, &ask("GET /", &out)).await;
+    assert!(page.starts_with("HTTP/1.1 303") && page.contains("location: /login"), "{page}");
+    let page = raw(server.address, &ask("GET /", &other)).await;
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    // What cannot be written down is said; here and now it counts all the same.
+    std::fs::create_dir_all(server.dir.path().join("signed-out.draft/x")).unwrap();
+    let left = raw(server.address, &ask("POST /logout", &other)).await;
+    assert!(left.starts_with("HTTP/1.1 500") && left.contains("could not write that down"), "{left}");
+    let page = raw(server.address, &ask("GET /", &other)).await;
+    assert!(page.starts_with("HTTP/1.1 303"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_not_start_with_a_key_that_is_none() {
+    for (file, content, what) in [
+        ("http.key", "", "it is empty"),
+        ("http.key", "junk", "it holds 4 bytes, and a key is 32 bytes"),
+        ("sealing.key", "", "it is empty"),
+        ("sealing.key", &"\0".repeat(32), "all of its bytes are the same"),
+        ("admin.token", "", "at least 32 characters"),
+        ("tls/key.pem", "", "mend it, or delete cert.pem and key.pem"),
+        ("tls/cert.pem", "junk", "mend it, or delete cert.pem and key.pem"),
+        ("signed-out", "junk\n", "line 1 cannot be read"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        start(config(dir.path()), CancellationToken::new()).await.unwrap();
+        let path = dir.path().join(file);
+        std::fs::write(&path, content).unwrap();
+        let error = format!("{:#}", start(config(dir.path()), CancellationToken::new()).await.unwrap_err());
+        assert!(error.contains(path.to_str().unwrap()) && error.contains(what), "{file}: {error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), content, "{file} is left as it is");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_that_is_asked_is_told_once() {
+    let server = run().await;
+    let (here, evil) = (server.address.to_string(), "evil.example");
+    let cookie = format!("Cookie: dragonfly_session={}\r\n", server.auth.new_session().unwrap().reveal());
+    let origin = |host: &str| format!("{cookie}Origin: http://{host}\r\nContent-Length: 0\r\n");
+    let host = |name: &str| format!("Host: {name}\r\n");
+    for (what, headers, want) in [
+        ("GET /login", host(&here), 200),
+        ("GET /login", host(&here) + &host(&here), 400),
+        ("GET /login", host(&here) + &host(evil), 400),
+        ("GET /login", host(evil) + &host(&here), 400),
+        ("GET /healthz", host(&here) + &host(evil), 400),
+        ("GET /healthz", host(evil), 200),
+        ("GET /login", String::new(), 400),
+        ("GET /login", host("evil.example@127.0.0.1"), 400),
+        // RFC 9112 section 3.2.2: the target counts, and Host does not.
+        (&format!("GET http://{evil}/login"), host(&here), 421),
+        (&format!("GET http://{here}/login"), host(evil), 200),
+        (&format!("GET http://{here}/login"), host(&here) + &host(evil), 400),
+        (&format!("GET http://x@{here}/login"), host(&here), 400),
+        // Where a page of ours may change something, too.
+        (&format!("POST http://{here}/logout"), host(evil) + &origin(evil), 403),
+        (&format!("POST http://{here}/logout"), host(evil) + &origin(&here), 303),
+    ] {
+        let request = format!("{what} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
+        let answer = raw(server.address, &request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {want} ")), "{request}{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

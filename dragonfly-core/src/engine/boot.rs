@@ -88,6 +88,9 @@ impl Engine {
         if machine.spec.protected && self.keeps(Rule::Protection) {
             return Err("it was protected after it was authorised".to_owned());
         }
+        if machine.metadata.deletion_timestamp.is_some() {
+            return Err("its deletion was asked for after it was authorised".to_owned());
+        }
         if now >= authorisation.expires_at && self.keeps(Rule::Expiry) {
             return Err(format!("the authorisation expired at {}", authorisation.expires_at));
         }

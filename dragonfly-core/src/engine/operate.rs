@@ -112,6 +112,7 @@ impl Engine {
     /// Whether a machine may be given something to run, as far as the machine itself says.
     pub(super) fn may_have(&self, machine: &Hardware, overwrite: &Overwrite, asked: Asked) -> Result<()> {
         let name = machine.name();
+        not_being_deleted(machine)?;
         if asked == Asked::Assign && machine.status.phase == Some(Phase::Ready) {
             let installed = machine.status.installed.as_deref().unwrap_or("something");
             return Err(EngineError::Illegal {
@@ -288,6 +289,7 @@ impl Engine {
         if object.spec.protected && self.keeps(Rule::Protection) {
             return Err(EngineError::Protected { machine: name });
         }
+        not_being_deleted(&object)?;
         if object.status.phase != Some(Phase::Error) {
             return Err(EngineError::Illegal {
                 why: format!("{name} has no failed workflow to retry: it is {}", phase_word(&object)),
@@ -516,6 +518,15 @@ impl Engine {
     pub(super) fn busy(machine: &Hardware) -> bool {
         matches!(machine.status.phase, Some(Phase::Assigned | Phase::Provisioning))
     }
+}
+
+/// A Kubernetes cluster keeps an object whose deletion was asked for until its finalizers are gone.
+fn not_being_deleted(machine: &Hardware) -> Result<()> {
+    if machine.metadata.deletion_timestamp.is_none() {
+        return Ok(());
+    }
+    let (name, waits) = (machine.name(), machine.metadata.finalizers.join(", "));
+    Err(EngineError::Illegal { why: format!("{name} is being deleted (it waits for {waits}); nothing is begun on it") })
 }
 
 fn phase_word(machine: &Hardware) -> String {

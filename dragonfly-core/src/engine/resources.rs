@@ -100,16 +100,16 @@ impl Engine {
     /// Those of [`apply`](Self::apply).
     pub async fn apply_with(&self, text: &str, write: Write<'_>) -> Result<Vec<Applied>> {
         let manifests = manifest::parse(text)?;
-        let problems: Vec<ManifestProblem> = manifests
-            .iter()
-            .flat_map(|m| {
-                self.problems_in(&m.record).into_iter().map(|Problem { path, problem }| ManifestProblem {
-                    line: m.line_of(&path),
-                    path,
-                    problem,
-                })
-            })
-            .collect();
+        let mut problems: Vec<ManifestProblem> = Vec::new();
+        for one in &manifests {
+            let mut found = self.problems_in(&one.record);
+            found.extend(self.new_finalizers(&one.record).await?);
+            problems.extend(found.into_iter().map(|Problem { path, problem }| ManifestProblem {
+                line: one.line_of(&path),
+                path,
+                problem,
+            }));
+        }
         if !problems.is_empty() {
             return Err(ManifestError { problems }.into());
         }

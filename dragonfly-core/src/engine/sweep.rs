@@ -74,12 +74,14 @@ impl Engine {
     pub async fn sweep(&self) -> Result<()> {
         if self.is_tinkerbells() {
             // Who carries workflows out has limits of its own.
-            return self.tell_the_overdue().await;
+            let told = self.tell_the_overdue().await;
+            return self.forget_orphans().await.and(told);
         }
         // What one object's error keeps from being done is done to all others.
         let mended = self.mend().await;
         let missed = self.miss_the_silent().await;
-        self.tell_the_overdue().await.and(missed).and(mended)
+        let told = self.tell_the_overdue().await;
+        self.forget_orphans().await.and(told).and(missed).and(mended)
     }
 
     /// Mends torn pairs and acts on deadlines of runs: nothing is answered before this has been done once. No run is

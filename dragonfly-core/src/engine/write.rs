@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::resources::{Applied, Change};
 use super::{Engine, Result};
+use crate::action::Problem;
 use crate::resource::{Kind, Metadata, Record, SecretSpec};
 use crate::secret;
 use crate::store::{Key, StoreError, When};
@@ -48,6 +49,30 @@ pub(super) enum Expect {
 }
 
 impl Engine {
+    /// An object that somebody wants to have, if there may be such a one.
+    async fn asked_for(&self, object: Value) -> Result<Record> {
+        let record = self.checked(object)?;
+        let problems = self.new_finalizers(&record).await?;
+        if problems.is_empty() { Ok(record) } else { Err(super::EngineError::Invalid(problems)) }
+    }
+
+    /// The finalizers that a write would add. Nothing here waits for them when the object is deleted, so none is taken
+    /// in silence; what came with an import or by the cluster's own API stays, and may be taken off.
+    pub(super) async fn new_finalizers(&self, record: &Record) -> Result<Vec<Problem>> {
+        let given = &record.metadata.finalizers;
+        if given.is_empty() {
+            return Ok(Vec::new());
+        }
+        let key = Key::new(record.kind, record.metadata.name.clone());
+        let stored = self.inner.store.get(&key).await?.map(|old| old.metadata.finalizers).unwrap_or_default();
+        let new = given.iter().enumerate().filter(|(_, finalizer)| !stored.contains(finalizer));
+        let refused = |(index, finalizer): (usize, &String)| Problem {
+            path: format!("metadata.finalizers[{index}]"),
+            problem: format!("`{finalizer}` would not be waited for when {key} is deleted; leave it out"),
+        };
+        Ok(new.map(refused).collect())
+    }
+
     /// Creates one object.
     ///
     /// # Errors
@@ -61,7 +86,8 @@ impl Engine {
     /// # Errors
     /// Those of [`create_object`](Self::create_object).
     pub async fn create_with(&self, object: Value, write: Write<'_>) -> Result<Record> {
-        Ok(self.write_one(self.checked(object)?, Expect::Absent, write).await?.record)
+        let record = self.asked_for(object).await?;
+        Ok(self.write_one(record, Expect::Absent, write).await?.record)
     }
 
     /// Replaces the spec of one object. With `metadata.resourceVersion` it must still have that version.
@@ -77,7 +103,8 @@ impl Engine {
     /// # Errors
     /// Those of [`replace_object`](Self::replace_object).
     pub async fn replace_with(&self, object: Value, write: Write<'_>) -> Result<Record> {
-        Ok(self.write_one(self.checked(object)?, Expect::Present, write).await?.record)
+        let record = self.asked_for(object).await?;
+        Ok(self.write_one(record, Expect::Present, write).await?.record)
     }
 
     /// Changes one object by a function of its JSON, which is called anew when somebody else has written
@@ -102,7 +129,7 @@ impl Engine {
                 object["spec"] = json!({ "data": Value::Object(marks.collect()) });
             }
             change(&mut object)?;
-            let mut new = self.checked(object)?;
+            let mut new = self.asked_for(object).await?;
             let version = std::mem::replace(&mut new.metadata.resource_version, old.metadata.resource_version.clone());
             let is_named = !version.is_empty() && version != old.metadata.resource_version;
             if is_named || new.kind != kind || new.metadata.name != name {
@@ -142,11 +169,31 @@ impl Engine {
         self.delete_if(kind, name, &Deletion::default(), Write::by(by)).await.map(|_| ())
     }
 
-    /// Deletes one object if it is the one that is meant, and gives it as it was.
+    /// Deletes one object if it is the one that is meant, and gives it as it was. With a machine goes the Secret of its
+    /// controller, if it was made for this machine by [`set_bmc`](Self::set_bmc) or its agent and nothing else uses it.
     ///
     /// # Errors
     /// Those of [`delete`](Self::delete); `Store(Conflict)` when it is not the one that is meant.
     pub async fn delete_if(&self, kind: Kind, name: &str, meant: &Deletion, write: Write<'_>) -> Result<Record> {
+        let gone = self.delete_one(kind, name, meant, write).await?;
+        // The machine first: without its Secret it could not be switched any more.
+        if kind == Kind::HARDWARE
+            && !write.dry_run
+            && let Err(error) = self.forget_own_secret(name, write.by).await
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(machine = name, error, "its controller's Secret could not be deleted; it is tried again");
+        }
+        Ok(gone)
+    }
+
+    pub(super) async fn delete_one(
+        &self,
+        kind: Kind,
+        name: &str,
+        meant: &Deletion,
+        write: Write<'_>,
+    ) -> Result<Record> {
         let key = Key::new(kind, name);
         let _guard = self.lock(name).await;
         for _ in 0..16 {

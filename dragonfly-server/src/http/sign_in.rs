@@ -1,8 +1,10 @@
 //! Signing a browser in and out.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -43,10 +45,14 @@ struct Once {
 async fn page(
     State(app): State<App>,
     about: Connection,
+    method: Method,
     headers: HeaderMap,
     Asked(Once { once }): Asked<Once>,
 ) -> Response {
     match once {
+        // Whoever only looks what is there, as a chat program does for a preview, neither uses a link up nor learns
+        // whether it holds.
+        Some(_) if method == Method::HEAD => login_page(StatusCode::OK, None),
         Some(token) if app.auth.use_link(&token) => {
             tracing::info!(peer = %about.peer.ip(), "a browser signed in by a link");
             signed_in(&app, about)
@@ -104,10 +110,18 @@ fn set_cookie(response: &mut Response, value: &str, seconds: u64, tls: bool) {
 }
 
 async fn sign_out(State(app): State<App>, about: Connection, headers: HeaderMap) -> Response {
-    if let Some(cookie) = guard::cookie(&headers) {
-        app.auth.end_session(cookie);
-    }
-    let mut response = Redirect::to("/login").into_response();
+    let cookie = guard::cookie(&headers).unwrap_or_default().to_owned();
+    let auth = Arc::clone(&app.auth);
+    let ended = tokio::task::spawn_blocking(move || auth.end_session(&cookie)).await;
+    let mut response = match ended.unwrap_or_else(|error| Err(error.into())) {
+        Ok(()) => Redirect::to("/login").into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a browser was signed out, and this could not be written down");
+            let words = "You are signed out, but the server could not write that down (its log says why): if it is started \
+                         again within 12 hours, a copy of your cookie is good again. A new admin.token signs everybody out.";
+            login_page(StatusCode::INTERNAL_SERVER_ERROR, Some(words))
+        }
+    };
     set_cookie(&mut response, "", 0, about.tls);
     response
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 
@@ -12,11 +12,21 @@ use super::problem::Problem;
 use crate::listen::Connection;
 
 /// Refuses foreign host names and sends plain HTTP to TLS where it must be.
-pub(crate) async fn admit(State(app): State<App>, about: Connection, request: Request, next: Next) -> Response {
-    if is_for_firmware(request.uri().path()) {
+pub(crate) async fn admit(State(app): State<App>, about: Connection, mut request: Request, next: Next) -> Response {
+    let firmware = is_for_firmware(request.uri().path());
+    let host = match asked(request.uri(), request.headers()) {
+        Ok(Some(host)) => host,
+        Ok(None) if firmware => return next.run(request).await,
+        Ok(None) => return Problem::bad_request("the request has no Host header").into_response(),
+        Err(problem) => return Problem::bad_request(problem).into_response(),
+    };
+    // Whoever looks at it later sees what was judged here.
+    if let Ok(host) = HeaderValue::try_from(&host) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    if firmware {
         return next.run(request).await;
     }
-    let host = request.headers().get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     if !is_ours(&host, &app.names) {
         let detail = format!(
             "this server does not answer to the name `{}`; use its address, or add the name with --names",
@@ -31,6 +41,25 @@ pub(crate) async fn admit(State(app): State<App>, about: Connection, request: Re
         };
     }
     next.run(request).await
+}
+
+/// Which host was asked (RFC 9112 section 3.2): what the request's target says counts more than the one Host header.
+fn asked(target: &Uri, headers: &HeaderMap) -> Result<Option<String>, &'static str> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let header = hosts.next();
+    if hosts.next().is_some() {
+        return Err("the request has more than one Host header");
+    }
+    let header = header.map(|value| value.to_str().map_err(|_| "the Host header names no host")).transpose()?;
+    let host = match target.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => header,
+    };
+    match host {
+        // A user name has no place in it, and what stands before it is easily taken for the host.
+        Some(host) if host.contains('@') => Err("the host that the request names has a user name in it"),
+        host => Ok(host.map(str::to_owned)),
+    }
 }
 
 /// Firmware speaks plain HTTP and by whatever name it was given; these routes look at no cookie.
@@ -73,6 +102,33 @@ mod tests {
             ["evil.example", "evil.example:3000", "", "rack.example.evil.example", "a b", "127.0.0.1.evil.example"]
         {
             assert!(!is_ours(bad, &names), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_target_counts_more_than_the_one_header() {
+        let hosts = |all: &[&'static str]| {
+            all.iter().map(|host| (header::HOST, HeaderValue::from_static(host))).collect::<HeaderMap>()
+        };
+        let here = Ok(Some("127.0.0.1:3000".to_owned()));
+        for (target, headers, want) in [
+            ("/", &["127.0.0.1:3000"][..], here.clone()),
+            ("/", &[], Ok(None)),
+            ("/", &[""], Ok(Some(String::new()))),
+            ("http://127.0.0.1:3000/", &["evil.example"], here.clone()),
+            ("http://127.0.0.1:3000/", &[], here),
+            ("http://evil.example/", &["127.0.0.1:3000"], Ok(Some("evil.example".to_owned()))),
+        ] {
+            assert_eq!(asked(&target.parse().unwrap(), &hosts(headers)), want, "{target} {headers:?}");
+        }
+        for (target, headers) in [
+            ("/", &["127.0.0.1", "127.0.0.1"][..]),
+            ("/", &["127.0.0.1", "evil.example"]),
+            ("http://127.0.0.1/", &["127.0.0.1", "127.0.0.1"]),
+            ("/", &["evil.example@127.0.0.1"]),
+            ("http://evil.example@127.0.0.1/", &["127.0.0.1"]),
+        ] {
+            assert!(asked(&target.parse().unwrap(), &hosts(headers)).is_err(), "{target} {headers:?}");
         }
     }
 

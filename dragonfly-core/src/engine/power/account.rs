@@ -15,12 +15,12 @@ use std::net::IpAddr;
 use serde_json::json;
 use url::Url;
 
-use super::CONFLICT;
+use super::{CONFLICT, own};
 use crate::engine::resources::Change;
 use crate::engine::{Engine, EngineError, Result};
 use crate::power::Credential;
 use crate::resource::hardware::{Bmc, NameRef, Trust};
-use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Kind, Metadata, Record, SecretSpec, condition};
+use crate::resource::{ConditionStatus, Hardware, HardwareSpec, SecretSpec, condition};
 use crate::secret::{Mask, random_password};
 use crate::store::{StoreError, When};
 use crate::text;
@@ -83,13 +83,11 @@ impl Engine {
 
     /// What stands in the machine's own Secret; a new account is put there first. Or why it cannot be had.
     async fn own_account(&self, machine: &str) -> std::result::Result<Credential, String> {
-        let name = format!("bmc-{machine}");
+        let name = own::name(machine);
         if self.fresh::<SecretSpec>(&name).await.map_err(|error| error.to_string())?.is_none() {
             let password = random_password().map_err(|error| error.to_string())?;
-            let metadata = Metadata { name: name.clone(), ..Metadata::default() };
             let data = json!({ "username": USERNAME, "password": password.reveal() });
-            let record = Record { kind: Kind::SECRET, metadata, spec: json!({ "data": data }), status: json!({}) };
-            let sealed = self.sealed(record).map_err(|error| error.to_string())?;
+            let sealed = self.sealed(own::record(machine, data)).map_err(|error| error.to_string())?;
             match self.put_spec(sealed, When::Absent).await {
                 Ok(created) => self.noted(&created, Change::Created, "dragonfly"),
                 // Somebody was faster: theirs counts, once it is known here.
@@ -119,7 +117,7 @@ impl Engine {
         let (claims, _) = self.session(session).await?;
         let name = claims.machine;
         let _guard = self.lock(&name).await;
-        self.fresh::<SecretSpec>(&format!("bmc-{name}")).await?;
+        self.fresh::<SecretSpec>(&own::name(&name)).await?;
         let Some(machine) = self.fresh::<HardwareSpec>(&name).await? else {
             return Ok(Heard::Stop { reason: "the machine was deleted".to_owned() });
         };
@@ -128,14 +126,14 @@ impl Engine {
         }
         if let Some(failure) = report.failure {
             // The agent does this too; what is told must not depend on how well it did.
-            let known = self.credential(&format!("bmc-{name}")).ok();
+            let known = self.credential(&own::name(&name)).ok();
             let mask = Mask::new(known.iter().map(|credential| &credential.password));
             let mut failure = text::tidy(&mask.hide_in(failure), LONGEST, text::harmless);
             failure.causes.truncate(CAUSES);
             self.tell_no_account(&name, &failure);
             return Ok(Heard::GoOn);
         }
-        let secret = format!("bmc-{name}");
+        let secret = own::name(&name);
         let kept = self.credential(&secret).is_ok_and(|credential| credential.username == USERNAME);
         let Some(address) = wanted(&machine).filter(|_| kept && report.username == USERNAME) else {
             // A second report of the same, or somebody was faster: what stands there counts.

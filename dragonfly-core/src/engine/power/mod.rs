@@ -6,6 +6,7 @@
 mod account;
 mod assigned;
 mod look;
+mod own;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,9 +23,7 @@ use crate::inventory::FirmwareMode;
 use crate::power::{BootMode, Credential, Operation, Outcome, PowerError, PowerState, Target};
 use crate::resource::hardware::{Bmc, NameRef};
 use crate::resource::power::{PowerOperation, PowerStatus};
-use crate::resource::{
-    ConditionStatus, Hardware, HardwareSpec, Kind, Metadata, Record, SecretSpec, condition, set_condition,
-};
+use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Kind, SecretSpec, condition, set_condition};
 use crate::secret::SecretString;
 
 /// The condition that a machine has power.
@@ -109,7 +108,8 @@ impl Engine {
         done.map_err(|source| EngineError::Power { machine: name.to_owned(), operation: operation.word(), source })
     }
 
-    /// Says where a machine's controller is and who logs in to it. A password goes into the Secret `bmc-MACHINE`.
+    /// Says where a machine's controller is and who logs in to it. A password goes into the Secret `bmc-MACHINE`,
+    /// which goes when the machine is deleted.
     ///
     /// # Errors
     /// `NotFound`; `Invalid` for an address that no driver knows or half an account.
@@ -138,12 +138,9 @@ impl Engine {
         self.machine(&name)?;
         let secret = match password {
             Some(password) => {
-                let own = format!("bmc-{name}");
-                let metadata = Metadata { name: own.clone(), ..Metadata::default() };
                 let data = json!({ "username": username.unwrap_or_default(), "password": password.reveal() });
-                let record = Record { kind: Kind::SECRET, metadata, spec: json!({ "data": data }), status: json!({}) };
-                self.apply_one(record, by).await?;
-                Some(own)
+                self.apply_one(own::record(&name, data), by).await?;
+                Some(own::name(&name))
             }
             None => secret,
         };
@@ -170,7 +167,7 @@ impl Engine {
     /// `NotFound`; `Illegal` when it has none.
     pub async fn remove_bmc(&self, machine: &str, by: &str) -> Result<()> {
         let name = self.resolve(machine)?;
-        let own = format!("bmc-{name}");
+        let own = own::name(&name);
         let bmc = self.machine(&name)?.spec.bmc.clone().ok_or_else(|| no_controller(&name))?;
         {
             let _guard = self.lock(&name).await;
