@@ -16,6 +16,7 @@ mod transfer;
 mod usage;
 mod verbs;
 mod watch;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,13 +46,19 @@ pub fn main_with(kit: Kit) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to stdout with 0, mistakes to stderr with 2.
-            let code = if error.use_stderr() { 2 } else { 0 };
             let error = usage::plain(error, std::env::args_os().skip(1));
-            let _ = error.print();
-            return ExitCode::from(code);
+            if error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::from(2);
+            }
+            return ended(output::printed(&error).map(|()| ExitCode::SUCCESS).map_err(Into::into));
         }
     };
-    match run(cli, kit) {
+    ended(run(cli, kit))
+}
+
+fn ended(done: anyhow::Result<ExitCode>) -> ExitCode {
+    match done {
         Ok(code) => code,
         // Quietly, and not as if all had been done: `apply` may have had more to do.
         Err(error) if output::unread(&error) => ExitCode::from(UNREAD),
