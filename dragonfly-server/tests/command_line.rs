@@ -9,6 +9,7 @@ mod program;
 use std::process::{Command, Output, Stdio};
 
 use program::Server;
+use serde_json::{Value, json};
 
 /// The program without a server; with these variables, and nothing else of this environment.
 fn run(words: &[&str], variables: &[(&str, &str)], out: Stdio) -> Output {
@@ -121,5 +122,80 @@ fn help_that_cannot_be_written_is_a_failure_and_help_that_nobody_reads_is_not_to
         drop(reader);
         let done = run(words, &[], writer.into());
         assert_eq!((done.status.code(), done.stderr.len()), (Some(141), 0), "{words:?}");
+    }
+}
+
+fn network(name: &str) -> String {
+    let metadata = format!("metadata: {{name: {name}}}");
+    format!(
+        "{{apiVersion: dragonfly.computer/v1, kind: Network, {metadata}, spec: {{interface: nowhere0, dhcp: proxy, subnet: 10.9.0.0/24}}}}"
+    )
+}
+
+#[test]
+fn several_files_are_one_answer_that_says_where_it_ended() {
+    let server = Server::start();
+    let dir = server.dir.path();
+    let place = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    for (name, text) in [("a.yaml", network("a")), ("b.yaml", network("b")), ("c.yaml", network("c"))] {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+    let (a, b, c) = (place("a.yaml"), place("b.yaml"), place("c.yaml"));
+    let names = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let said = server.ok(&["apply", "-f", &a, "-f", &b, "-o", "json"]);
+    assert_eq!(names(&serde_json::from_str(&said).unwrap()), ["a", "b"]);
+    // One object stands alone, as it always did.
+    let one: Value = serde_json::from_str(&server.ok(&["apply", "-f", &a, "-o", "json"])).unwrap();
+    assert_eq!(one["kind"], "Network");
+
+    std::fs::write(&b, network("b").replace("proxy", "prxy")).unwrap();
+    let words = ["apply", "-f", &a, "-f", &b, "-f", &c];
+    let (out, said) = server.fails(&words);
+    assert_eq!(out, "network/a unchanged\n");
+    assert!(said.contains("b.yaml: ") && said.contains("\nNothing of "), "{said}");
+    assert!(said.contains(&format!("\nNot tried: {c}.\nRun the same again")), "{said}");
+    let (out, _) = server.fails(&[&words[..], &["-o", "json"]].concat());
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((names(&told), &told["notTried"]), (vec!["a".to_owned()], &json!([c])));
+    assert!(told["failed"][0]["file"] == b.as_str() && told["failed"][0]["problem"].is_string(), "{told}");
+}
+
+#[test]
+fn what_a_directory_holds_besides_and_what_is_too_large_is_told() {
+    let server = Server::start();
+    let site = server.dir.path().join("site");
+    std::fs::create_dir_all(site.join("old")).unwrap();
+    std::fs::write(site.join("a.yaml"), network("a")).unwrap();
+    std::fs::write(site.join("b.yaml.bak"), network("b")).unwrap();
+    let done = server.run(&["apply", "-f", site.to_str().unwrap()], "");
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "network/a created\n");
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains("site: skipped, being no *.yaml, *.yml or *.json: b.yaml.bak, old/\n"), "{said}");
+
+    let large =
+        |bytes: usize| network("a").replace("name: a", &format!("name: a, annotations: {{x: {}}}", "x".repeat(bytes)));
+    let table = [
+        (600_000, "; an object may have 524288"),
+        (1_500_000, "a server takes 1048576 at a time: put its objects into several files. One object may have 524288"),
+    ];
+    for (bytes, wanted) in table {
+        let done = server.run(&["apply", "-f", "-"], &large(bytes));
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.code() == Some(1) && said.contains(wanted), "{said}");
+    }
+}
+
+#[test]
+fn boot_says_how_a_remote_site_is_served() {
+    let said = said(&["boot", "--server", "https://10.0.0.1:3000"], &[], 1);
+    for way in [
+        "by https://10.0.0.1:3000/: have the site's router relay DHCP",
+        "dragonfly --data DIR",
+        "--mode swarm --region",
+    ] {
+        assert!(said.contains(way), "{said}");
     }
 }

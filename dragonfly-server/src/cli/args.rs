@@ -165,7 +165,8 @@ pub(super) enum Command {
     },
     /// Create or change objects from files
     #[command(after_help = "Examples:\n  dragonfly apply -f template.yaml\n  dragonfly apply -f site/\n  \
-        cat network.yaml | dragonfly apply -f -\n\nAll of a file is checked before any of it is written.")]
+        cat network.yaml | dragonfly apply -f -\n\nAll of a file is checked before any of it is written; the first file that fails is the last that is tried. What was\n\
+        written and what was not is told, and the same may be applied again.")]
     Apply {
         /// A file of YAML or JSON, `-` for standard input, or a directory (its *.yaml, *.yml, *.json)
         #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]

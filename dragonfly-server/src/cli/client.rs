@@ -55,6 +55,30 @@ enum Token {
 #[error("{0}")]
 pub(super) struct NotThere(String);
 
+/// The server refused, or failed: its words, and what came of each object where it tells that.
+#[derive(Debug, thiserror::Error)]
+#[error("{said}")]
+pub(super) struct Refused {
+    pub(super) status: u16,
+    pub(super) items: Vec<Value>,
+    said: String,
+}
+
+#[cfg(test)]
+impl Refused {
+    pub(super) fn of(status: u16, said: &str, items: Vec<Value>) -> Self {
+        Self { status, items, said: said.to_owned() }
+    }
+}
+
+/// Whether what was sent may have been done although there is no answer, or none that says so.
+pub(super) fn may_be_done(error: &anyhow::Error) -> bool {
+    let is_lost = |lost: &reqwest::Error| !lost.is_connect() && !lost.is_builder();
+    error.downcast_ref::<reqwest::Error>().is_some_and(is_lost)
+        || error.downcast_ref::<Refused>().is_some_and(|refused| refused.status >= 500)
+        || error.is::<serde_json::Error>()
+}
+
 /// Whether an error says that there is no such thing on the server.
 pub(super) fn is_not_there(error: &anyhow::Error) -> bool {
     error.downcast_ref::<NotThere>().is_some()
@@ -209,7 +233,8 @@ impl Client {
 }
 
 fn refused(status: u16, body: &[u8]) -> anyhow::Error {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let mut body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let items = body.get_mut("items").map(Value::take);
     // A problem's `detail`, or `message` in Kubernetes' shapes.
     let said =
         ["detail", "message", "title"].into_iter().find_map(|field| body.get(field)?.as_str()).unwrap_or_default();
@@ -219,8 +244,12 @@ fn refused(status: u16, body: &[u8]) -> anyhow::Error {
              name it with DRAGONFLY_TOKEN_FILE, or run as a user who may read it"
         ),
         404 if !said.is_empty() => anyhow::Error::new(NotThere(said.to_owned())),
-        _ if said.is_empty() => anyhow!("the server answered {status} and did not say why"),
-        _ => anyhow!("{said}"),
+        _ => {
+            let silent = || format!("the server answered {status} and did not say why");
+            let said = if said.is_empty() { silent() } else { said.to_owned() };
+            let items = if let Some(Value::Array(items)) = items { items } else { Vec::new() };
+            anyhow::Error::new(Refused { status, items, said })
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: every word of it, and what each does.
 
+mod apply;
 mod args;
 mod backup;
 mod client;
@@ -7,6 +8,7 @@ mod cluster;
 mod clusters;
 mod import;
 mod kubeconfig;
+mod manifests;
 mod objects;
 mod output;
 mod power;
@@ -88,8 +90,10 @@ fn run(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Boot) => {
             anyhow::bail!(
-                "boot services alone at a remote site, for {}, are not part of this version; \
-                 run a whole server there: dragonfly --data DIR",
+                "boot services alone are not part of this version. A remote site is served in one of these ways:\n  \
+                 by {}: have the site's router relay DHCP to it, and apply a Network with the site's subnet there\n  \
+                 by a whole server there, with a store of its own: dragonfly --data DIR\n  \
+                 by a server there on the same store: dragonfly --backend kubernetes --mode swarm --region SITE",
                 cli.reach.server
             );
         }
@@ -132,7 +136,7 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
             objects::get(&client, &out, &what, &names, selector.as_deref(), output).await?;
         }
         Command::Describe { what, name } => objects::describe(&client, &out, &what, &name).await?,
-        Command::Apply { files, output } => objects::apply(&client, &out, &files, output).await?,
+        Command::Apply { files, output } => apply::apply(&client, &out, &files, output).await?,
         Command::Delete { what: Some(what), unclaimed: true, .. } => {
             objects::delete_unclaimed(&client, &out, &what).await?
         }
