@@ -79,6 +79,23 @@ const FIELDS: usize = 64;
 /// How often the log says that there are more callers than places.
 const COMPLAINT: Duration = Duration::from_secs(10);
 
+/// Why there is no listener, and what to do.
+pub(crate) fn refused(wanted: SocketAddr, error: io::Error) -> anyhow::Error {
+    let (ip, port) = (wanted.ip(), wanted.port());
+    let advice = match error.kind() {
+        io::ErrorKind::AddrNotAvailable => format!(
+            "{ip} is not an address of this machine: give one of its own with --host (`ip address` lists them), or \
+             0.0.0.0 for all"
+        ),
+        io::ErrorKind::AddrInUse => "is another server running? Take another with --port".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            format!("this user may not listen on port {port}: take another with --port, 1024 or above")
+        }
+        _ => "take another address with --host, or another port with --port".to_owned(),
+    };
+    anyhow::Error::new(error).context(format!("cannot listen on {wanted}; {advice}"))
+}
+
 /// Serves until `cancel`, then lets open requests end, for a while.
 pub async fn serve(
     listener: TcpListener,
@@ -249,5 +266,25 @@ impl hyper::body::Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_listen_is_told_what_to_change() {
+        use io::ErrorKind as E;
+        let table = [
+            (E::AddrNotAvailable, "10.9.9.9 is not an address of this machine: give one of its own with --host"),
+            (E::AddrInUse, "is another server running? Take another with --port"),
+            (E::PermissionDenied, "may not listen on port 80: take another with --port"),
+            (E::Unsupported, "take another address with --host"),
+        ];
+        for (kind, wanted) in table {
+            let said = refused("10.9.9.9:80".parse().unwrap(), kind.into()).to_string();
+            assert!(said.starts_with("cannot listen on 10.9.9.9:80; ") && said.contains(wanted), "{said}");
+        }
     }
 }

@@ -189,9 +189,7 @@ pub async fn start_with(config: Config, kit: Kit, stop: CancellationToken) -> an
     let boot_http = BootHttp::new(provider, observer, Arc::clone(&boot_files), public);
 
     let wanted = SocketAddr::new(config.host, config.port);
-    let listener = TcpListener::bind(wanted)
-        .await
-        .with_context(|| format!("cannot listen on {wanted}; is another server running? Take another with --port"))?;
+    let listener = TcpListener::bind(wanted).await.map_err(|error| listen::refused(wanted, error))?;
     let address = listener.local_addr()?;
     let app = App::new(Parts {
         engine,

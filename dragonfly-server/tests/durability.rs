@@ -11,6 +11,15 @@ use tempfile::TempDir;
 
 const DRAGONFLY: &str = env!("CARGO_BIN_EXE_dragonfly");
 
+/// A Network of that name and size.
+fn network(name: &str, bytes: usize) -> String {
+    format!(
+        "{{apiVersion: dragonfly.computer/v1, kind: Network, metadata: {{name: {name}, annotations: {{a: {}}}}}, \
+         spec: {{interface: nowhere0, dhcp: proxy, subnet: 10.9.0.0/24}}}}",
+        "x".repeat(bytes)
+    )
+}
+
 /// A server in a process of its own; killed with this.
 struct Server {
     child: Child,
@@ -61,12 +70,7 @@ impl Server {
 
     /// Writes a Network of that name and size; what was said when it failed.
     fn apply(&self, name: &str, bytes: usize) -> Result<(), String> {
-        let network = format!(
-            "{{apiVersion: dragonfly.computer/v1, kind: Network, metadata: {{name: {name}, annotations: {{a: {}}}}}, \
-             spec: {{interface: nowhere0, dhcp: proxy, subnet: 10.9.0.0/24}}}}",
-            "x".repeat(bytes)
-        );
-        let output = self.command(&["apply", "-f", "-"], &network);
+        let output = self.command(&["apply", "-f", "-"], &network(name, bytes));
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
@@ -312,6 +316,28 @@ fn a_full_disk_is_told_and_the_server_goes_on_when_there_is_room() {
         let small = server.apply("small", 10);
         kept.extend(small.is_ok().then(|| "small".to_owned()));
     }
+    // Of several objects each is told by its name: the first is there already, for the others there is no room.
+    let several: Vec<String> = (0..4).map(|n| network(&format!("many{n}"), 200_000)).collect();
+    let (many, next) = (dir.path().join("many.yaml"), dir.path().join("next.yaml"));
+    std::fs::write(&many, [network("before", 10), several.join("\n---\n")].join("\n---\n")).unwrap();
+    std::fs::write(&next, network("next", 10)).unwrap();
+    let apply = ["apply", "-f", many.to_str().unwrap(), "-f", next.to_str().unwrap()];
+    let output = server.command(&apply, "");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "network/before unchanged\n");
+    assert!(said.contains("many.yaml: 4 of 5 objects were not written (1 written)"), "{said}");
+    assert!(said.contains("network/many0, network/many1, network/many2, network/many3: the redb store"), "{said}");
+    assert!(said.contains("Not tried: ") && said.contains("next.yaml.\nRun the same again"), "{said}");
+    let output = server.command(&[&apply[..], &["-o", "json"]].concat(), "");
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(told["items"][0]["metadata"]["name"], "before");
+    assert_eq!(told["failed"][3]["name"], "many3");
+    assert!(told["failed"][3]["problem"].as_str().unwrap().contains("make room on its disk"), "{told}");
+    assert_eq!(told["notTried"][0], next.to_str().unwrap());
+    let there = server.networks();
+    assert!(!there.iter().any(|name| name.starts_with("many") || name == "next"), "{there:?}");
 
     std::fs::remove_file(inside.join("filler")).unwrap();
     drop(filler);
@@ -321,6 +347,11 @@ fn a_full_disk_is_told_and_the_server_goes_on_when_there_is_room() {
         std::thread::sleep(Duration::from_millis(200));
     }
     server.apply("then", 200_000).unwrap();
+    // The same again does the rest.
+    let output = server.command(&apply, "");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.starts_with("network/before unchanged\nnetwork/many0 created\n"), "{said}");
+    assert!(said.ends_with("network/next created\n"), "{said}");
     let there = server.networks();
     assert!(kept.iter().all(|name| there.contains(name)) && there.contains(&"then".to_owned()), "{there:?}");
 }

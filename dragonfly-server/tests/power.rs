@@ -83,7 +83,9 @@ async fn a_machine_is_switched_by_its_controller_and_the_password_stays_where_it
     let (_, said) = server.fails(&["power", "status", "-l", "rack=none"]);
     assert!(said.contains("no machine has the labels rack=none"), "{said}");
     // Wake-on-LAN can do one thing, and nobody sees it done.
-    server.ok(&["bmc", "set", "pc", "wol://52-54-00-00-00-03?to=127.0.0.1"]);
+    let said = server.ok(&["bmc", "set", "pc", "wol://52-54-00-00-00-03?to=127.0.0.1"]);
+    assert!(said.contains("pc: Wake-on-LAN gives no answer, only its address was checked"), "{said}");
+    assert!(said.ends_with("it can: on\n") && !said.contains("it answers"), "{said}");
     let (_, said) = server.fails(&["power", "off", "pc"]);
     assert!(said.contains("this controller cannot do `off`; it can: on"), "{said}");
     assert_eq!(server.ok(&["power", "on", "pc"]), "pc was told; its controller cannot tell whether it obeyed\n");
@@ -141,6 +143,14 @@ async fn a_file_of_expected_machines_is_imported_switched_on_and_waited_for() {
     std::fs::write(&file, rows).unwrap();
     let (_, said) = server.fails(&["import", "machines", name]);
     assert!(said.contains("rack.csv: nothing was done: line 7: metadata.name: "), "{said}");
+    // A Secret may come later: its lack is told, and stops nothing.
+    let rows = "mac,bmc,secret\n52:54:00:ab:cd:01,ipmi://127.0.0.1:1,none\n\n\
+                52:54:00:ab:cd:02,ipmi://127.0.0.1:1,good\n52:54:00:ab:cd:03,ipmi://127.0.0.1:1,none\n";
+    std::fs::write(&file, rows).unwrap();
+    let done = server.run(&["import", "machines", name, "--dry-run"], "");
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.success() && said.starts_with("warning: lines 2, 5: there is no Secret `none`"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
     let rows = format!(
         "mac,serial,bmc,secret,labels\n52:54:00:ab:cd:01,SN-1,ipmi://{},good,rack=a1\n,SN-2,ipmi://{},bad,rack=a1\n52:54:00:ab:cd:03,,,,\n",
         first.address(),

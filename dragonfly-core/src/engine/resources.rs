@@ -99,6 +99,15 @@ impl Engine {
     /// # Errors
     /// Those of [`apply`](Self::apply).
     pub async fn apply_with(&self, text: &str, write: Write<'_>) -> Result<Vec<Applied>> {
+        self.apply_each(text, write).await?.into_iter().map(|(_, applied)| applied).collect()
+    }
+
+    /// As [`apply_with`](Self::apply_with), with what came of each object, in the order of the text: one that cannot be
+    /// written stops none of the others, and who sent the text learns which are there now.
+    ///
+    /// # Errors
+    /// `Manifest`, and then nothing was written.
+    pub async fn apply_each(&self, text: &str, write: Write<'_>) -> Result<Vec<(Key, Result<Applied>)>> {
         let manifests = manifest::parse(text)?;
         let mut problems: Vec<ManifestProblem> = Vec::new();
         for one in &manifests {
@@ -115,9 +124,11 @@ impl Engine {
         }
         // Several at once: a store that writes in groups writes them so. An object that stands in the text
         // twice has one lock, which is given in the order of asking. None is left half done for another's error.
-        let one = |Manifest { record, .. }: Manifest| self.write_one(record, Expect::Any, write);
-        let applied = stream::iter(manifests.into_iter().map(one));
-        applied.buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter().collect()
+        let one = |Manifest { record, .. }: Manifest| async move {
+            let key = Key::new(record.kind, record.metadata.name.clone());
+            (key, self.write_one(record, Expect::Any, write).await)
+        };
+        Ok(stream::iter(manifests.into_iter().map(one)).buffered(AT_ONCE).collect().await)
     }
 
     pub(super) async fn may_delete(&self, record: &Record) -> Result<()> {

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::import::Foreign;
 use super::power::{BmcCommand, PowerCommand};
+use super::words;
 use crate::config::{self, Config, ConfigError, Options};
 
 /// Bare-metal provisioning: power on, discovered, assigned, installed, ready.
@@ -57,7 +58,8 @@ Exit codes: 0 done, 1 failed, 2 the command line was not understood.";
 #[derive(Debug, Args)]
 pub(super) struct Reach {
     /// The server
-    #[arg(long, env = "DRAGONFLY_SERVER", value_name = "URL", global = true, default_value = "http://127.0.0.1:3000")]
+    #[arg(long, env = "DRAGONFLY_SERVER", value_name = "URL", global = true, default_value = "http://127.0.0.1:3000",
+          value_parser = words::server)]
     pub(super) server: Url,
     /// Fingerprint of the server's key (SHA-256, hex), as the server prints at its start
     #[arg(long, env = "DRAGONFLY_PIN", value_name = "HEX", global = true, value_parser = crate::tls::parse_pin)]
@@ -144,9 +146,10 @@ pub(super) enum Command {
         /// machines (hardware, hw), templates (tpl), workflows (wf), networks (net), secrets (sec), clusters
         what: String,
         /// Only these; machines in any spelling of their name, or by MAC
+        #[arg(value_parser = words::name)]
         names: Vec<String>,
         /// Only objects with these labels: `rack=a1,role=db`
-        #[arg(short = 'l', long, value_name = "LABELS")]
+        #[arg(short = 'l', long, value_name = "LABELS", value_parser = words::labels)]
         selector: Option<String>,
         /// How to write it
         #[arg(short, long, value_enum, default_value_t)]
@@ -157,11 +160,13 @@ pub(super) enum Command {
         /// As for `get`
         what: String,
         /// Its name; a machine's in any spelling, or a MAC
+        #[arg(value_parser = words::name)]
         name: String,
     },
     /// Create or change objects from files
     #[command(after_help = "Examples:\n  dragonfly apply -f template.yaml\n  dragonfly apply -f site/\n  \
-        cat network.yaml | dragonfly apply -f -\n\nAll of a file is checked before any of it is written.")]
+        cat network.yaml | dragonfly apply -f -\n\nAll of a file is checked before any of it is written; the first file that fails is the last that is tried. What was\n\
+        written and what was not is told, and the same may be applied again.")]
     Apply {
         /// A file of YAML or JSON, `-` for standard input, or a directory (its *.yaml, *.yml, *.json)
         #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
@@ -178,7 +183,7 @@ pub(super) enum Command {
         #[arg(required_unless_present = "files")]
         what: Option<String>,
         /// Their names
-        #[arg(required_unless_present_any = ["files", "unclaimed"])]
+        #[arg(required_unless_present_any = ["files", "unclaimed"], value_parser = words::name)]
         names: Vec<String>,
         /// Of machines: all that registered themselves, that nobody has labelled, edited or assigned to, and that were
         /// not heard for an hour
@@ -194,10 +199,10 @@ pub(super) enum Command {
         Disks that carry data are refused unless --overwrite names them (kernel name or serial) or says `all`.")]
     Assign {
         /// Their names in any spelling, or MACs
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
         /// The template
-        #[arg(short, long, value_name = "NAME")]
+        #[arg(short, long, value_name = "NAME", value_parser = words::name)]
         template: String,
         #[command(flatten)]
         install: Install,
@@ -207,10 +212,10 @@ pub(super) enum Command {
         dragonfly reimage CensusAbleQualityParent --template debian-13 --yes")]
     Reimage {
         /// Their names in any spelling, or MACs
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
         /// The template; the one installed last, without
-        #[arg(short, long, value_name = "NAME")]
+        #[arg(short, long, value_name = "NAME", value_parser = words::name)]
         template: Option<String>,
         #[command(flatten)]
         install: Install,
@@ -218,19 +223,19 @@ pub(super) enum Command {
     /// Give what failed another attempt, from the right place
     Retry {
         /// Their names in any spelling, or MACs
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
     },
     /// Call off what machines are to run
     Abort {
         /// Their names in any spelling, or MACs
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
     },
     /// Refuse assign, reimage and delete for machines
     Protect {
         /// Their names in any spelling, or MACs
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
         /// Allow them again
         #[arg(long)]
@@ -243,7 +248,7 @@ pub(super) enum Command {
     )]
     Hold {
         /// Their names in any spelling, or MACs
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
         /// Why, for whoever finds it held [default: by an operator]
         #[arg(long, value_name = "WORDS")]
@@ -252,7 +257,7 @@ pub(super) enum Command {
     /// Settle a hold or an identity in conflict
     Release {
         /// Their names in any spelling, or MACs
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
     },
     /// Write every object as YAML, for `import` on another server, whatever its store is
@@ -317,6 +322,7 @@ pub(super) enum Command {
     )]
     Watch {
         /// Only this machine
+        #[arg(value_parser = words::name)]
         machine: Option<String>,
         /// End when the machine has come this far
         #[arg(long, value_enum, requires = "machine")]
@@ -328,6 +334,7 @@ pub(super) enum Command {
     /// Say what a machine would boot now, and why
     Why {
         /// Its name in any spelling, or a MAC, also one that nobody has seen
+        #[arg(value_parser = words::name)]
         machine: String,
         /// How to write it
         #[arg(short, long, value_enum, default_value_t)]
@@ -339,6 +346,7 @@ pub(super) enum Command {
         Seconds count from the beginning of each boot. With --follow and -o json, one object a line.")]
     Timeline {
         /// Its name in any spelling, or any of its MACs, also one that has only asked so far
+        #[arg(value_parser = words::name)]
         machine: String,
         /// Go on with what happens next, until interrupted
         #[arg(short, long)]
@@ -350,6 +358,7 @@ pub(super) enum Command {
     /// Show the end of a machine's agent log
     Log {
         /// Its name in any spelling, or a MAC
+        #[arg(value_parser = words::name)]
         machine: String,
     },
     /// Write everything the server keeps to a new file, while it serves

@@ -55,6 +55,30 @@ enum Token {
 #[error("{0}")]
 pub(super) struct NotThere(String);
 
+/// The server refused, or failed: its words, and what came of each object where it tells that.
+#[derive(Debug, thiserror::Error)]
+#[error("{said}")]
+pub(super) struct Refused {
+    pub(super) status: u16,
+    pub(super) items: Vec<Value>,
+    said: String,
+}
+
+#[cfg(test)]
+impl Refused {
+    pub(super) fn of(status: u16, said: &str, items: Vec<Value>) -> Self {
+        Self { status, items, said: said.to_owned() }
+    }
+}
+
+/// Whether what was sent may have been done although there is no answer, or none that says so.
+pub(super) fn may_be_done(error: &anyhow::Error) -> bool {
+    let is_lost = |lost: &reqwest::Error| !lost.is_connect() && !lost.is_builder();
+    error.downcast_ref::<reqwest::Error>().is_some_and(is_lost)
+        || error.downcast_ref::<Refused>().is_some_and(|refused| refused.status >= 500)
+        || error.is::<serde_json::Error>()
+}
+
 /// Whether an error says that there is no such thing on the server.
 pub(super) fn is_not_there(error: &anyhow::Error) -> bool {
     error.downcast_ref::<NotThere>().is_some()
@@ -150,6 +174,10 @@ impl Client {
 
     /// The address of a path; each segment is escaped.
     fn url(&self, path: &[&str]) -> anyhow::Result<Url> {
+        // A segment that is none would leave the address of everything.
+        if let Some(none) = path.iter().find(|segment| matches!(**segment, "" | "." | "..")) {
+            bail!("`{none}` is no name");
+        }
         let mut url = self.server.clone();
         url.path_segments_mut().map_err(|()| anyhow!("{} cannot have a path", self.server))?.clear().extend(path);
         Ok(url)
@@ -205,7 +233,8 @@ impl Client {
 }
 
 fn refused(status: u16, body: &[u8]) -> anyhow::Error {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let mut body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let items = body.get_mut("items").map(Value::take);
     // A problem's `detail`, or `message` in Kubernetes' shapes.
     let said =
         ["detail", "message", "title"].into_iter().find_map(|field| body.get(field)?.as_str()).unwrap_or_default();
@@ -215,8 +244,12 @@ fn refused(status: u16, body: &[u8]) -> anyhow::Error {
              name it with DRAGONFLY_TOKEN_FILE, or run as a user who may read it"
         ),
         404 if !said.is_empty() => anyhow::Error::new(NotThere(said.to_owned())),
-        _ if said.is_empty() => anyhow!("the server answered {status} and did not say why"),
-        _ => anyhow!("{said}"),
+        _ => {
+            let silent = || format!("the server answered {status} and did not say why");
+            let said = if said.is_empty() { silent() } else { said.to_owned() };
+            let items = if let Some(Value::Array(items)) = items { items } else { Vec::new() };
+            anyhow::Error::new(Refused { status, items, said })
+        }
     }
 }
 
@@ -236,21 +269,39 @@ fn check_server(server: &Url) -> anyhow::Result<()> {
 }
 
 fn find_token(data: &Path) -> Token {
-    if let Ok(token) = std::env::var("DRAGONFLY_TOKEN")
-        && !token.trim().is_empty()
-    {
-        return Token::Have(token.trim().to_owned().into());
+    match std::env::var_os("DRAGONFLY_TOKEN").map(|token| token.into_string().unwrap_or_else(|_| NOT_TEXT.to_owned())) {
+        Some(token) if !token.trim().is_empty() => return token_in(&token, "DRAGONFLY_TOKEN"),
+        _ => {}
     }
     let named = std::env::var_os("DRAGONFLY_TOKEN_FILE").map(PathBuf::from);
     let path = named.unwrap_or_else(|| data.join(TOKEN_FILE));
     match std::fs::read_to_string(&path) {
-        Ok(token) => Token::Have(token.trim().to_owned().into()),
+        Ok(token) => token_in(&token, &path.display().to_string()),
         Err(error) => Token::None(format!(
             "no token: {} cannot be read ({error}); set DRAGONFLY_TOKEN_FILE to the server's {TOKEN_FILE}, \
              --data to its data directory, or DRAGONFLY_TOKEN to the token",
             path.display()
         )),
     }
+}
+
+/// What stands for a value that is not even text: it is none of a token's characters.
+const NOT_TEXT: &str = "\u{fffd}";
+
+/// The token in a text, without the blanks around it. What is wrong with it is told, never the text.
+fn token_in(text: &str, place: &str) -> Token {
+    let token = text.trim();
+    let lines = token.lines().count();
+    let wrong = if token.is_empty() {
+        "is empty".to_owned()
+    } else if lines > 1 {
+        format!("has {lines} lines")
+    } else if token.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        "has blanks or other characters in it that no token has".to_owned()
+    } else {
+        return Token::Have(token.to_owned().into());
+    };
+    Token::None(format!("no token: {place} {wrong}; it is the one line of the server's {TOKEN_FILE}"))
 }
 
 #[cfg(test)]
@@ -264,6 +315,35 @@ mod tests {
         }
         for bad in ["http://10.0.0.1:3000", "http://rack.example", "ftp://127.0.0.1", "file:///x"] {
             assert!(check_server(&bad.parse().unwrap()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_address_is_that_of_everything() {
+        let server = "http://127.0.0.1:1".parse().unwrap();
+        let client = Client::new(Target { server, pin: None, data: "/nowhere".into() }).unwrap();
+        assert_eq!(client.url(&["apis", "db-1"]).unwrap().path(), "/apis/db-1");
+        for none in ["", ".", ".."] {
+            assert!(client.url(&["apis", none]).unwrap_err().to_string().contains("is no name"), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_one_word_and_what_is_none_is_not_shown() {
+        for text in ["token-1", "token-1\n", " token-1\r\n\n"] {
+            assert!(matches!(token_in(text, "f"), Token::Have(token) if token.reveal() == "token-1"), "{text:?}");
+        }
+        let table = [
+            ("\n", "f is empty"),
+            ("hunter2\nhunter3\n", "f has 2 lines"),
+            ("hunter2 hunter3", "f has blanks"),
+            ("hunter2\0", "f has blanks or other"),
+            ("h\u{e4}nter", "f has blanks or other"),
+            (NOT_TEXT, "f has blanks or other"),
+        ];
+        for (text, wanted) in table {
+            let Token::None(said) = token_in(text, "f") else { panic!("{text:?}") };
+            assert!(said.contains(wanted) && !said.contains("nter"), "{said}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The command line: every word of it, and what each does.
 
+mod apply;
 mod args;
 mod backup;
 mod client;
@@ -7,6 +8,7 @@ mod cluster;
 mod clusters;
 mod import;
 mod kubeconfig;
+mod manifests;
 mod objects;
 mod output;
 mod power;
@@ -16,6 +18,7 @@ mod transfer;
 mod usage;
 mod verbs;
 mod watch;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,13 +48,19 @@ pub fn main_with(kit: Kit) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to stdout with 0, mistakes to stderr with 2.
-            let code = if error.use_stderr() { 2 } else { 0 };
             let error = usage::plain(error, std::env::args_os().skip(1));
-            let _ = error.print();
-            return ExitCode::from(code);
+            if error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::from(2);
+            }
+            return ended(output::printed(&error).map(|()| ExitCode::SUCCESS).map_err(Into::into));
         }
     };
-    match run(cli, kit) {
+    ended(run(cli, kit))
+}
+
+fn ended(done: anyhow::Result<ExitCode>) -> ExitCode {
+    match done {
         Ok(code) => code,
         // Quietly, and not as if all had been done: `apply` may have had more to do.
         Err(error) if output::unread(&error) => ExitCode::from(UNREAD),
@@ -81,8 +90,10 @@ fn run(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Boot) => {
             anyhow::bail!(
-                "boot services alone at a remote site, for {}, are not part of this version; \
-                 run a whole server there: dragonfly --data DIR",
+                "boot services alone are not part of this version. A remote site is served in one of these ways:\n  \
+                 by {}: have the site's router relay DHCP to it, and apply a Network with the site's subnet there\n  \
+                 by a whole server there, with a store of its own: dragonfly --data DIR\n  \
+                 by a server there on the same store: dragonfly --backend kubernetes --mode swarm --region SITE",
                 cli.reach.server
             );
         }
@@ -125,7 +136,7 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
             objects::get(&client, &out, &what, &names, selector.as_deref(), output).await?;
         }
         Command::Describe { what, name } => objects::describe(&client, &out, &what, &name).await?,
-        Command::Apply { files, output } => objects::apply(&client, &out, &files, output).await?,
+        Command::Apply { files, output } => apply::apply(&client, &out, &files, output).await?,
         Command::Delete { what: Some(what), unclaimed: true, .. } => {
             objects::delete_unclaimed(&client, &out, &what).await?
         }

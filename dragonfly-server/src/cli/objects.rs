@@ -1,7 +1,6 @@
-//! get, describe, apply, delete.
+//! get, describe, delete.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -14,7 +13,8 @@ use serde_json::{Value, json};
 use super::args::Format;
 use super::client::Client;
 use super::clusters;
-use super::output::{self, Out};
+use super::manifests;
+use super::output::Out;
 use super::rows::{rows, served};
 use crate::view::{self, Machine};
 
@@ -111,7 +111,7 @@ pub(super) async fn get(
     write(out, objects, names.len() == 1, format)
 }
 
-fn write(out: &Out, mut objects: Vec<Value>, single: bool, format: Format) -> anyhow::Result<()> {
+pub(super) fn write(out: &Out, mut objects: Vec<Value>, single: bool, format: Format) -> anyhow::Result<()> {
     let value = match objects.pop() {
         Some(one) if single && objects.is_empty() => one,
         last => {
@@ -262,39 +262,6 @@ pub(super) async fn describe(client: &Client, out: &Out, what: &str, name: &str)
     Ok(out.yaml(&object)?)
 }
 
-pub(super) async fn apply(client: &Client, out: &Out, files: &[PathBuf], format: Format) -> anyhow::Result<()> {
-    for (name, manifests) in read(files)? {
-        let answer = client.post_text(&["dragonfly", "v1", "apply"], manifests).await.context(name)?;
-        let items = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-        let warnings = warnings(&items);
-        if matches!(format, Format::Json | Format::Yaml | Format::Name) {
-            let objects: Vec<Value> =
-                items.into_iter().filter_map(|mut i| i.get_mut("object").map(Value::take)).collect();
-            let single = objects.len() == 1;
-            write(out, objects, single, format)?;
-            warnings.iter().for_each(|warning| output::note(warning));
-            continue;
-        }
-        for item in &items {
-            let kind = text(item, "/object/kind").to_lowercase();
-            out.line(&format!("{kind}/{} {}", text(item, "/object/metadata/name"), text(item, "/change")))?;
-        }
-        warnings.iter().for_each(|warning| output::note(warning));
-    }
-    Ok(())
-}
-
-/// What a person should know of objects that were taken all the same. It goes to standard error, whatever the format.
-pub(super) fn warnings(items: &[Value]) -> Vec<String> {
-    let mut all = Vec::new();
-    for item in items {
-        let name = format!("{}/{}", text(item, "/object/kind").to_lowercase(), text(item, "/object/metadata/name"));
-        let given = item.get("warnings").and_then(Value::as_array).into_iter().flatten();
-        all.extend(given.filter_map(Value::as_str).map(|warning| format!("warning: {name}: {warning}")));
-    }
-    all
-}
-
 pub(super) async fn delete(
     client: &Client,
     out: &Out,
@@ -309,9 +276,9 @@ pub(super) async fn delete(
             wanted.push((kind, stored_name(client, kind, word).await?));
         }
     }
-    for (name, text) in read(files)? {
-        let manifests = manifest::parse(&text).context(name)?;
-        wanted.extend(manifests.into_iter().map(|m| (m.record.kind, m.record.metadata.name)));
+    for (name, text) in manifests::read(files)? {
+        let inside = manifest::parse(&text).context(name)?;
+        wanted.extend(inside.into_iter().map(|m| (m.record.kind, m.record.metadata.name)));
     }
     for (kind, name) in wanted {
         client.delete(&[GROUP[0], GROUP[1], GROUP[2], kind.plural, &name]).await?;
@@ -338,38 +305,6 @@ fn is_left(machine: &Machine, now: Timestamp) -> bool {
     machine.unclaimed && machine.last_seen.is_none_or(|seen| now.since(seen) >= SILENT)
 }
 
-/// The texts of files, of `-`, and of the manifests in directories, with their names.
-pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<(String, String)>> {
-    let mut texts = Vec::new();
-    for file in files {
-        if file == Path::new("-") {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
-            texts.push(("standard input".to_owned(), text));
-        } else if file.is_dir() {
-            let mut inside: Vec<PathBuf> = std::fs::read_dir(file)
-                .and_then(|dir| dir.map(|entry| entry.map(|e| e.path())).collect())
-                .with_context(|| format!("{} cannot be read", file.display()))?;
-            inside.retain(|p| p.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json"));
-            inside.sort();
-            if inside.is_empty() {
-                bail!("{} holds no *.yaml, *.yml or *.json", file.display());
-            }
-            for path in inside {
-                texts.push(read_one(&path)?);
-            }
-        } else {
-            texts.push(read_one(file)?);
-        }
-    }
-    Ok(texts)
-}
-
-fn read_one(path: &Path) -> anyhow::Result<(String, String)> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    Ok((path.display().to_string(), text))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,16 +317,5 @@ mod tests {
         assert_eq!(kind("tpl").unwrap(), Kind::TEMPLATE);
         assert!(kind("pods").unwrap_err().to_string().contains("templates"));
         assert!(kind("templets").unwrap_err().to_string().ends_with("did you mean `templates`?"));
-    }
-
-    #[test]
-    fn a_directory_gives_its_manifests_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["b.yaml", "a.json", "c.txt"] {
-            std::fs::write(dir.path().join(name), name).unwrap();
-        }
-        let texts: Vec<String> = read(&[dir.path().into()]).unwrap().into_iter().map(|(_, text)| text).collect();
-        assert_eq!(texts, ["a.json", "b.yaml"]);
-        assert!(read(&[dir.path().join("none.yaml")]).unwrap_err().to_string().contains("none.yaml"));
     }
 }

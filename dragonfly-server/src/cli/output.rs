@@ -40,8 +40,7 @@ impl Out {
     /// Text as it is.
     pub(super) fn raw(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        written.map_err(|error| io::Error::new(error.kind(), Unwritable(error)))
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(unwritable)
     }
 
     /// A table: columns as wide as they need to be, no wider.
@@ -58,6 +57,15 @@ impl Out {
     pub(super) fn yaml(&self, value: &Value) -> io::Result<()> {
         self.raw(&to_yaml(value))
     }
+}
+
+/// Help and versions, which look as clap writes them to a terminal.
+pub(super) fn printed(text: &clap::Error) -> io::Result<()> {
+    text.print().and_then(|()| io::stdout().flush()).map_err(unwritable)
+}
+
+fn unwritable(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Unwritable(error))
 }
 
 fn layout(head: &[&str], rows: &[Vec<String>], color: bool) -> String {

@@ -14,6 +14,10 @@ use crate::listen::Connection;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
+/// The largest body that a route takes, in bytes: to name it to who sends a larger one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Largest(pub(crate) usize);
+
 /// A whole body.
 #[derive(Debug)]
 pub(crate) struct Whole(pub(crate) Bytes);
@@ -23,6 +27,7 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let announced = request.body().size_hint().exact();
+        let largest = request.extensions().get::<Largest>().copied();
         let read = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await;
         let Ok(read) = read else {
             let detail = format!("the body did not arrive within {} seconds", BODY_TIME.as_secs());
@@ -32,7 +37,8 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
             let mut problem = Problem::new(rejection.status(), rejection.body_text());
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 let size = announced.map(|n| format!(" of {n} bytes")).unwrap_or_default();
-                problem.detail = format!("the body{size} is larger than this route takes");
+                let most = largest.map(|Largest(n)| format!(": {n} bytes")).unwrap_or_default();
+                problem.detail = format!("the body{size} is larger than this route takes{most}");
             }
             problem
         })

@@ -8,6 +8,7 @@ use dragonfly_core::engine::EngineError;
 use dragonfly_core::secret::SecretString;
 
 use super::App;
+use super::extract::Largest;
 use super::problem::Problem;
 use super::route::Access;
 use crate::auth::COOKIE;
@@ -45,6 +46,7 @@ pub(crate) async fn admit(
             let shown = bearer(request.headers()).unwrap_or_default().to_owned();
             if !app.engine.is_boot_token(&shown) {
                 DefaultBodyLimit::max(STRANGERS_HELLO).apply(&mut request);
+                request.extensions_mut().insert(Largest(STRANGERS_HELLO));
             }
             request.extensions_mut().insert(Shown(shown.into()));
         }

@@ -54,7 +54,7 @@ use route::Routes;
 pub use route::{Access, Route};
 
 /// The largest body of most routes, in bytes.
-const BODY_LIMIT: usize = 1024 * 1024;
+pub(crate) const BODY_LIMIT: usize = 1024 * 1024;
 
 /// What the routes work with.
 #[derive(Debug)]

@@ -3,13 +3,14 @@
 //! A route cannot be added without an [`Access`], so none is open by oversight; the table that comes
 //! out is what the tests go through and what the OpenAPI document is made from.
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, on};
+use axum::{Extension, Router};
 use http::Method;
 
+use super::extract::Largest;
 use super::{App, BODY_LIMIT, guard};
 
 /// Who may use a route.
@@ -125,7 +126,8 @@ impl Routes {
         let body = body_limit(&method, access);
         let guarded = on(filter, handler)
             .route_layer(from_fn_with_state((self.app.clone(), access), guard::admit))
-            .route_layer(DefaultBodyLimit::max(body));
+            .route_layer(DefaultBodyLimit::max(body))
+            .route_layer(Extension(Largest(body)));
         self.router = self.router.route(path, guarded);
         self.table.push(Route { method, path, access, body, about });
         self

@@ -11,9 +11,11 @@ use dragonfly_core::tinkerbell::{Assignment, Converted, ManifestFile, Note, Obje
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 
+use super::super::apply;
 use super::super::args::{Format, Install};
 use super::super::client::{Call, Client, is_not_there};
-use super::super::objects::{self, text};
+use super::super::manifests;
+use super::super::objects::text;
 use super::super::output::{self, Out};
 use super::super::verbs;
 use super::{AT_ONCE, path};
@@ -56,7 +58,7 @@ fn pair(word: &str) -> Result<(String, String), String> {
 }
 
 pub(in crate::cli) async fn foreign(client: &Client, out: &Out, args: &Foreign) -> anyhow::Result<()> {
-    let texts = objects::read(&args.files)?;
+    let texts = manifests::read(&args.files)?;
     let files: Vec<ManifestFile<'_>> = texts.iter().map(|(name, text)| ManifestFile { name, text }).collect();
     let options = Options { images: args.images.clone(), urls: args.urls.clone() };
     let converted = convert(&files, &options);
@@ -133,9 +135,7 @@ async fn write(client: &Client, converted: &Converted, known: &Known, args: &For
     let mut lines = Vec::new();
     if !all.is_empty() {
         // All of it is checked before any of it is written.
-        let answer =
-            client.post_text(&["dragonfly", "v1", "apply"], all.join("\n---\n")).await.context("nothing was done")?;
-        let items = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+        let items = apply::send(client, all.join("\n---\n")).await.map_err(|error| apply::explained(None, error))?;
         for item in &items {
             let kind = match text(item, "/object/kind") {
                 "Secret" => "Secret",
@@ -146,7 +146,7 @@ async fn write(client: &Client, converted: &Converted, known: &Known, args: &For
             let (name, change) = (text(item, "/object/metadata/name").to_owned(), text(item, "/change").to_owned());
             lines.push(Line { kind, name, change });
         }
-        objects::warnings(&items).iter().for_each(|warning| output::note(warning));
+        apply::warnings(&items).iter().for_each(|warning| output::note(warning));
     }
     for machine in machines(converted) {
         let Some(here) = known_as(machine.name()) else { continue };

@@ -3,6 +3,7 @@
 mod foreign;
 mod rows;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::apply;
 use super::client::{Call, Client, is_not_there};
 use super::objects::text;
 use super::output::{self, Out};
@@ -43,6 +45,9 @@ pub(super) async fn machines(client: &Client, out: &Out, file: &Path, wish: Wish
     let looked = stream::iter(expected.into_iter().map(async |row| known(client, row).await));
     let looked: Vec<anyhow::Result<(Expected, bool)>> = looked.buffered(AT_ONCE).collect().await;
     let all = looked.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    for warning in without_secret(client, &all).await? {
+        output::note(&warning);
+    }
     if wish.dry_run {
         for (row, is_known) in &all {
             out.line(&format!("{}: {}", row.name, if *is_known { "is known already" } else { "would be created" }))?;
@@ -52,8 +57,8 @@ pub(super) async fn machines(client: &Client, out: &Out, file: &Path, wish: Wish
     let new: Vec<&Expected> = all.iter().filter(|(_, is_known)| !is_known).map(|(row, _)| row).collect();
     if !new.is_empty() {
         // All of it is checked before any of it is written.
-        let done = client.post_text(&["dragonfly", "v1", "apply"], in_their_lines(&new)).await;
-        done.with_context(|| format!("{}: nothing was done", file.display()))?;
+        let done = apply::send(client, in_their_lines(&new)).await;
+        done.map_err(|error| apply::explained(Some(&file.display().to_string()), error))?;
     }
     for (row, _) in all.iter().filter(|(_, is_known)| *is_known) {
         if let Some(bmc) = &row.bmc {
@@ -105,6 +110,29 @@ async fn known(client: &Client, row: Expected) -> anyhow::Result<(Expected, bool
         }
     }
     Ok((row, false))
+}
+
+/// A warning for each Secret that rows name and that is not there, with their lines.
+async fn without_secret(client: &Client, all: &[(Expected, bool)]) -> anyhow::Result<Vec<String>> {
+    let mut lines: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (row, _) in all {
+        if let Some(secret) = &row.secret {
+            lines.entry(secret).or_default().push(row.line.to_string());
+        }
+    }
+    let mut warnings = Vec::new();
+    for (secret, lines) in lines {
+        let (word, lines) = (if lines.len() == 1 { "line" } else { "lines" }, lines.join(", "));
+        match client.get(&["apis", "dragonfly.computer", "v1", "secrets", secret], &[]).await {
+            Ok(_) => {}
+            Err(error) if is_not_there(&error) => warnings.push(format!(
+                "warning: {word} {lines}: there is no Secret `{secret}`; nobody can log in to these controllers until one \
+                 with username and password is applied"
+            )),
+            Err(error) => return Err(error.context(format!("{word} {lines}"))),
+        }
+    }
+    Ok(warnings)
 }
 
 /// One document for each, on the line that it has in the file: what is wrong with it is told with that line.

@@ -6,15 +6,16 @@ use clap::{Args, Subcommand, ValueEnum};
 use url::Url;
 
 use crate::cli::args::Format;
+use crate::cli::words;
 
 /// Which machines.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Machines {
     /// Their names in any spelling, or MACs
-    #[arg(required_unless_present = "selector")]
+    #[arg(required_unless_present = "selector", value_parser = words::name)]
     pub(super) machines: Vec<String>,
     /// Every machine with these labels: `rack=a1,role=db`
-    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "machines")]
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "machines", value_parser = words::labels)]
     pub(super) selector: Option<String>,
 }
 
@@ -111,7 +112,7 @@ pub(in crate::cli) enum PowerCommand {
         #[arg(long, value_enum, value_name = "DEVICE")]
         set: Option<Device>,
         /// With `--set http`: where the boot program or image is; without user and password
-        #[arg(long, value_name = "URL", requires = "set")]
+        #[arg(long, value_name = "URL", requires = "set", value_parser = words::link)]
         uri: Option<Url>,
         /// At every boot from now on, not only at the next
         #[arg(long, requires = "set")]
@@ -149,8 +150,10 @@ pub(in crate::cli) enum BmcCommand {
     )]
     Set {
         /// Its name in any spelling, or a MAC
+        #[arg(value_parser = words::name)]
         machine: String,
         /// Where its controller answers
+        #[arg(value_parser = words::controller)]
         address: Url,
         /// Who logs in
         #[arg(short, long, value_name = "NAME", conflicts_with = "secret")]
@@ -159,7 +162,7 @@ pub(in crate::cli) enum BmcCommand {
         #[arg(long, value_name = "FILE", requires = "username")]
         password_file: Option<PathBuf>,
         /// A Secret with the keys username and password
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = words::name)]
         secret: Option<String>,
         /// How firmware is to boot [default: as the agent saw it]
         #[arg(long, value_enum)]
@@ -172,14 +175,14 @@ pub(in crate::cli) enum BmcCommand {
     #[command(after_help = "Example:\n  dragonfly bmc remove db-1")]
     Remove {
         /// Their names in any spelling, or MACs
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
     },
     /// Let machines' agents make accounts on their controllers again, after `remove`
     #[command(after_help = "For a server with --bmc-accounts.\n\nExample:\n  dragonfly bmc allow-account db-1")]
     AllowAccount {
         /// Their names in any spelling, or MACs
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
     },
     /// Log in to controllers and see what they can do
@@ -198,6 +201,7 @@ pub(in crate::cli) enum BmcCommand {
     )]
     Media {
         /// Its name in any spelling, or a MAC
+        #[arg(value_parser = words::name)]
         machine: String,
         /// What to do; show what is in the drive, without
         #[command(subcommand)]
@@ -210,6 +214,7 @@ pub(in crate::cli) enum BmcCommand {
     #[command(after_help = "Examples:\n  dragonfly bmc inventory db-1\n  dragonfly bmc inventory db-1 -o json")]
     Inventory {
         /// Its name in any spelling, or a MAC
+        #[arg(value_parser = words::name)]
         machine: String,
         /// How to write it
         #[arg(short, long, value_enum, default_value_t)]
@@ -219,6 +224,7 @@ pub(in crate::cli) enum BmcCommand {
     #[command(after_help = "Examples:\n  dragonfly bmc firmware db-1\n  dragonfly bmc firmware db-1 -o yaml")]
     Firmware {
         /// Its name in any spelling, or a MAC
+        #[arg(value_parser = words::name)]
         machine: String,
         /// How to write it
         #[arg(short, long, value_enum, default_value_t)]
@@ -227,6 +233,7 @@ pub(in crate::cli) enum BmcCommand {
     /// Show what a controller measures
     Sensors {
         /// Its name in any spelling, or a MAC
+        #[arg(value_parser = words::name)]
         machine: String,
         /// How to write it
         #[arg(short, long, value_enum, default_value_t)]
@@ -235,6 +242,7 @@ pub(in crate::cli) enum BmcCommand {
     /// Show the end of a controller's event log
     Events {
         /// Its name in any spelling, or a MAC
+        #[arg(value_parser = words::name)]
         machine: String,
         /// So many entries at most
         #[arg(long, value_name = "N", default_value_t = 50)]
@@ -250,6 +258,7 @@ pub(in crate::cli) enum MediaCommand {
     /// Put an image in, in the place of one that is there
     Insert {
         /// Where the controller fetches it: http, https, nfs, cifs; without user and password
+        #[arg(value_parser = words::link)]
         image: Url,
     },
     /// Take the image out

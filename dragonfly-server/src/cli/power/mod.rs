@@ -202,7 +202,7 @@ pub(super) async fn bmc(client: &Client, out: &Out, command: BmcCommand) -> anyh
             out.line(&format!("{machine}: its controller is {address}"))?;
             if !no_test {
                 let all = each(client, std::slice::from_ref(&machine), Call::Post, &["bmc", "test"], None).await;
-                return told(out, all, |machine, value| format!("{machine}: it answers; {}", abilities(value)));
+                return told(out, all, |machine, value| format!("{machine}: {}", tested(value)));
             }
             Ok(())
         }
@@ -222,6 +222,9 @@ pub(super) async fn bmc(client: &Client, out: &Out, command: BmcCommand) -> anyh
                 let power = if power.is_empty() { "unknown".to_owned() } else { power };
                 vec![power, words(value), text(value, "/address").to_owned()]
             })?;
+            for (machine, _) in done.iter().filter(|(_, value)| is_mute(value)) {
+                output::note(&format!("{machine}: {MUTE}"));
+            }
             some_failed(machines.len(), done.len())
         }
         BmcCommand::Media { machine, command, output } => parts::media(client, out, &machine, command, output).await,
@@ -257,6 +260,21 @@ pub(super) async fn bmc(client: &Client, out: &Out, command: BmcCommand) -> anyh
 fn words(tested: &Value) -> String {
     let can = tested.get("can").and_then(Value::as_array);
     can.into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// What is known of a controller that never says a word.
+const MUTE: &str = "Wake-on-LAN gives no answer, only its address was checked; whether the machine wakes is seen when it \
+    is switched on";
+
+fn is_mute(tested: &Value) -> bool {
+    text(tested, "/address").starts_with("wol:")
+}
+
+fn tested(tested: &Value) -> String {
+    if is_mute(tested) {
+        return format!("{MUTE}; it can: {}", words(tested));
+    }
+    format!("it answers; {}", abilities(tested))
 }
 
 fn abilities(tested: &Value) -> String {
