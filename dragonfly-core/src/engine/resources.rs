@@ -235,7 +235,7 @@ impl Engine {
     }
 
     pub(super) fn noted(&self, record: &Record, change: Change, by: &str) {
-        super::note(&self.inner.cache, record);
+        super::objects::note(&self.inner.cache, record);
         self.refresh_networks();
         let name = &record.metadata.name;
         let machine = if record.kind == Kind::HARDWARE { name.as_str() } else { "" };
