@@ -24,6 +24,7 @@ mod builder;
 #[cfg(feature = "proxmox")]
 mod clusters;
 mod dhcp;
+mod ending;
 pub mod error;
 mod fill;
 mod found;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::report::Again;
+use super::ending::Again;
 use super::settle::{Settlement, settle};
 use super::{Engine, Result};
 use crate::coordinate::SWEEP;

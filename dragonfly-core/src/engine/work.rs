@@ -194,7 +194,7 @@ impl Engine {
     /// Fails a workflow that cannot be carried out on its machine. Nothing was done to it.
     async fn refuse(&self, machine: &str, workflow: &Workflow, failure: Failure) -> Result<()> {
         let _guard = self.lock(machine).await;
-        self.fail_run(machine, workflow, None, failure, super::report::Again::Never).await
+        self.fail_run(machine, workflow, None, failure, super::ending::Again::Never).await
     }
 
     /// The machine by name, in any spelling that people use: name, display name or MAC.
