@@ -17,6 +17,8 @@ use url::Url;
 
 pub use clusters::ClusterError;
 
+use crate::cli::words::agents_server;
+
 /// Where the configuration file stands unless told.
 pub const CONFIG_FILE: &str = "/etc/dragonfly/config.toml";
 /// Where the data stands unless told.
@@ -67,10 +69,10 @@ pub struct Options {
     #[arg(long, env = "DRAGONFLY_NAMESPACE", value_name = "NAMESPACE")]
     pub namespace: Option<String>,
     /// Where machines reach this server, if not at the address their request came to
-    #[arg(long, env = "DRAGONFLY_SERVER_URL", value_name = "URL")]
+    #[arg(long, env = "DRAGONFLY_SERVER_URL", value_name = "URL", value_parser = agents_server)]
     pub server_url: Option<Url>,
     /// Where machines reach the other servers on the same store, by the same key: agents ask them when this one is gone
-    #[arg(long, env = "DRAGONFLY_ALSO", value_name = "URL", value_delimiter = ',')]
+    #[arg(long, env = "DRAGONFLY_ALSO", value_name = "URL", value_delimiter = ',', value_parser = agents_server)]
     pub also: Option<Vec<Url>>,
     /// Region of this server: it serves the networks with this label `dragonfly.computer/region`, and those without one
     #[arg(long, env = "DRAGONFLY_REGION", value_name = "REGION")]

@@ -80,6 +80,10 @@ fn an_address_that_is_none_is_told_how_to_write_it() {
     assert!(flag.contains("its scheme is missing: write http://localhost:3000"), "{flag}");
     let variable = said(&["get", "machines"], &[("DRAGONFLY_SERVER", "10.0.0.1:3000")], 2);
     assert!(variable.contains("--server") && variable.contains("write https://10.0.0.1:3000"), "{variable}");
+    for setting in ["--server-url", "--also"] {
+        let agents = said(&[setting, "rack.example:3000"], &[], 2);
+        assert!(agents.contains(setting) && agents.contains("write https://rack.example:3000"), "{agents}");
+    }
 
     let dir = tempfile::tempdir().unwrap();
     // Set aside for documents (RFC 5737): no machine has it.

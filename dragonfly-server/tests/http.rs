@@ -20,7 +20,11 @@ async fn every_error_is_a_problem() {
     let table: Vec<(Request<Body>, u16, &str)> = vec![
         (as_admin(Method::GET, "/no/such/place").body(Body::empty()).unwrap(), 404, "nothing"),
         (as_admin(Method::DELETE, "/dragonfly/v1/machines").body(Body::empty()).unwrap(), 405, "DELETE"),
-        (as_admin(Method::POST, "/dragonfly/v1/apply").body(Body::from(big)).unwrap(), 413, "larger"),
+        (
+            as_admin(Method::POST, "/dragonfly/v1/apply").body(Body::from(big)).unwrap(),
+            413,
+            "larger than this route takes: 1048576 bytes",
+        ),
         (
             as_admin(Method::POST, "/dragonfly/v1/machines/x/assign").body(Body::from("{}")).unwrap(),
             415,

@@ -18,7 +18,7 @@ mod transfer;
 mod usage;
 mod verbs;
 mod watch;
-mod words;
+pub(crate) mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -31,6 +31,11 @@ pub(super) fn server(word: &str) -> Result<Url, String> {
     url(word, if is_here { "http://" } else { "https://" })
 }
 
+/// Where agents reach a server.
+pub(crate) fn agents_server(word: &str) -> Result<Url, String> {
+    url(word, "https://")
+}
+
 /// Where a controller is.
 pub(super) fn controller(word: &str) -> Result<Url, String> {
     url(word, "redfish://").map_err(|problem| format!("{problem} (or ipmi://, proxmox://, wol://)"))
