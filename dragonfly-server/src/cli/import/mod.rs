@@ -21,6 +21,8 @@ use rows::Expected;
 
 /// The largest file: some hundred thousand machines.
 const LARGEST: u64 = 32 << 20;
+/// How much of their text goes out at a time, in bytes: a line of the file for each row before them comes to it.
+const PART: usize = 256 << 10;
 /// How many machines are talked about at a time.
 const AT_ONCE: usize = 64;
 /// How often it is looked who has appeared.
@@ -55,10 +57,14 @@ pub(super) async fn machines(client: &Client, out: &Out, file: &Path, wish: Wish
         return Ok(());
     }
     let new: Vec<&Expected> = all.iter().filter(|(_, is_known)| !is_known).map(|(row, _)| row).collect();
-    if !new.is_empty() {
-        // All of it is checked before any of it is written.
-        let done = apply::send(client, in_their_lines(&new)).await;
-        done.map_err(|error| apply::explained(Some(&file.display().to_string()), error))?;
+    let mut created = 0;
+    for part in parts(&new) {
+        // All of a part is checked before any of it is written.
+        apply::send(client, in_their_lines(part)).await.map_err(|error| {
+            let error = apply::explained(Some(&file.display().to_string()), error);
+            if created == 0 { error } else { error.context(format!("{created} were created; of the rest")) }
+        })?;
+        created += part.len();
     }
     for (row, _) in all.iter().filter(|(_, is_known)| *is_known) {
         if let Some(bmc) = &row.bmc {
@@ -133,6 +139,22 @@ async fn without_secret(client: &Client, all: &[(Expected, bool)]) -> anyhow::Re
         }
     }
     Ok(warnings)
+}
+
+/// The same rows in parts that a server takes at once.
+fn parts<'a, 'b>(rows: &'a [&'b Expected]) -> Vec<&'a [&'b Expected]> {
+    let (mut parts, mut rest, mut bytes, mut taken) = (Vec::new(), rows, 0, 0);
+    for row in rows {
+        let more = object(row).to_string().len();
+        if taken > 0 && bytes + more > PART {
+            let (part, after) = rest.split_at(taken);
+            parts.push(part);
+            (rest, bytes, taken) = (after, 0, 0);
+        }
+        (bytes, taken) = (bytes + more, taken + 1);
+    }
+    parts.extend(Some(rest).filter(|rest| !rest.is_empty()));
+    parts
 }
 
 /// One document for each, on the line that it has in the file: what is wrong with it is told with that line.
@@ -240,4 +262,29 @@ async fn wait(client: &Client, out: &Out, rows: &[Expected], time: Duration) -> 
         out.line(&format!("{} (line {}: {}) did not appear: {why}", row.name, row.line, known_by.join(", ")))?;
     }
     Ok(missing.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::BODY_LIMIT;
+
+    #[test]
+    fn a_long_file_goes_out_in_parts_that_fit_with_its_line_numbers() {
+        let lines = (0..100_000)
+            .map(|n| format!("node-{n:06},52:54:00:{:02x}:{:02x}:{:02x},rack=r1\n", n >> 16, (n >> 8) & 255, n & 255));
+        let text: String = std::iter::once("name,mac,labels\n".to_owned()).chain(lines).collect();
+        let rows = rows::read(&text).unwrap();
+        let all: Vec<&Expected> = rows.iter().collect();
+        let parts = parts(&all);
+        assert!(parts.len() > 10);
+        assert_eq!(parts.concat().iter().map(|row| row.line).collect::<Vec<_>>(), (2..100_002).collect::<Vec<_>>());
+        for part in &parts {
+            let text = in_their_lines(part);
+            assert!(!part.is_empty() && text.len() <= BODY_LIMIT, "{}", text.len());
+            let first = text.lines().position(|line| line.starts_with("---")).unwrap();
+            assert_eq!(first + 1, part[0].line);
+        }
+        assert_eq!(super::parts(&[]).len(), 0);
+    }
 }
