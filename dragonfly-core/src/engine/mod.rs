@@ -19,6 +19,7 @@
 
 mod admission;
 pub mod anchors;
+mod assign;
 mod boot;
 mod builder;
 #[cfg(feature = "proxmox")]
@@ -82,6 +83,7 @@ use crate::store::Store;
 use crate::timeline::Recorder;
 use strangers::Strangers;
 
+pub use assign::{AssignRequest, ReimageRequest};
 pub use builder::EngineBuilder;
 #[cfg(feature = "proxmox")]
 pub use clusters::{ClusterSource, ClusterView, Clusters, Snapshots};
@@ -90,7 +92,6 @@ pub use found::{CLUSTER_LABEL, DOUBLED, GONE, NAME_LABEL, NODE_LABEL, VMID_LABEL
 pub use home::PHONE_HOME;
 pub use import::Imported;
 pub use links::{ImageLinks, OpenLinks};
-pub use operate::{AssignRequest, ReimageRequest};
 pub use power::{BmcRequest, BmcTested, POWERED};
 pub use resources::{Applied, Change};
 #[cfg(feature = "testing")]

@@ -159,7 +159,7 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         Command::Reimage { machines, template, install } => {
             verbs::reimage(&client, &out, &machines, template.as_deref(), &install).await?;
         }
-        Command::Retry { machines } => verbs::each(&client, &out, &machines, "retry", "gets another attempt").await?,
+        Command::Retry { machines } => verbs::retry(&client, &out, &machines).await?,
         Command::Abort { machines } => verbs::each(&client, &out, &machines, "abort", "is called off").await?,
         Command::Release { machines } => verbs::each(&client, &out, &machines, "release", "is released").await?,
         Command::Protect { machines, off } => verbs::protect(&client, &out, &machines, !off).await?,

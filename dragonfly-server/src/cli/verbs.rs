@@ -151,6 +151,19 @@ fn told(out: &Out, workflow: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) async fn retry(client: &Client, out: &Out, machines: &[String]) -> anyhow::Result<()> {
+    all_known(client, machines).await?;
+    for machine in machines {
+        let run = verb(client, machine, "retry", &json!({})).await?;
+        out.line(&format!("{machine} gets another attempt"))?;
+        // That the run is not what its template says by now.
+        if let Some((_, besides)) = text(&run, "/status/message").split_once("; ") {
+            output::note(besides);
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn each(
     client: &Client,
     out: &Out,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use self::place::{moved, place};
-use super::operate::{Asked, AssignRequest, workflow_name};
+use super::assign::{Asked, AssignRequest, workflow_name};
 use super::{Engine, EngineError, Result};
 use crate::boot::Fate;
 use crate::clock::Timestamp;

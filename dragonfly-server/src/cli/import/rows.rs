@@ -1,6 +1,6 @@
 //! A CSV file of expected machines, read strictly: all of it is right, or nothing is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use dragonfly_core::near::did_you_mean;
 use dragonfly_core::{Mac, name};
@@ -48,6 +48,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Expected>, Vec<String>> {
         return Err(problems);
     }
     let mut all: Vec<Expected> = Vec::new();
+    let (mut seen, mut lines) = (Seen::default(), Lines::of(text));
     for record in reader.records() {
         let record = match record {
             Ok(record) => record,
@@ -56,7 +57,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Expected>, Vec<String>> {
                 continue;
             }
         };
-        let line = record.position().map_or(0, |position| line_of(text, position.byte()));
+        let line = record.position().map_or(0, |position| lines.at(position.byte()));
         let field = |wanted: &str| {
             let index = head.iter().position(|column| column == wanted)?;
             record.get(index).filter(|value| !value.is_empty())
@@ -64,16 +65,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Expected>, Vec<String>> {
         let before = problems.len();
         let row = row(line, &field, &mut problems);
         if let (Some(row), true) = (row, problems.len() == before) {
-            for other in &all {
-                let twice = [
-                    ("mac", row.mac.is_some() && row.mac == other.mac),
-                    ("serial", row.serial.is_some() && row.serial == other.serial),
-                    ("name", row.name == other.name && (row.mac.is_none() || row.mac != other.mac)),
-                ];
-                for (what, _) in twice.into_iter().filter(|(_, twice)| *twice) {
-                    problems.push(format!("line {line}: this {what} stands on line {} too", other.line));
-                }
-            }
+            seen.twice(&row, &mut problems);
             all.push(row);
         }
     }
@@ -83,14 +75,51 @@ pub(super) fn read(text: &str) -> Result<Vec<Expected>, Vec<String>> {
     if problems.is_empty() { Ok(all) } else { Err(problems) }
 }
 
-/// The line that a record stands on. Its position is where the one before it ended: blank lines and comments between
-/// them are counted to it.
-fn line_of(text: &str, byte: u64) -> usize {
-    let at = usize::try_from(byte).unwrap_or(usize::MAX).min(text.len());
-    let before = text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count();
-    let rest = text.get(at..).unwrap_or_default();
-    let skipped = rest.lines().take_while(|line| line.trim().is_empty() || line.starts_with('#')).count();
-    before + skipped + 1
+/// On which line each word stands that may stand there once.
+#[derive(Debug, Default)]
+struct Seen {
+    macs: HashMap<Mac, usize>,
+    serials: HashMap<String, usize>,
+    names: HashMap<String, (usize, Option<Mac>)>,
+}
+
+impl Seen {
+    fn twice(&mut self, row: &Expected, problems: &mut Vec<String>) {
+        let line = row.line;
+        let mac = row.mac.and_then(|mac| self.macs.insert(mac, line));
+        let serial = row.serial.as_ref().and_then(|serial| self.serials.insert(serial.clone(), line));
+        // Of one machine that stands there twice its name is not told as well.
+        let name = self.names.insert(row.name.clone(), (line, row.mac));
+        let name = name.filter(|(_, mac)| row.mac.is_none() || row.mac != *mac).map(|(line, _)| line);
+        for (what, other) in [("mac", mac), ("serial", serial), ("name", name)] {
+            problems.extend(other.map(|other| format!("line {line}: this {what} stands on line {other} too")));
+        }
+    }
+}
+
+/// Counts the lines of a text once, from its beginning to its end.
+struct Lines<'a> {
+    text: &'a str,
+    at: usize,
+    before: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { text, at: 0, before: 0 }
+    }
+
+    /// The line that a record stands on, of records in their order. Its position is where the one before it ended: blank
+    /// lines and comments between them are counted to it.
+    fn at(&mut self, byte: u64) -> usize {
+        let at = usize::try_from(byte).unwrap_or(usize::MAX).min(self.text.len());
+        let passed = self.text.as_bytes().get(self.at..at).unwrap_or_default();
+        self.before += passed.iter().filter(|byte| **byte == b'\n').count();
+        self.at = self.at.max(at);
+        let rest = self.text.get(at..).unwrap_or_default();
+        let skipped = rest.lines().take_while(|line| line.trim().is_empty() || line.starts_with('#')).count();
+        self.before + skipped + 1
+    }
 }
 
 fn row<'a>(line: usize, field: &impl Fn(&str) -> Option<&'a str>, problems: &mut Vec<String>) -> Option<Expected> {
