@@ -177,8 +177,7 @@ async fn finalizers_that_nothing_would_wait_for_are_refused() {
             "{said}"
         );
     };
-    let text =
-        "apiVersion: dragonfly.computer/v1\nkind: Hardware\nmetadata:\n  name: m3\n  finalizers: [a/b]\nspec: {}\n";
+    let text = "apiVersion: dragonfly.computer/v1\nkind: Hardware\nmetadata:\n  name: m3\n  finalizers: [a/b]\nspec: {serial: m3}\n";
     let both = format!("{text}---\n{}", text.replace("m3", "m4").replace("\n  finalizers: [a/b]", ""));
     let error = site.engine.apply(&both, "ops").await.unwrap_err();
     assert!(error.to_string().contains("line 5"), "{error}");
@@ -188,7 +187,7 @@ async fn finalizers_that_nothing_would_wait_for_are_refused() {
     }
     let object = |name: &str, finalizers: &[&str]| {
         let metadata = json!({ "name": name, "finalizers": finalizers });
-        json!({ "apiVersion": "dragonfly.computer/v1", "kind": "Hardware", "metadata": metadata, "spec": {} })
+        json!({ "apiVersion": "dragonfly.computer/v1", "kind": "Hardware", "metadata": metadata, "spec": { "serial": name } })
     };
     refused(site.engine.create_object(object("m3", &["a/b"]), "ops").await.unwrap_err());
     refused(site.engine.replace_object(object("m1", &["a/b"]), "ops").await.unwrap_err());

@@ -41,9 +41,12 @@ pub(super) fn controller(word: &str) -> Result<Url, String> {
     url(word, "redfish://").map_err(|problem| format!("{problem} (or ipmi://, proxmox://, wol://)"))
 }
 
-/// Where something lies that is fetched.
+/// Where something lies that is fetched. Which schemes do is for the server to say.
 pub(super) fn link(word: &str) -> Result<Url, String> {
-    url(word, "http://")
+    match word.trim().parse::<Url>() {
+        Ok(url) if word.contains("://") => Ok(url),
+        _ => url(word, "http://"),
+    }
 }
 
 /// An address with its scheme: without one, `localhost:3000` would be read as a scheme and a path.
@@ -106,5 +109,6 @@ mod tests {
         }
         assert!(controller("10.0.0.6").unwrap_err().contains("write redfish://10.0.0.6 (or ipmi://"));
         assert!(controller("wol://52-54-00-12-34-56").is_ok() && link("10.0.0.1/x.iso").is_err());
+        assert!(link("file:///x").is_ok(), "refused by its scheme, not for want of a host");
     }
 }
