@@ -62,6 +62,14 @@ pub(crate) struct Hardware {
     pub(crate) more: Vec<String>,
 }
 
+impl Hardware {
+    /// Its firmware goes through its boot order again when nothing in it boots, as most servers' does. QEMU's BIOS would
+    /// stand still, and iPXE in a card's ROM asks for its script once.
+    pub(crate) fn boot_again(&mut self) {
+        self.more.extend(["-boot", "reboot-timeout=5000"].map(str::to_owned));
+    }
+}
+
 /// QEMU's arguments. Never `-kernel`: the only way in is the network card or a disk.
 pub(crate) fn arguments(hardware: &Hardware, accel: Accel) -> Vec<String> {
     let mut list: Vec<String> = Vec::new();
@@ -196,6 +204,9 @@ mod tests {
     #[test]
     fn a_machine_that_is_to_boot_from_its_disk_does_not_try_the_network() {
         let off = Hardware { network_boot: false, ..hardware(Firmware::Uefi, Bus::Virtio) };
+        let mut again = off.clone();
+        again.boot_again();
+        assert!(arguments(&again, Accel::Tcg).join(" ").ends_with("-boot reboot-timeout=5000"));
         let line = arguments(&off, Accel::Tcg).join(" ");
         assert!(line.contains("mac=52:54:00:77:00:01,romfile=") && line.contains("-boot strict=on"), "{line}");
     }

@@ -86,6 +86,13 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         controllers.make_known(&world, &machines)?;
     }
     let mut watch = Watch::new(&machines, controllers.is_none());
+    let mut wanted = args.faults_at_points()?;
+    if args.kill_server_while_imaging {
+        wanted.push(Fault { victim: Victim::Server, at: Point::Image });
+    }
+    for machine in machines.iter_mut().filter(|_| !wanted.is_empty()) {
+        machine.hardware.boot_again();
+    }
     for machine in &mut machines {
         if controllers.is_some() {
             // Off, and never seen: the one assignment is all that anybody does.
@@ -94,10 +101,6 @@ pub(crate) fn install(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         }
         machine.start(&world.namespace, world.accel, &world.timeline)?;
         say(format_args!("{} ({}, {}) is on", machine.name, machine.mac, machine.hardware.firmware.word()));
-    }
-    let mut wanted = args.faults_at_points()?;
-    if args.kill_server_while_imaging {
-        wanted.push(Fault { victim: Victim::Server, at: Point::Image });
     }
     let mut faults = Faults::new(&wanted);
     let end = Instant::now() + Duration::from_secs(args.timeout);
