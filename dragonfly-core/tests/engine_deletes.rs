@@ -104,6 +104,21 @@ async fn a_machines_own_secret_goes_with_it() {
 }
 
 #[tokio::test]
+async fn machines_go_with_their_secrets_whatever_they_are_called() {
+    // Names share locks: among so many, a machine and its Secret have the same.
+    let site = Site::new().await;
+    for n in 0..400 {
+        let name = format!("rack-{n}");
+        let text = format!("{HEAD}, kind: Hardware, metadata: {{name: {name}}}, spec: {{serial: {name}}}}}");
+        site.engine.apply(&text, "test").await.unwrap();
+        site.set_bmc(&name, ACCOUNT).await;
+        let deleted = site.engine.delete(Kind::HARDWARE, &name, "ops");
+        tokio::time::timeout(Duration::from_secs(60), deleted).await.expect(&name).unwrap();
+    }
+    assert_eq!(site.secrets().await, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_secret_that_people_wrote_or_that_is_used_stays() {
     // What a person wrote, before or over ours, is theirs.
     for own_first in [false, true] {

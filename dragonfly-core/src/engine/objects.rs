@@ -9,7 +9,7 @@ use crate::store::ext::StoreExt;
 use crate::store::{Part, Store, When};
 
 impl Engine {
-    /// Held while a machine's objects are changed.
+    /// Held while a machine's objects are changed. Names share locks: whoever holds one takes no other.
     pub(super) async fn lock(&self, machine: &str) -> tokio::sync::MutexGuard<'_, ()> {
         let mut hasher = DefaultHasher::new();
         machine.hash(&mut hasher);

@@ -175,7 +175,10 @@ impl Engine {
     /// # Errors
     /// Those of [`delete`](Self::delete); `Store(Conflict)` when it is not the one that is meant.
     pub async fn delete_if(&self, kind: Kind, name: &str, meant: &Deletion, write: Write<'_>) -> Result<Record> {
-        let gone = self.delete_one(kind, name, meant, write).await?;
+        let gone = {
+            let _guard = self.lock(name).await;
+            self.delete_locked(kind, name, meant, write).await?
+        };
         // The machine first: without its Secret it could not be switched any more.
         if kind == Kind::HARDWARE
             && !write.dry_run
@@ -187,7 +190,9 @@ impl Engine {
         Ok(gone)
     }
 
-    pub(super) async fn delete_one(
+    /// For whoever holds a lock already: two names may share one, so nobody waits for a second. What another writes
+    /// meanwhile is seen by its version.
+    pub(super) async fn delete_locked(
         &self,
         kind: Kind,
         name: &str,
@@ -195,7 +200,6 @@ impl Engine {
         write: Write<'_>,
     ) -> Result<Record> {
         let key = Key::new(kind, name);
-        let _guard = self.lock(name).await;
         for _ in 0..16 {
             let found = self.inner.store.get(&key).await?;
             let record = found.ok_or_else(|| self.not_found(kind, name))?;

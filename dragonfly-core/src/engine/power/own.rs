@@ -53,7 +53,7 @@ impl Engine {
         // Changed meanwhile, it may be somebody's who gave it another content.
         let Metadata { uid, resource_version, .. } = secret.metadata.clone();
         let meant = Deletion { uid, version: Some(resource_version) };
-        match self.delete_one(Kind::SECRET, &own, &meant, Write::by(by)).await {
+        match self.delete_locked(Kind::SECRET, &own, &meant, Write::by(by)).await {
             Err(EngineError::NotFound { .. } | EngineError::Store(StoreError::Conflict { .. })) => Ok(()),
             done => done.map(|_| ()),
         }
