@@ -142,7 +142,7 @@ fn leaving(mut all: Vec<Standing>, count: usize) -> Vec<u64> {
 }
 
 /// What counts as one address: of IPv6 the network, of which a host may take any address.
-fn host(peer: IpAddr) -> IpAddr {
+pub(crate) fn host(peer: IpAddr) -> IpAddr {
     match peer {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

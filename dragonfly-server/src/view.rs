@@ -99,7 +99,7 @@ fn line(hardware: &Hardware, workflow: Option<&Workflow>, live: Option<(u32, usi
         display_name: display_name(hardware).to_owned(),
         phase: status.phase,
         phase_since: status.phase_since,
-        message: status.message.clone(),
+        message: hardware.message().to_owned(),
         macs: spec.macs.clone(),
         address: status.address,
         model: model.into_iter().flatten().collect::<Vec<_>>().join(" "),

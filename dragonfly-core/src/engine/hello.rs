@@ -16,7 +16,7 @@ use crate::cache::Owner;
 use crate::clock::Timestamp;
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::hardware::{Anchors, ExistingOs, SessionInfo};
-use crate::resource::{ConditionStatus, Hardware, HardwareSpec, condition, set_condition};
+use crate::resource::{ConditionStatus, Hardware, HardwareSpec, WAITING, condition, set_condition};
 use crate::store::StoreError;
 use crate::text;
 use crate::wire::{Hello, Versions, Welcome};
@@ -375,7 +375,7 @@ fn note_existing(m: &mut Hardware, found: Option<&ExistingOs>, adopt: bool, now:
             m.status.message = if adopt {
                 format!("adopted: {words}; it boots from its disk, unchanged")
             } else {
-                format!("{words}; waiting for an assignment")
+                format!("{words}; {WAITING}")
             };
         }
         None => {
@@ -383,7 +383,7 @@ fn note_existing(m: &mut Hardware, found: Option<&ExistingOs>, adopt: bool, now:
                 let words = "no operating system was found this time";
                 set_condition(&mut m.status.conditions, ADOPTED, ConditionStatus::False, "NoSystemFound", words, now);
             }
-            "waiting for an assignment".clone_into(&mut m.status.message);
+            WAITING.clone_into(&mut m.status.message);
         }
     }
 }

@@ -11,7 +11,8 @@ use super::rules::Rule;
 use super::{Engine, EngineError, Result};
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::{
-    ConditionStatus, Hardware, HardwareSpec, Kind, TemplateSpec, Workflow, WorkflowSpec, condition, set_condition,
+    ConditionStatus, Hardware, HardwareSpec, Kind, TemplateSpec, WAITING, Workflow, WorkflowSpec, condition,
+    set_condition,
 };
 use crate::workflow::{self, RunEvent, RunState};
 
@@ -228,7 +229,7 @@ impl Engine {
                 if condition(&m.status.conditions, RESTORED).is_some() {
                     set_condition(&mut m.status.conditions, RESTORED, ConditionStatus::False, "Released", &words, now);
                 }
-                m.status.message = format!("{words}; waiting for an assignment");
+                m.status.message = format!("{words}; {WAITING}");
             }
             Ok(())
         })

@@ -132,11 +132,7 @@ impl Engine {
             decision,
             phase: machine.status.phase,
             phase_since: machine.status.phase_since,
-            message: match machine.status.message.as_str() {
-                // What it would wait for is not what it waits for.
-                "" | "waiting for an assignment" if machine.conflict().is_some() => {
-                    "its identity is in conflict".to_owned()
-                }
+            message: match machine.message() {
                 "" if self.is_tinkerbells() => "no Workflow of Tinkerbell is known of it".to_owned(),
                 "" => NEVER_REPORTED.to_owned(),
                 said => said.to_owned(),

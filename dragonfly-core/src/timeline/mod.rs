@@ -34,6 +34,9 @@ use track::{Room, Track};
 
 const MACHINE: Room = Room { boot: 24 * 1024, engine: 12 * 1024, log: 12 * 1024 };
 const CARD: Room = Room { boot: 8 * 1024, engine: 2 * 1024, log: 2 * 1024 };
+/// How much of a part of a log is looked at: more lines than there is room for.
+const LOOKED_AT: usize = 64 * 1024;
+const LINES: usize = 256;
 /// How many cards of each kind are remembered.
 const CARDS: usize = 1024;
 
@@ -119,8 +122,8 @@ impl Recorder {
         id
     }
 
-    /// Writes down what is new of a part of an agent's log, line by line. `hide` takes out of it what nobody
-    /// may read.
+    /// Writes down what is new of a part of an agent's log, line by line; of a long part only its end, since no more
+    /// would stay. `hide` takes out of it what nobody may read.
     pub fn log(&self, machine: &str, session: Uuid, part: LogPart<'_>, time: Timestamp, hide: impl Fn(&str) -> String) {
         let mut state = self.state();
         let track = state.machine(machine);
@@ -131,9 +134,11 @@ impl Recorder {
         }
         track.logged = Some((session, end));
         let skip = usize::try_from(have.saturating_sub(part.offset)).unwrap_or(usize::MAX).min(part.bytes.len());
-        let text = hide(&String::from_utf8_lossy(part.bytes.get(skip..).unwrap_or_default()));
+        let text = hide(&String::from_utf8_lossy(end_of(part.bytes.get(skip..).unwrap_or_default())));
+        let lines = text.lines().rev().map(str::trim).filter(|line| !line.is_empty()).take(LINES);
+        let lines: Vec<&str> = lines.collect();
         let mut id = state.next;
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        for line in lines.into_iter().rev() {
             let line = line.chars().map(|c| if acts(c) { ' ' } else { c }).collect();
             let what = What::Logged(line).bounded();
             state.machine(machine).push(id, time, None, what, MACHINE);
@@ -202,6 +207,14 @@ impl Recorder {
     fn state(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The last whole lines of a log's part. A line is never cut: a secret in it could not be recognised any more.
+fn end_of(part: &[u8]) -> &[u8] {
+    let Some(from) = part.len().checked_sub(LOOKED_AT) else { return part };
+    let end = part.get(from..).unwrap_or_default();
+    let begin = end.iter().position(|byte| *byte == b'\n').map_or(end.len(), |at| at + 1);
+    end.get(begin..).unwrap_or_default()
 }
 
 /// Whether a card that did this has come further than asking by DHCP.

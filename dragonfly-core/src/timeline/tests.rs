@@ -119,3 +119,27 @@ fn a_part_of_a_log_that_comes_twice_is_written_once() {
     let all = ["first", "second", "third  [31m", "first, [secret]"];
     assert_eq!(messages(&recorder.read(Some("m"), &[], 0)), all);
 }
+
+#[test]
+fn of_a_long_part_the_end_is_kept_and_no_line_is_cut() {
+    let recorder = Recorder::default();
+    let last = |recorder: &Recorder| messages(&recorder.read(Some("m"), &[], 0)).last().cloned();
+    // The middle of a secret is where the part's end begins.
+    let end = "\nsaid\nthe end\n";
+    let rest = "y".repeat(LOOKED_AT - "ter2".len() - end.len());
+    let part = ["x\n".repeat(100_000).as_str(), "hunter2", &rest, end].concat();
+    logged(&recorder, Uuid::nil(), 0, part.as_bytes());
+    let all = messages(&recorder.read(Some("m"), &[], 0));
+    assert_eq!(last(&recorder).as_deref(), Some("the end"));
+    assert!(all.iter().all(|line| !line.contains("ter2")), "{all:?}");
+    // One line without an end: the file has it, the timeline has what comes after it.
+    logged(&recorder, Uuid::nil(), part.len() as u64, &vec![b'z'; 3 * LOOKED_AT]);
+    assert_eq!(last(&recorder).as_deref(), Some("the end"));
+    logged(&recorder, Uuid::nil(), (part.len() + 3 * LOOKED_AT) as u64, b"\nafter it\n");
+    assert_eq!(last(&recorder).as_deref(), Some("after it"));
+    // Many lines at once are no more than there is room for, the last of them.
+    let many: String = (0..100_000).map(|n| format!("{n}\n")).collect();
+    logged(&recorder, Uuid::from_u128(2), 0, many.as_bytes());
+    assert_eq!(last(&recorder).as_deref(), Some("99999"));
+    assert!(recorder.state().next < 1000, "{}", recorder.state().next);
+}

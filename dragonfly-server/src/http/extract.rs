@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
-use super::problem::Problem;
+use super::BODY_LIMIT;
+use super::bodies::{self, Bodies, Held, NoRoom};
+use super::problem::{Problem, chain};
 use crate::listen::Connection;
 
 /// How long a body may take to arrive.
@@ -25,24 +29,74 @@ pub(crate) struct Whole(pub(crate) Bytes);
 impl<S: Send + Sync> FromRequest<S> for Whole {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let announced = request.body().size_hint().exact();
-        let largest = request.extensions().get::<Largest>().copied();
-        let read = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await;
-        let Ok(read) = read else {
-            let detail = format!("the body did not arrive within {} seconds", BODY_TIME.as_secs());
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+        let extensions = request.extensions();
+        let largest = extensions.get::<Largest>().map_or(BODY_LIMIT, |Largest(largest)| *largest);
+        let peer = extensions.get::<Connection>().map(|about| about.peer.ip());
+        // Who serves a part of the routes alone has nobody else's bodies beside it.
+        let bodies = extensions.get::<Bodies>().cloned().unwrap_or_else(|| Bodies::new(bodies::MOST));
+        let held = bodies.begin(peer);
+        let read = tokio::select! {
+            biased;
+            () = held.must_leave() => Err(no_room()),
+            read = timeout(BODY_TIME, read(request.into_body(), announced, largest, &held)) => read.unwrap_or_else(|_| {
+                let detail = format!("the body did not arrive within {} seconds", BODY_TIME.as_secs());
+                Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
+            }),
         };
-        read.map(Self).map_err(|rejection| {
-            let mut problem = Problem::new(rejection.status(), rejection.body_text());
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                let size = announced.map(|n| format!(" of {n} bytes")).unwrap_or_default();
-                let most = largest.map(|Largest(n)| format!(": {n} bytes")).unwrap_or_default();
-                problem.detail = format!("the body{size} is larger than this route takes{most}");
-            }
-            problem
-        })
+        let bytes = read?;
+        held.is_whole();
+        // What it takes is given back with the last of those who hold it.
+        Ok(Self(Bytes::from_owner(Kept { bytes, _held: held })))
     }
+}
+
+struct Kept {
+    bytes: Vec<u8>,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads it into one place: a list of its parts would take many times as much of somebody who sends it byte by byte.
+async fn read(body: Body, announced: Option<u64>, largest: usize, held: &Held) -> Result<Vec<u8>, Problem> {
+    let too_large = || {
+        let size = announced.map(|n| format!(" of {n} bytes")).unwrap_or_default();
+        let detail = format!("the body{size} is larger than this route takes: {largest} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    if announced.is_some_and(|size| size > largest as u64) {
+        return Err(too_large());
+    }
+    let mut parts = body.into_data_stream();
+    let mut bytes: Vec<u8> = Vec::new();
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|error| Problem::bad_request(format!("the body: {}", chain(&error))))?;
+        if part.len() > largest - bytes.len() {
+            return Err(too_large());
+        }
+        let needed = bytes.len() + part.len();
+        if needed > bytes.capacity() {
+            // Twice as much as there was, but never more than can come.
+            let most = announced.and_then(|size| usize::try_from(size).ok()).unwrap_or(largest);
+            bytes.reserve_exact((needed * 2).min(most).max(needed) - bytes.len());
+        }
+        bytes.extend_from_slice(&part);
+        held.takes(bytes.capacity()).map_err(|NoRoom| no_room())?;
+    }
+    Ok(bytes)
+}
+
+fn no_room() -> Problem {
+    let detail = "more is being sent to this server at once than it can hold; send it again in a moment";
+    let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+    problem.retry_after = Some(Duration::from_secs(1));
+    problem
 }
 
 /// A JSON body with its type; an error names the field.

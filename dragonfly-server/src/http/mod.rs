@@ -4,6 +4,7 @@
 mod agent;
 mod apply;
 mod backup;
+mod bodies;
 mod clusters;
 mod controller;
 mod events;
@@ -32,11 +33,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use dragonfly_boot::BootFiles;
 use dragonfly_core::engine::Engine;
 use dragonfly_core::store::redb::RedbStore;
@@ -49,6 +50,7 @@ use crate::config::Mode;
 use crate::listen::Connection;
 use crate::metrics::Meters;
 
+use bodies::Bodies;
 pub use problem::{Problem, chain};
 use route::Routes;
 pub use route::{Access, Route};
@@ -169,6 +171,7 @@ fn nothing(request: &Request) -> Response {
 fn finish(router: Router<App>, app: App) -> Router {
     router
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(Extension(Bodies::new(bodies::MOST)))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(dress))
         .with_state(app)

@@ -1,6 +1,7 @@
 //! A machine that boots: what it asks, and how long the answers took. It asks again as firmware does.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use super::agents::Agents;
 use super::world::{HONEST, SERVER, Site};
 
 /// How long it waits before it asks again, and how often it asks. Firmware waits longer.
@@ -27,11 +29,17 @@ pub(crate) struct Figures {
     dhcp: Vec<Option<f64>>,
     tftp: Vec<Option<f64>>,
     script: Vec<Option<f64>>,
+    hello: Vec<Option<f64>>,
 }
 
 impl Figures {
-    fn kinds(&self) -> [(&'static str, &Vec<Option<f64>>); 3] {
-        [("DHCP lease", &self.dhcp), ("TFTP first block", &self.tftp), ("boot script", &self.script)]
+    fn kinds(&self) -> [(&'static str, &Vec<Option<f64>>); 4] {
+        [
+            ("DHCP lease", &self.dhcp),
+            ("TFTP first block", &self.tftp),
+            ("boot script", &self.script),
+            ("agent's hello", &self.hello),
+        ]
     }
 
     /// What got no answer.
@@ -73,6 +81,9 @@ pub(crate) async fn boot_often(site: &Site, rounds: usize) -> Figures {
         let begun = Instant::now();
         let ok = script(n).await;
         figures.script.push(timed(ok, begun).await);
+        let begun = Instant::now();
+        let ok = hello().await;
+        figures.hello.push(timed(ok, begun).await);
     }
     figures
 }
@@ -172,6 +183,20 @@ async fn script(n: usize) -> bool {
             web.script(&card(n)).await
         };
         if timeout(PATIENCE * 2, asked).await.is_ok_and(|asked| asked.is_ok()) {
+            return true;
+        }
+    }
+    false
+}
+
+/// From a new identity to a session, with connections of its own: an agent that has just started on a machine that
+/// nobody has seen yet.
+async fn hello() -> bool {
+    static MACHINES: AtomicUsize = AtomicUsize::new(1000);
+    let card = card(MACHINES.fetch_add(1, Ordering::Relaxed));
+    for _ in 0..TRIES {
+        let agents = Agents::at(HONEST);
+        if let Ok(Ok(Some(_))) = timeout(PATIENCE * 2, agents.hello(&card)).await {
             return true;
         }
     }

@@ -8,6 +8,7 @@
 //! Nothing is asserted of how long an answer takes: only that there is one.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
 
+mod agents;
 mod honest;
 mod strangers;
 mod world;

@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
+use super::agents::{Agents, BODY};
 use super::honest::{connect, message};
 use super::world::{SERVER, STRANGER, Site};
 
@@ -27,6 +28,12 @@ pub(crate) enum Flood {
     Idle,
     /// Scripts of invented cards.
     Scripts,
+    /// Invented machines that register, with an inventory each.
+    Registrations,
+    /// Agents of machines that were let in, whose logs have no end.
+    Logs,
+    /// The same, whose bodies have none.
+    Bodies,
 }
 
 /// A flood that runs.
@@ -54,8 +61,17 @@ impl Running {
 }
 
 impl Flood {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Discover, Self::Tftp, Self::Readers, Self::Writers, Self::Idle, Self::Scripts];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Discover,
+        Self::Tftp,
+        Self::Readers,
+        Self::Writers,
+        Self::Idle,
+        Self::Scripts,
+        Self::Registrations,
+        Self::Logs,
+        Self::Bodies,
+    ];
 
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -65,6 +81,9 @@ impl Flood {
             Self::Writers => "HTTP writers that never finish",
             Self::Idle => "10,000 idle connections",
             Self::Scripts => "boot scripts of invented cards",
+            Self::Registrations => "registrations of invented machines",
+            Self::Logs => "agents' logs without an end",
+            Self::Bodies => "agents' bodies of 1 MiB that never finish",
         }
     }
 
@@ -74,7 +93,9 @@ impl Flood {
             Self::Idle => 10_000,
             Self::Readers | Self::Writers => 2000,
             Self::Tftp => 300,
-            Self::Discover | Self::Scripts => 100,
+            Self::Discover | Self::Scripts | Self::Registrations | Self::Logs => 100,
+            // Several times as much as the server may hold.
+            Self::Bodies => 300,
         }
     }
 
@@ -97,6 +118,12 @@ impl Flood {
                     tasks.spawn(scripts(n, Arc::clone(&count)));
                 }
             }
+            Self::Registrations => {
+                for n in 0..16 {
+                    tasks.spawn(registrations(n, Arc::clone(&count)));
+                }
+            }
+            Self::Logs | Self::Bodies => drop(tasks.spawn(talkers(self, count))),
         }
         Running { tasks, sent }
     }
@@ -223,5 +250,61 @@ async fn scripts(task: u64, sent: Arc<AtomicU64>) {
             }
             sent.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+async fn registrations(task: u64, sent: Arc<AtomicU64>) {
+    let agents = Agents::at(STRANGER);
+    // Cards that no other flood has had.
+    for n in 0.. {
+        if agents.hello(&invented(0x8000_0000 + n * 16 + task)).await.is_ok() {
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Four machines that were let in, and many who speak for each.
+async fn talkers(flood: Flood, sent: Arc<AtomicU64>) {
+    let agents = Agents::at(STRANGER);
+    let mut tasks = JoinSet::new();
+    for n in 0..4 {
+        let card = invented(0xf000_0000 + n);
+        let session = loop {
+            if let Ok(Some(session)) = agents.hello(&card).await {
+                break session;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        let many = if flood == Flood::Logs { 4 } else { 100 };
+        for n in 0..many {
+            let (session, sent, agents) = (session.clone(), Arc::clone(&sent), agents.clone());
+            tasks.spawn(async move {
+                if flood == Flood::Logs {
+                    logs(&agents, &session, n, &sent).await;
+                } else {
+                    bodies(&agents, &session, &sent).await;
+                }
+            });
+        }
+    }
+    tasks.join_all().await;
+}
+
+/// Parts as large as are taken, of lines as short as there are.
+async fn logs(agents: &Agents, session: &str, task: u64, sent: &AtomicU64) {
+    for n in 0u64.. {
+        let part = b"x\ny\n".repeat(BODY / 4);
+        let _ = agents.log(session, (n * 4 + task) * BODY as u64, part).await;
+        sent.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn bodies(agents: &Agents, session: &str, sent: &Arc<AtomicU64>) {
+    loop {
+        let sent = Arc::clone(sent);
+        let told = move || {
+            sent.fetch_add(1, Ordering::Relaxed);
+        };
+        agents.log_without_end(session, told).await;
     }
 }
