@@ -153,6 +153,67 @@ async fn a_disk_that_this_run_may_write_is_mounted() {
     machine.sdb.mounted(2, |boot| assert!(boot.join("made").exists()));
 }
 
+/// A program that writes zeros to a device, by a node that it makes itself.
+fn scribble(device: &Path) -> Value {
+    let number = fs::metadata(device).unwrap().rdev();
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let words = format!(
+        "mknod /tmp/other b {major} {minor} && dd if=/dev/zero of=/tmp/other bs=4096 seek=4 count=1 conv=fsync; \
+         status=$?; rm /tmp/other; exit $status"
+    );
+    json!({ "target": Machine::root(), "argv": ["sh", "-c", words] })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_write_no_disk_that_this_run_may_not_write() {
+    if !may_run() {
+        return;
+    }
+    let mut machine = Machine::new().await;
+    let zero = machine.run.host.dev.join("zero");
+    if fs::metadata(&zero).is_err() {
+        nix::sys::stat::mknod(
+            &zero,
+            nix::sys::stat::SFlag::S_IFCHR,
+            nix::sys::stat::Mode::from_bits_truncate(0o666),
+            nix::sys::stat::makedev(1, 5),
+        )
+        .unwrap();
+    }
+    machine.sdb.mounted(1, |root| {
+        for applet in ["mknod", "dd", "rm"] {
+            symlink("busybox", root.join("bin").join(applet)).unwrap();
+        }
+    });
+    machine.run.permit.overwrite = Overwrite::Blank;
+    let nodes = [machine.sda.node.clone(), machine.sda.partition(1).into()];
+    let before = machine.sda.bytes();
+    for node in &nodes {
+        let said = machine.run.fails("chroot-exec", scribble(node)).await;
+        assert!(said.contains("not permitted") || said.contains("Read-only"), "{said}");
+        assert!(before == machine.sda.bytes(), "{} was written", node.display());
+    }
+    let kept = "kept from being written by programs of the installed system: sda carries data (gpt)";
+    assert!(machine.heard(kept), "{:?}", machine.run.sink.lines());
+    let own = [machine.sdb.partition(2).into(), machine.sdb.node.clone()];
+    for node in &own {
+        machine.run.step("chroot-exec", scribble(node)).await.unwrap();
+    }
+
+    // Afterwards it is as it was, and who is allowed to may.
+    let read_only = || sh("blockdev", &["--getro", &machine.sda.node.to_string_lossy()]);
+    assert_eq!(read_only().trim(), "0");
+    machine.run.permit.overwrite = Overwrite::Disks(vec!["sda".into()]);
+    machine.run.step("chroot-exec", scribble(&nodes[1])).await.unwrap();
+    assert!(before != machine.sda.bytes());
+
+    // What was read-only before stays so.
+    machine.run.permit.overwrite = Overwrite::Blank;
+    sh("blockdev", &["--setro", &machine.sda.node.to_string_lossy()]);
+    machine.run.fails("chroot-exec", scribble(&nodes[0])).await;
+    assert_eq!(read_only().trim(), "1");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_boot_loader_says_which_partition_it_lacks() {
     if !may_run() {

@@ -116,8 +116,7 @@ impl Host {
             || matches!(Marker::read(&mut disk.file), Ok(Some(mark)) if mark.workflow_uid == permit.workflow_uid)
     }
 
-    /// Opens a disk for writing, if this run may write to it: nothing uses it, and either it carries
-    /// no data, or this run has written it before, or the authorisation says so.
+    /// Opens a disk for writing, if this run [may write](Self::may_write) to it and nothing uses it.
     pub(crate) fn claim(&self, disk: &Disk, permit: &Permit) -> Result<OpenDisk, ActionError> {
         let usage = self.usage(&disk.name);
         if !usage.is_free() {
@@ -130,25 +129,36 @@ impl Host {
             ));
         }
         // Nobody else may claim it in between: the kernel gives an exclusive open once.
-        let node = self.dev.join(&disk.name);
-        let mut exclusive = OpenOptions::new();
-        exclusive.read(true).custom_flags(libc::O_EXCL | libc::O_CLOEXEC);
-        let claimed = patiently(|| {
-            exclusive.open(&node).map(drop).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-        });
-        if let Err(error) = claimed {
+        if let Err(error) = patiently(|| self.hold(&disk.name)) {
             let what = match error {
                 Errno::EBUSY => format!("{} is held by another user of the kernel; nothing was written", disk.name),
-                _ => format!("{} could not be opened; nothing was written", node.display()),
+                _ => {
+                    let node = self.dev.join(&disk.name);
+                    format!("{} could not be opened; nothing was written", node.display())
+                }
             };
             return Err(ActionError::failed(what, error));
         }
         let mut open = self.open_disk(disk, true)?;
+        self.may_write(disk, &mut open, permit)?;
+        Ok(open)
+    }
+
+    /// Whether a run may write to a disk that nothing uses: it carries no data, or this run has written it before, or
+    /// the authorisation says so. The error says why not.
+    pub(crate) fn may_write(&self, disk: &Disk, open: &mut OpenDisk, permit: &Permit) -> Result<(), ActionError> {
         let mark = Marker::read(&mut open.file).or_failed(|| format!("{} could not be read", open.name))?;
         let look = open.look()?;
         judge(disk, mark.as_ref(), &look, permit, self.noted(permit.workflow_uid, &disk.name).is_some())
-            .map_err(ActionError::because)?;
-        Ok(open)
+            .map_err(ActionError::because)
+    }
+
+    /// Opens a disk as its only user, and lets go of it: an error where somebody has it.
+    pub(crate) fn hold(&self, disk: &str) -> nix::Result<()> {
+        let mut exclusive = OpenOptions::new();
+        exclusive.read(true).custom_flags(libc::O_EXCL | libc::O_CLOEXEC);
+        let held = exclusive.open(self.dev.join(disk)).map(drop);
+        held.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
     }
 }
 

@@ -16,6 +16,7 @@ mod fstab;
 mod go;
 mod grow;
 mod grub;
+mod guard;
 mod host;
 mod image;
 pub mod ipmi;

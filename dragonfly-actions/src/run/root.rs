@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 use super::bootentry::{Files, LONGEST_FILE};
 use super::fail::{OrFailed, because};
+use super::guard::Guarded;
 use super::host::{Done, Host};
 use super::mount::Mount;
 use super::place::Place;
@@ -43,6 +44,8 @@ pub(crate) struct Root {
     binds: Vec<PathBuf>,
     /// Made for the time of the run.
     made: Vec<PathBuf>,
+    /// The machine's other disks, while programs may run.
+    guarded: Guarded,
 }
 
 impl Root {
@@ -67,6 +70,7 @@ impl Root {
             this.attach(place, &path)?;
         }
         this.attach_from_fstab()?;
+        this.guarded = Guarded::all_but(host, &this.disks, cx);
         this.bind_system()?;
         Ok(this)
     }
@@ -91,6 +95,7 @@ impl Root {
             partitions: vec![(place, "/".to_owned(), mounted)],
             binds: Vec::new(),
             made: Vec::new(),
+            guarded: Guarded::default(),
         })
     }
 
@@ -304,6 +309,7 @@ impl Root {
                 result = result.and(Err(error));
             }
         }
+        self.guarded = Guarded::default();
         result
     }
 

@@ -111,6 +111,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        // The kernel remembers it for the next who is given this device.
+        let _ = Command::new("blockdev").arg("--setrw").arg(&self.node).output();
         // May have no partitions.
         let _ = Command::new("partx").arg("--delete").arg(&self.node).output();
         let _ = Command::new("losetup").arg("--detach").arg(&self.node).output();
