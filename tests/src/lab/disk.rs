@@ -22,6 +22,67 @@ pub(crate) struct Partition {
     pub(crate) length: u64,
 }
 
+/// What an installation gives a disk, and no boot of it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Of both partition tables, GUIDs and all.
+    tables: String,
+    /// Of each file system that has one.
+    uuids: Vec<String>,
+    /// Of our mark of the run that wrote it.
+    mark: String,
+}
+
+/// Where our mark is, and how long.
+const MARK: (u64, u64) = (MIB - 4096, 4096);
+/// A GPT's header and entries, of the usual number.
+const TABLE: u64 = 33 * SECTOR;
+
+/// The identity of an installed disk, also of one that is in use.
+pub(crate) fn identity(disk: &Path) -> Result<Identity> {
+    let file = File::open(disk)?;
+    let length = file.metadata()?.len();
+    let tables = [digest(disk, SECTOR, TABLE)?, digest(disk, length - TABLE, TABLE)?].concat();
+    let partitions = partitions(&file)?;
+    let uuids = partitions.iter().filter_map(|partition| uuid(&file, partition.start).transpose());
+    let uuids = uuids.collect::<Result<Vec<_>>>()?;
+    ensure!(!uuids.is_empty(), "no file system on the disk has a UUID");
+    let mut mark = [0; MARK.1 as usize];
+    file.read_exact_at(&mut mark, MARK.0)?;
+    ensure!(mark.iter().any(|byte| *byte != 0), "the disk bears no mark of the run that wrote it");
+    Ok(Identity { tables, uuids, mark: digest(disk, MARK.0, MARK.1)? })
+}
+
+impl Identity {
+    /// What of it is not as it was.
+    pub(crate) fn differs(&self, before: &Self) -> Option<&'static str> {
+        let Self { tables, uuids, mark } = self;
+        [
+            (*tables != before.tables, "its partition table or a GUID in it"),
+            (*uuids != before.uuids, "the UUID of a file system"),
+            (*mark != before.mark, "the mark of the run that wrote it"),
+        ]
+        .into_iter()
+        .find_map(|(differs, what)| differs.then_some(what))
+    }
+}
+
+/// The UUID of an ext4 or FAT file system at an offset, if there is one.
+fn uuid(disk: &File, at: u64) -> Result<Option<String>> {
+    let mut start = [0; 2048];
+    disk.read_exact_at(&mut start, at)?;
+    // Superblock at 1024, `s_magic` and `s_uuid` in it; a FAT's serial number before its name.
+    Ok(if start[1024 + 0x38..1024 + 0x3a] == [0x53, 0xef] {
+        Some(hex::encode(&start[1024 + 0x68..1024 + 0x78]))
+    } else if start[82..].starts_with(b"FAT32") {
+        Some(hex::encode(&start[67..71]))
+    } else if start[54..].starts_with(b"FAT") {
+        Some(hex::encode(&start[39..43]))
+    } else {
+        None
+    })
+}
+
 /// An installed disk is as the template wants it: a sound GPT with its backup at the end, the last
 /// partition grown to there and its file system to the partition, and the nonce in it.
 pub(crate) fn check_installed(disk: &Path, nonce: &str) -> Result<()> {
@@ -171,6 +232,48 @@ mod tests {
             file.as_file().write_all_at(&[1], at).unwrap();
             assert_eq!(first(), Some(at));
         }
+    }
+
+    #[test]
+    fn an_identity_is_all_that_an_installation_gives() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let disk = file.as_file();
+        disk.set_len(64 * MIB).unwrap();
+        let put = |at: u64, bytes: &[u8]| disk.write_all_at(bytes, at).unwrap();
+        let (root, esp) = (8 * MIB, 2 * MIB);
+        // A header of 128 entries at sector 2, and two entries.
+        put(SECTOR, b"EFI PART");
+        put(SECTOR + 72, &[&2_u64.to_le_bytes()[..], &128_u32.to_le_bytes(), &128_u32.to_le_bytes()].concat());
+        for (index, start) in [esp, root].into_iter().enumerate() {
+            let places = [start / SECTOR, start / SECTOR + 2047].map(u64::to_le_bytes).concat();
+            put(2 * SECTOR + index as u64 * 128, &[&[7; 32][..], &places].concat());
+        }
+        let identity = || identity(file.path());
+        assert!(identity().unwrap_err().to_string().contains("UUID"));
+        put(root + 1024 + 0x38, &[0x53, 0xef]);
+        put(root + 1024 + 0x68, &[1; 16]);
+        put(esp + 82, b"FAT32   ");
+        assert!(identity().unwrap_err().to_string().contains("mark"));
+        put(MIB - 4096, b"a mark");
+        let before = identity().unwrap();
+        assert_eq!(before.differs(&identity().unwrap()), None);
+        let changes = [
+            (2 * SECTOR + 16, "GUID"),
+            (64 * MIB - SECTOR, "GUID"),
+            (root + 1024 + 0x68, "UUID"),
+            (esp + 67, "UUID"),
+            (MIB - 1, "mark"),
+        ];
+        for (at, what) in changes {
+            let mut old = [0];
+            disk.read_exact_at(&mut old, at).unwrap();
+            put(at, &[old[0] ^ 1]);
+            let differs = identity().unwrap().differs(&before).unwrap_or_default();
+            assert!(differs.contains(what), "{at}: {differs}");
+            put(at, &old);
+        }
+        put(root, b"what a boot writes");
+        assert_eq!(identity().unwrap(), before);
     }
 
     #[test]

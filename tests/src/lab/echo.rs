@@ -22,6 +22,9 @@ pub(crate) struct Echo {
     /// Size of its root file system.
     #[serde(rename = "rootKib")]
     pub(crate) root_kib: u64,
+    /// What its first boot called it: new if it was installed anew.
+    #[serde(rename = "machineId")]
+    pub(crate) machine_id: String,
 }
 
 /// Serves until the process ends; the listener is already in the lab's namespace.

@@ -17,6 +17,9 @@ use super::world::World;
 /// How long the server stays away.
 const AWAY: Duration = Duration::from_secs(3);
 
+/// How long a machine is given to boot a disk that must not: several times what a whole disk takes.
+const COMES_UP: Duration = Duration::from_secs(30);
+
 /// What breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Victim {
@@ -230,6 +233,7 @@ impl Fault {
                 machine.cut_power();
                 if self.at == Point::Image {
                     disk::must_not_boot(machine.disk()).context("a half-written disk")?;
+                    must_not_come_up(machine, world)?;
                     say("           its half-written disk does not boot");
                 }
                 Ok(Instant::now() + AWAY)
@@ -265,6 +269,30 @@ impl Fault {
         }
         Ok(())
     }
+}
+
+/// Switches a machine on with nothing but its disk to boot from, and off again.
+fn must_not_come_up(machine: &mut Machine, world: &World) -> Result<()> {
+    let from = (world.timeline.all().len(), machine.hardware.serial_log.clone());
+    // What it said before is kept by the timeline.
+    std::fs::write(&from.1, "")?;
+    machine.hardware.network_boot = false;
+    machine.power_on(&world.namespace, world.accel, &world.timeline)?;
+    let end = Instant::now() + COMES_UP;
+    while Instant::now() < end {
+        machine.must_run()?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    machine.cut_power();
+    machine.hardware.network_boot = true;
+    let of_it = |fact: &Fact| match fact {
+        Fact::Serial(index, mark) => *index == machine.index && matches!(mark, Mark::SmallUp | Mark::Trouble),
+        Fact::Echo(echo) => echo.mac.eq_ignore_ascii_case(&machine.mac),
+        Fact::Event(_) => false,
+    };
+    let came_up = world.timeline.since(from.0).iter().any(|entry| of_it(&entry.fact));
+    ensure!(!came_up, "a half-written disk booted");
+    Ok(())
 }
 
 fn tap(machines: &[Machine]) -> Result<String> {

@@ -162,6 +162,8 @@ pub(crate) struct State {
     pub(crate) ready: bool,
     pub(crate) echoes: u32,
     pub(crate) began: u32,
+    /// What its installed system said last that its first boot called it.
+    pub(crate) machine_id: String,
     pub(crate) error: Option<String>,
     progress: u64,
 }
@@ -222,6 +224,7 @@ impl Watch {
                     let ready = || world.server.machine(&machine.name).is_ok_and(|m| is_ready(&m));
                     let state = self.state(&machine.name);
                     state.echoes += 1;
+                    echo.machine_id.clone_into(&mut state.machine_id);
                     state.ready = state.ready || ready();
                 } else {
                     self.fail(&machine.name, format!("it echoed `{}`, not this run's nonce", echo.nonce));
@@ -344,8 +347,13 @@ fn reboot_often(
     end: Instant,
     interrupt: &Interrupt,
 ) -> Result<()> {
+    let identities = machines.iter().map(|m| disk::identity(m.disk())).collect::<Result<Vec<_>>>()?;
+    for machine in machines.iter() {
+        ensure!(!watch.state(&machine.name).machine_id.is_empty(), "{}: its system has no machine-id", machine.name);
+    }
     for time in 1..=times {
         let before: Vec<_> = machines.iter().map(|m| watch.state(&m.name).clone()).collect();
+        let seen = world.timeline.all().len();
         for machine in machines.iter() {
             machine.reset()?;
         }
@@ -355,18 +363,44 @@ fn reboot_often(
                 && machines.iter().zip(&before).all(|(m, before)| watch.state(&m.name).echoes > before.echoes)
         });
         ensure!(back, "after reset {time} of a machine that is Ready, its system did not come up again");
-        for (machine, before) in machines.iter().zip(&before) {
-            let now = watch.state(&machine.name);
-            ensure!(now.began == before.began, "{} was Ready and began a workflow again", machine.name);
+        let news = world.timeline.since(seen);
+        for ((machine, before), identity) in machines.iter().zip(&before).zip(&identities) {
+            let (now, name) = (watch.state(&machine.name), &machine.name);
+            ensure!(now.began == before.began, "{name} was Ready and began a workflow again");
+            let (id, was) = (&now.machine_id, &before.machine_id);
+            ensure!(id == was, "{name}: its machine-id was {was} and is {id}: it was installed again");
+            if let Some(what) = disk::identity(machine.disk())?.differs(identity) {
+                bail!("{name}: after reset {time}, {what} is another");
+            }
+            let fates = fates(&news, machine, machines);
+            ensure!(!fates.is_empty(), "{name}: reset {time} did not reach the server: no boot script was asked for");
+            ensure!(fates.iter().all(|fate| fate == "local"), "{name} was Ready and was told to boot {fates:?}");
         }
     }
+    say("           partition tables, UUIDs, machine-ids and marks are as they were; every script said `local`");
     Ok(())
+}
+
+/// What a machine's boot scripts told it, in one word each.
+fn fates(news: &[Entry], machine: &Machine, machines: &[Machine]) -> Vec<String> {
+    let of_it = |entry: &Entry| match &entry.fact {
+        Fact::Event(event)
+            if event.kind == "boot.script" && machine_of(event, machines).is_some_and(|m| m.index == machine.index) =>
+        {
+            Some(event.message.split([':', ' ']).next().unwrap_or_default().to_owned())
+        }
+        _ => None,
+    };
+    news.iter().filter_map(of_it).collect()
 }
 
 /// Asks the server once more, stops the machines, and reads their disks.
 fn check_outside(world: &World, watch: &mut Watch, machines: &mut [Machine]) {
     for machine in machines {
         let settled = watch.state(&machine.name).error.is_none();
+        if settled && let Err(error) = check_attempts(world, &machine.name) {
+            watch.fail(&machine.name, format!("{error:#}"));
+        }
         if settled {
             match world.server.machine(&machine.name) {
                 Ok(shown) if is_ready(&shown) => {
@@ -386,6 +420,23 @@ fn check_outside(world: &World, watch: &mut Watch, machines: &mut [Machine]) {
             watch.fail(&machine.name, format!("its disk: {error:#}"));
         }
     }
+}
+
+/// Whatever went wrong on the way, a machine is Ready after at most one retry, and each attempt that failed says why.
+fn check_attempts(world: &World, machine: &str) -> Result<()> {
+    let shown = world.server.machine(machine)?;
+    let Some(run) = shown.pointer("/status/workflow").and_then(serde_json::Value::as_str) else { return Ok(()) };
+    let run = world.server.object("workflow", run)?;
+    let attempt =
+        run.pointer("/status/attempt").and_then(serde_json::Value::as_u64).context("a run without attempt")?;
+    ensure!(attempt <= 2, "it took {attempt} attempts");
+    let failures = run.pointer("/status/failures").and_then(serde_json::Value::as_array);
+    for failed in failures.into_iter().flatten() {
+        let why = failed.pointer("/failure/message").and_then(serde_json::Value::as_str).unwrap_or_default();
+        ensure!(!why.trim().is_empty(), "attempt {} failed without a reason", failed["attempt"]);
+        say(format_args!("           attempt {} failed: {why}", failed["attempt"]));
+    }
+    Ok(())
 }
 
 fn is_ready(shown: &serde_json::Value) -> bool {

@@ -235,7 +235,12 @@ impl Server {
 
     /// A machine as the server shows it.
     pub(crate) fn machine(&self, name: &str) -> Result<serde_json::Value> {
-        let text = self.cli(&["get", "machine", name, "-o", "json"])?;
+        self.object("machine", name)
+    }
+
+    /// An object as the server shows it.
+    pub(crate) fn object(&self, kind: &str, name: &str) -> Result<serde_json::Value> {
+        let text = self.cli(&["get", kind, name, "-o", "json"])?;
         let value: serde_json::Value = serde_json::from_str(&text)?;
         Ok(match value.get("items").and_then(|items| items.get(0)).or_else(|| value.get(0)) {
             Some(first) => first.clone(),
