@@ -17,9 +17,14 @@ use crate::workflow::RunState;
 /// The condition that somebody has been waited for longer than is usual.
 pub const OVERDUE: &str = "Overdue";
 
+/// The condition that a person holds the machine: since when, which its spec does not say.
+pub const ON_HOLD: &str = "OnHold";
+
 /// An agent that was heard so long ago at most is up: one that waits for work asks every 25 s.
 const LIVE: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long something may be held before that is told.
+const HELD: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What is said of a machine that is to run something and whose agent is up.
 const GOES_ON: &str = "its agent is up and begins by itself; if it does not, look at the machine's console";
@@ -115,7 +120,7 @@ pub fn of_phase(phase: Option<Phase>, adopted: bool, booting: bool) -> Option<Ro
             row(Owner::Operator, Limit::After(DAY), Then::Tell, "its workflow has failed; retry it, or call it off")
         }
         Some(Phase::Held) => {
-            row(Owner::Operator, Limit::After(7 * DAY), Then::Tell, "it is held; settle the reason, then release it")
+            row(Owner::Operator, Limit::After(HELD), Then::Tell, "it is held; settle the reason, then release it")
         }
     }
 }
@@ -187,9 +192,11 @@ pub fn of(machine: &Hardware, heard: Option<Timestamp>, limits: Limits, now: Tim
     let is = |kind: &str, wanted| condition(&status.conditions, kind).is_some_and(|c| c.status == wanted);
     let booting = is("Booted", ConditionStatus::Unknown);
     if machine.spec.hold.is_some() {
-        // Whatever it was to do, a person has stopped it, and nothing says since when.
+        // Whatever it was to do, a person has stopped it; the periodic pass notes when.
+        let held = condition(&status.conditions, ON_HOLD).filter(|held| held.status == ConditionStatus::True);
+        let until = held.map(|held| held.last_transition_time.plus(HELD));
         let row = of_phase(Some(Phase::Held), false, false);
-        return row.map(|Row { owner, cause, then, .. }| Waits { owner, until: None, cause: cause.into(), then });
+        return row.map(|Row { owner, cause, then, .. }| Waits { owner, until, cause: cause.into(), then });
     }
     if let Some(waits) = settlement(machine) {
         return Some(waits);
@@ -262,9 +269,45 @@ mod tests {
             held.spec.hold = Some("fan".to_owned());
             of(&held, None)
         };
-        assert_eq!(held.as_ref().map(|w| (w.owner, w.until)), Some((Owner::Operator, None)));
+        assert_eq!(held.as_ref().map(|w| (w.owner, w.until)), Some((Owner::Operator, None)), "until it is noted");
         assert!(held.as_ref().is_some_and(|w| w.cause.contains("release it")), "{held:?}");
         assert!(waits.is_some_and(|w| w.is_over(at(1000 + 24 * 3600)) && !w.is_over(at(1000))));
+    }
+
+    /// Not only the table: what is told of a machine, in every phase, held or in conflict or neither.
+    #[test]
+    fn no_machine_waits_without_an_end() {
+        let at = Timestamp::from_unix_seconds;
+        let limits = Limits { agent: Duration::from_secs(900), boot: Duration::from_secs(1800) };
+        for phase in [None].into_iter().chain(Phase::ALL.map(Some)) {
+            for (hold, conflict) in [(false, false), (true, false), (false, true), (true, true)] {
+                let mut machine = Hardware::new("m", Default::default());
+                machine.metadata.creation_timestamp = Some(at(500));
+                machine.status.phase = phase;
+                machine.status.phase_since = phase.map(|_| at(1000));
+                machine.status.authorisation = Some(
+                    serde_json::from_value(serde_json::json!({
+                        "workflow": "w", "workflowUid": uuid::Uuid::nil(), "generation": 1,
+                        "grantedAt": at(1000), "grantedBy": "admin", "expiresAt": at(90_000),
+                    }))
+                    .unwrap(),
+                );
+                let conditions = &mut machine.status.conditions;
+                let yes = ConditionStatus::True;
+                if hold {
+                    machine.spec.hold = Some("fan".to_owned());
+                    set_condition(conditions, ON_HOLD, yes, "Held", "fan", at(1500));
+                }
+                if conflict {
+                    set_condition(conditions, CONFLICT, yes, "AnchorsDisagree", "its card is in m2", at(1500));
+                }
+                set_condition(conditions, "Booted", ConditionStatus::Unknown, "HandedOver", "", at(1000));
+                let waits = of(&machine, None, limits, at(2000));
+                let waits = waits.unwrap_or_else(|| panic!("{phase:?}, hold {hold}, conflict {conflict}: nobody"));
+                assert!(waits.until.is_some(), "{phase:?}, hold {hold}, conflict {conflict}: {waits:?}");
+                assert!(waits.is_over(at(8 * 24 * 3600 + 90_000)), "{phase:?}: {waits:?}");
+            }
+        }
     }
 
     #[test]

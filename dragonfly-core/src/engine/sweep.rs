@@ -11,7 +11,7 @@ use super::ending::Again;
 use super::settle::{Settlement, settle};
 use super::{Engine, Result};
 use crate::coordinate::SWEEP;
-use crate::deadline::{self, OVERDUE, Owner, Then, Waits};
+use crate::deadline::{self, ON_HOLD, OVERDUE, Owner, Then, Waits};
 use crate::lifecycle::{self, Phase, PhaseEvent};
 use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Workflow, WorkflowSpec, condition, set_condition};
 use crate::wire::{Failure, FailureKind};
@@ -207,11 +207,10 @@ impl Engine {
     }
 
     fn is_told_wrongly(&self, machine: &Hardware) -> bool {
-        let told = condition(&machine.status.conditions, OVERDUE).is_some_and(|c| c.status == ConditionStatus::True);
-        self.overdue(machine).is_some() != told
+        self.overdue(machine).is_some() != is_told(machine) || hold_is_news(machine)
     }
 
-    /// Whether it is overdue now.
+    /// Whether it is overdue now, and was not before.
     async fn tell_overdue(&self, machine: Arc<Hardware>) -> Result<bool> {
         let name = machine.name();
         let _guard = self.lock(name).await;
@@ -219,23 +218,25 @@ impl Engine {
         let Some(machine) = self.inner.cache.get::<HardwareSpec>(name).filter(|m| self.is_told_wrongly(m)) else {
             return Ok(false);
         };
-        let (now, over) = (self.now(), self.overdue(&machine));
+        let (now, over, told) = (self.now(), self.overdue(&machine), is_told(&machine));
         let (status, words) = match &over {
             Some(waits) => (ConditionStatus::True, &*waits.cause),
             None => (ConditionStatus::False, "it does not wait any more"),
         };
         self.change_status::<HardwareSpec, _>(name, |m| {
-            if self.overdue(m) != over {
-                return Ok(());
+            note_hold(m, now);
+            // Else it is told in the next pass.
+            if self.overdue(m) == over && over.is_some() != is_told(m) {
+                set_condition(&mut m.status.conditions, OVERDUE, status, "Deadline", words, now);
             }
-            set_condition(&mut m.status.conditions, OVERDUE, status, "Deadline", words, now);
             Ok(())
         })
         .await?;
-        if over.is_some() {
+        let is_news = over.is_some() && !told;
+        if is_news {
             self.publish("machine.overdue", name, None, words.to_owned(), serde_json::Value::Null);
         }
-        Ok(over.is_some())
+        Ok(is_news)
     }
 
     fn is_old(&self, run: &Workflow) -> bool {
@@ -294,5 +295,26 @@ impl Engine {
             }
             _ => None,
         }
+    }
+}
+
+fn is_told(machine: &Hardware) -> bool {
+    condition(&machine.status.conditions, OVERDUE).is_some_and(|told| told.status == ConditionStatus::True)
+}
+
+/// Whether a person's hold has begun, changed or ended since it was noted.
+fn hold_is_news(machine: &Hardware) -> bool {
+    let noted = condition(&machine.status.conditions, ON_HOLD).filter(|noted| noted.status == ConditionStatus::True);
+    noted.map(|noted| noted.message.as_str()) != machine.spec.hold.as_deref()
+}
+
+/// Notes since when a person holds it, or that nobody does any more.
+fn note_hold(machine: &mut Hardware, now: crate::clock::Timestamp) {
+    if hold_is_news(machine) {
+        let (status, reason, words) = match machine.spec.hold.clone() {
+            Some(words) => (ConditionStatus::True, "Held", words),
+            None => (ConditionStatus::False, "Released", "nobody holds it any more".to_owned()),
+        };
+        set_condition(&mut machine.status.conditions, ON_HOLD, status, reason, &words, now);
     }
 }

@@ -642,6 +642,38 @@ async fn whoever_is_waited_for_too_long_is_named() {
     assert_eq!(overdue(&site).map(|(status, _)| status), Some(ConditionStatus::False));
 }
 
+#[tokio::test]
+async fn a_hold_that_nobody_settles_is_told() {
+    let site = Site::new().await;
+    site.boot(1).await;
+    let name = mac(1).to_string();
+    let is = |kind: &str| {
+        let why = site.engine.why(&name).unwrap();
+        why.conditions.iter().find(|c| c.kind == kind).map(|c| (c.status, c.message.clone()))
+    };
+    let said = |kind: &str| is(kind).map(|(status, _)| status);
+    let day = Duration::from_secs(24 * 3600);
+    site.engine.hold(&name, "fan", "me").await.unwrap();
+    site.engine.sweep().await.unwrap();
+    assert_eq!((is("OnHold"), said("Overdue")), (Some((ConditionStatus::True, "fan".to_owned())), None));
+    site.clock.advance(6 * day);
+    // Another word is the same hold.
+    site.engine.hold(&name, "fan and disk", "me").await.unwrap();
+    site.engine.sweep().await.unwrap();
+    assert_eq!((is("OnHold").unwrap().1.as_str(), said("Overdue")), ("fan and disk", None));
+    site.clock.advance(day + day);
+    site.engine.sweep().await.unwrap();
+    let (status, words) = is("Overdue").unwrap();
+    assert!(status == ConditionStatus::True && words.contains("release it"), "{words}");
+    assert!(site.engine.why(&name).unwrap().waits.unwrap().until.is_some());
+    site.engine.release(&name, "me").await.unwrap();
+    site.engine.sweep().await.unwrap();
+    assert_eq!(said("OnHold"), Some(ConditionStatus::False));
+    // It waits for an assignment again, and has done so for eight days.
+    let waits = site.engine.why(&name).unwrap().waits.unwrap();
+    assert!(said("Overdue") == Some(ConditionStatus::True) && waits.cause.contains("assign"), "{waits:?}");
+}
+
 /// After a long night without a server every machine of a datacenter has something to be told, and those that boot
 /// are not to wait for that.
 #[tokio::test]
