@@ -278,6 +278,10 @@ async fn every_vm_of_a_cluster_is_a_machine() {
     assert_eq!(site.machine("lab-108").spec.macs, []);
     let seen = site.events("cluster.seen");
     assert_eq!(seen, [" Proxmox cluster lab at proxmox://127.0.0.1:1?tls=off is followed: 500 VMs, 3 nodes"]);
+    // The periodic pass notes since when each is held, once.
+    let held = |machine: &Hardware| machine.spec.hold.is_some();
+    let noted = |machine: &Hardware| machine.status.conditions.iter().any(|c| c.kind == "OnHold");
+    eventually(|| site.engine.machines().iter().all(|m| held(m) == noted(m))).await;
     // What is as it was is not written again.
     let versions = || site.engine.machines().iter().map(|m| m.metadata.resource_version.clone()).collect::<Vec<_>>();
     let before = versions();

@@ -336,6 +336,9 @@ async fn a_machine_in_conflict_is_given_no_password() {
     let welcome = hello(&site.engine, None, boot, board(1)).await.unwrap();
     let token = token(&site.engine).await;
     let error = hello(&site.engine, bmc("10.0.0.66"), Uuid::new_v4(), board(2)).await.unwrap_err();
+    assert!(error.to_string().contains("another agent speaks"), "{error}");
+    site.clock.advance(Duration::from_secs(40));
+    let error = hello(&site.engine, bmc("10.0.0.66"), Uuid::new_v4(), board(2)).await.unwrap_err();
     assert!(error.to_string().contains("identity in conflict"), "{error}");
     assert!(site.engine.get(Kind::SECRET, "bmc-m1").await.is_err());
     // The machine itself, while nobody has settled it: it speaks, and gets no password.

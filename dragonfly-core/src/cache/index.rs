@@ -17,7 +17,7 @@ type Index<K> = HashMap<K, BTreeSet<String>>;
 /// Look-ups that follow the machines of a cache.
 #[derive(Debug, Default)]
 pub(super) struct Machines {
-    /// Of `spec.macs` and `status.anchors.macs`.
+    /// Of `spec.macs`, `status.anchors.macs` and `status.proven.macs`.
     pub(super) macs: Index<Mac>,
     /// Of `spec.displayName`, in lower case.
     pub(super) display_names: Index<String>,
@@ -103,15 +103,20 @@ impl Machines {
     /// The names of all that have any of these anchors.
     pub(super) fn alike(&self, anchors: &Anchors) -> BTreeSet<&str> {
         let by_mac = anchors.macs.iter().filter_map(|mac| self.macs.get(mac));
-        let by_serial = serial(anchors).and_then(|serial| self.serials.get(&serial));
+        let few = |names: &&BTreeSet<String>| names.len() <= SHARED;
+        let by_serial = serial(anchors).and_then(|serial| self.serials.get(&serial)).filter(few);
         let by_expected = anchors.serial.as_ref().and_then(|serial| self.expected.get(serial));
-        let by_uuid = anchors.smbios_uuid.and_then(|uuid| self.uuids.get(&uuid));
+        let by_uuid = anchors.smbios_uuid.and_then(|uuid| self.uuids.get(&uuid)).filter(few);
         by_mac.chain(by_serial).chain(by_expected).chain(by_uuid).flatten().map(String::as_str).collect()
     }
 }
 
+/// How many machines a board's number may stand on and still be looked up: what stands on more tells nothing of any.
+const SHARED: usize = 4;
+
 fn macs(machine: &Hardware) -> BTreeSet<Mac> {
-    let anchored = machine.status.anchors.iter().flat_map(|anchors| anchors.macs.iter());
+    let said = machine.status.anchors.iter().chain(&machine.status.proven);
+    let anchored = said.flat_map(|anchors| anchors.macs.iter());
     machine.spec.macs.iter().chain(anchored).copied().collect()
 }
 

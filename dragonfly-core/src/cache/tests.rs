@@ -68,6 +68,15 @@ async fn follows_a_store_and_finds_machines_by_every_address() {
 
         let b = store.create(&machine("b", &[7])).await.unwrap();
         assert!(cache.wait_for(&Key::new(Kind::HARDWARE, "b"), &b.metadata.resource_version, MOST).await);
+        assert_eq!(cache.by_mac(mac(7)).one().unwrap().name(), "b", "a person's word counts more than an agent's");
+        let seen = store
+            .update_status("a", |m: &mut Hardware| {
+                m.status.proven = m.status.anchors.clone();
+                Ok::<_, StoreError>(())
+            })
+            .await
+            .unwrap();
+        assert!(cache.wait_for(&key, &seen.metadata.resource_version, MOST).await);
         assert_eq!(cache.by_mac(mac(7)), Owner::Several(vec!["a".into(), "b".into()]));
         assert_eq!(cache.contested_macs(), [(mac(7), vec!["a".into(), "b".into()])]);
 

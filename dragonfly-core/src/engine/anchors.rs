@@ -172,10 +172,17 @@ pub fn find(anchors: &Anchors, known: &[Known<'_>]) -> Match {
             let all: Vec<&str> = named.iter().chain(&from).copied().collect();
             Match::Conflict {
                 machines: all.iter().map(|n| (*n).to_owned()).collect(),
-                why: format!("its network cards and its board belong to different machines: {}", all.join(", ")),
+                why: format!("its network cards and its board belong to different machines: {}", some(&all)),
             }
         }
     }
+}
+
+/// The first few of names: a stranger may have any number of machines named.
+fn some(names: &[&str]) -> String {
+    let (few, more) = names.split_at(names.len().min(4));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    format!("{}{more}", few.join(", "))
 }
 
 /// What speaks against two sets of anchors being one machine. One anchor may have changed (a board or a

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::anchors::{self, Known, Match};
 use super::boot::{ADOPTED, CONFLICT};
-use super::identity::{BELIEVED, settled};
+use super::identity::{BELIEVED, prove, settled};
 use super::newcomers::inventory_bytes;
 use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
@@ -85,10 +85,11 @@ impl Engine {
             said.macs.push(hello.mac);
             anchors::clean(&said)
         };
+        let mut moved = false;
         let machine = match self.recognise(&anchors) {
             Match::New => {
                 self.admit(from)?;
-                self.discover(&hello, &anchors).await?
+                self.discover(&hello).await?
             }
             Match::Known(name) => name,
             Match::Moved { machine, from: others } => {
@@ -97,9 +98,10 @@ impl Engine {
                     return Err(self.second_agent(&machine, from));
                 }
                 self.move_cards(&anchors, &others, &machine).await?;
+                moved = true;
                 machine
             }
-            Match::Conflict { machines, why } => return Err(self.conflict(&hello, &machines, &why).await),
+            Match::Conflict { machines, why } => return Err(self.conflict(&hello, &machines, &why, from).await),
         };
         let guard = self.lock(&machine).await;
         let (free, before) = self.may_speak(&machine, hello.boot_id, now).await?;
@@ -130,6 +132,8 @@ impl Engine {
                     }
                     note_existing(m, hello.existing_os.as_ref(), adopt, now);
                 }
+                let believed = settled(&m.status.conditions).is_some();
+                prove(m, &anchors, hello.mac, believed, moved);
                 m.status.anchors = Some(merged(m.status.anchors.as_ref(), &anchors));
                 if let Some(settled) = settled(&m.status.conditions) {
                     let words = settled.message.clone();
@@ -201,7 +205,7 @@ impl Engine {
     }
 
     /// Whether the agent of this boot may speak for a machine, for no other lives; and whose session is on record.
-    async fn may_speak(&self, machine: &str, boot_id: Uuid, now: Timestamp) -> Result<(bool, Option<Uuid>)> {
+    pub(super) async fn may_speak(&self, machine: &str, boot_id: Uuid, now: Timestamp) -> Result<(bool, Option<Uuid>)> {
         let before = self.fresh::<HardwareSpec>(machine).await?.and_then(|m| m.status.session.clone());
         let same_boot = before.as_ref().is_some_and(|s| s.boot_id == boot_id);
         // Alone, what it remembers is more than what is stored: a session ends with its machine.
@@ -221,7 +225,7 @@ impl Engine {
         stored.filter(|session| is_new && !session.ended).map(|session| session.id)
     }
 
-    fn second_agent(&self, machine: &str, from: IpAddr) -> EngineError {
+    pub(super) fn second_agent(&self, machine: &str, from: IpAddr) -> EngineError {
         let words = format!("a second agent asked from {from} while another speaks for this machine");
         self.tell("identity.refused", machine, None, words);
         let seconds = self.silence().as_secs();
@@ -238,7 +242,12 @@ impl Engine {
             .map(|m| {
                 let said = m.status.anchors.as_ref();
                 let mut macs = m.spec.macs.clone();
-                macs.extend(said.into_iter().flat_map(|a| a.macs.iter().copied()));
+                macs.extend(m.status.proven.iter().flat_map(|a| a.macs.iter().copied()));
+                // A stranger may say that any card is its own: that of a machine which nobody has seen must not be
+                // taken from it by that.
+                if !m.is_unclaimed() {
+                    macs.extend(said.into_iter().flat_map(|a| a.macs.iter().copied()));
+                }
                 let released = settled(&m.status.conditions).is_some();
                 Known { name: m.name(), macs, expected: m.spec.serial.as_deref(), anchors: said, released }
             })
@@ -246,10 +255,10 @@ impl Engine {
         anchors::find(anchors, &known)
     }
 
-    /// Writes down a machine that nobody has seen, under its memorable name.
-    async fn discover(&self, hello: &Hello, anchors: &Anchors) -> Result<String> {
-        let mut macs = vec![hello.mac];
-        macs.extend(anchors.macs.iter().copied().filter(|mac| *mac != hello.mac));
+    /// Writes down a machine that nobody has seen, under its memorable name, with the card that it booted from. What it
+    /// says of others is in its anchors.
+    async fn discover(&self, hello: &Hello) -> Result<String> {
+        let macs = vec![hello.mac];
         let made = |name: &str| Hardware::new(name, HardwareSpec { macs: macs.clone(), ..HardwareSpec::default() });
         self.write_down(&name::memorable(hello.mac), Some(hello.mac), made).await
     }

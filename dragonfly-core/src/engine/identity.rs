@@ -1,10 +1,18 @@
 //! Machines whose identity is in doubt: how a conflict is told, how a person settles it, what becomes of cards that moved.
 
+use std::net::IpAddr;
+use std::sync::PoisonError;
+
 use super::boot::CONFLICT;
+use super::strangers::Word;
 use super::{Engine, EngineError, Result};
+use crate::Mac;
 use crate::resource::hardware::Anchors;
 use crate::resource::{Condition, ConditionStatus, Hardware, HardwareSpec, Record, condition, set_condition};
 use crate::wire::Hello;
+
+/// How many other machines are named where there may be many.
+const NAMED: usize = 3;
 
 /// Why a conflict holds: the machine does not say of itself what it said before.
 const DISAGREE: &str = "AnchorsDisagree";
@@ -32,22 +40,66 @@ pub(super) fn settle(machine: &mut Hardware, words: &str, now: crate::clock::Tim
     }
 }
 
+/// Keeps what a machine is known by. `believed`: a person has said that whoever asks now is this machine; `moved`: that
+/// the card it booted from is its own.
+pub(super) fn prove(machine: &mut Hardware, said: &Anchors, card: Mac, believed: bool, moved: bool) {
+    let status = &mut machine.status;
+    // What an earlier version wrote down has been believed so far.
+    let known = status.proven.take().or_else(|| status.anchors.clone()).filter(|_| !believed);
+    let mut proven = known.unwrap_or_else(|| Anchors { macs: vec![card], ..said.clone() });
+    if moved && !proven.macs.contains(&card) {
+        proven.macs.push(card);
+    }
+    status.proven = Some(proven);
+}
+
+/// Why it is not certain enough that the agent that speaks for a machine runs on it: enough to look at it, and not to
+/// write to its disks.
+pub(super) fn unproven(machine: &Hardware) -> Option<String> {
+    let (proven, said) = (machine.status.proven.as_ref()?, machine.status.anchors.as_ref()?);
+    let own = |card: &&Mac| machine.spec.macs.contains(card) || proven.macs.contains(card);
+    if !said.macs.iter().any(|card| own(&card)) {
+        let cards = said.macs.iter().take(3).map(Mac::to_string).collect::<Vec<_>>().join(", ");
+        return Some(format!("its board is this machine's, and its network cards ({cards}) are not"));
+    }
+    if let (Some(was), Some(is)) = (&proven.serial, &said.serial)
+        && was != is
+    {
+        return Some(format!("its serial number is {is}, and was {was}"));
+    }
+    if let (Some(was), Some(is)) = (&proven.smbios_uuid, &said.smbios_uuid)
+        && was != is
+    {
+        return Some(format!("its SMBIOS UUID is {is}, and was {was}"));
+    }
+    None
+}
+
 fn is_in_conflict(machine: &Hardware) -> bool {
     condition(&machine.status.conditions, CONFLICT).is_some_and(|c| c.status == ConditionStatus::True)
 }
 
 impl Engine {
-    /// Holds the machine whose card asks; says what settles it.
-    pub(super) async fn conflict(&self, hello: &Hello, machines: &[String], why: &str) -> EngineError {
+    /// Holds the machine whose card asks, and tells what settles it. Who asks is not told: it may be anybody.
+    pub(super) async fn conflict(&self, hello: &Hello, machines: &[String], why: &str, from: IpAddr) -> EngineError {
         let now = self.now();
         let reason = if machines.len() > 1 { ELSEWHERE } else { DISAGREE };
+        let its_card = |m: &Hardware| has_card(m, hello.mac);
         let mut held = Vec::new();
         for name in machines {
-            // Only the machine whose card asks is held: the others have done nothing.
+            // Only the machine whose card asks is held and told: the others have done nothing.
+            if !self.inner.cache.get::<HardwareSpec>(name).is_some_and(|m| its_card(&m)) {
+                continue;
+            }
+            // One whose agent lives goes on: it is who asks that is doubtful.
+            match self.may_speak(name, hello.boot_id, now).await {
+                Ok((true, _)) => {}
+                Ok((false, _)) => return self.second_agent(name, from),
+                Err(error) => return error,
+            }
             let marked = self
                 .change_status::<HardwareSpec, _>(name, |m| {
-                    let its_card = m.spec.macs.contains(&hello.mac)
-                        || m.status.anchors.as_ref().is_some_and(|a| a.macs.contains(&hello.mac));
+                    let its_card = its_card(m);
                     if its_card {
                         set_condition(&mut m.status.conditions, CONFLICT, ConditionStatus::True, reason, why, now);
                     }
@@ -58,9 +110,9 @@ impl Engine {
                 Ok((_, its_card)) => held.extend(its_card.then_some(name.as_str())),
                 Err(error) => tracing::warn!(machine = %name, %error, "an identity conflict could not be written down"),
             }
-            self.tell("identity.conflict", name, None, format!("{} says it is this machine, but {why}", hello.mac));
         }
-        let others: Vec<&str> = machines.iter().map(String::as_str).filter(|name| !held.contains(name)).collect();
+        let others = machines.iter().map(String::as_str).filter(|name| !held.contains(name));
+        let others: Vec<&str> = others.take(NAMED).collect();
         let settles = match (&held[..], &others[..]) {
             ([one], []) => format!("dragonfly release {one}"),
             ([one], others) => {
@@ -71,13 +123,47 @@ impl Engine {
                 )
             }
             _ => {
-                format!(
-                    "take the addresses from all but one of {} (spec.macs, by dragonfly apply)",
-                    machines.join(", ")
-                )
+                let named = if held.is_empty() { &others } else { &held };
+                format!("take the addresses from all but one of {} (spec.macs, by dragonfly apply)", named.join(", "))
             }
         };
-        EngineError::Busy { why: format!("identity in conflict: {why}; an operator must settle it: {settles}") }
+        // Where nobody is held they have done nothing, and are told no more than is told of strangers.
+        let is_told = !held.is_empty()
+            || !matches!(
+                self.inner.strangers.lock().unwrap_or_else(PoisonError::into_inner).one_more(now),
+                Word::LeaveOut
+            );
+        let named = if held.is_empty() { &others } else { &held };
+        for name in named.iter().filter(|_| is_told) {
+            let words = format!("{} says it is this machine, but {why}; what settles it: {settles}", hello.mac);
+            self.tell("identity.conflict", name, None, words);
+        }
+        let why =
+            "identity in conflict; an operator must settle it: `dragonfly why` with this machine's address tells how";
+        EngineError::Busy { why: why.to_owned() }
+    }
+
+    /// An agent speaks for a machine that is to be installed, and it is not certain enough that it runs on it: nothing is
+    /// written before a person has said so.
+    pub(super) async fn doubt(&self, machine: &str, why: &str) -> Result<()> {
+        let _guard = self.lock(machine).await;
+        let now = self.now();
+        let (_, is_news) = self
+            .change_status::<HardwareSpec, _>(machine, |m| {
+                let is_news = !is_in_conflict(m) && unproven(m).is_some();
+                if is_news {
+                    set_condition(&mut m.status.conditions, CONFLICT, ConditionStatus::True, DISAGREE, why, now);
+                }
+                Ok(is_news)
+            })
+            .await?;
+        if is_news {
+            let words = format!(
+                "its agent may run on another machine: {why}; if it is right, dragonfly release {machine}, and boot it again"
+            );
+            self.tell("identity.conflict", machine, None, words);
+        }
+        Ok(())
     }
 
     /// Takes cards from machines that gave way: they are in another now.
@@ -92,7 +178,7 @@ impl Engine {
             .await?;
             let now = self.now();
             self.change_status::<HardwareSpec, _>(name, |m| {
-                if let Some(anchors) = &mut m.status.anchors {
+                for anchors in [&mut m.status.anchors, &mut m.status.proven].into_iter().flatten() {
                     anchors.macs.retain(|mac| !seen.macs.contains(mac));
                 }
                 set_condition(&mut m.status.conditions, CONFLICT, ConditionStatus::False, BELIEVED, &words, now);
@@ -116,7 +202,7 @@ impl Engine {
         }
         let now = self.now();
         self.change_status::<HardwareSpec, _>(new.name(), |m| {
-            if let Some(anchors) = &mut m.status.anchors {
+            for anchors in [&mut m.status.anchors, &mut m.status.proven].into_iter().flatten() {
                 anchors.macs.retain(|mac| !taken.contains(&mac));
             }
             if is_in_conflict(m) {
@@ -129,4 +215,10 @@ impl Engine {
         .await?;
         Ok(())
     }
+}
+
+/// Whether a card is a machine's by a person's word or by its own.
+fn has_card(machine: &Hardware, card: Mac) -> bool {
+    let said = [&machine.status.anchors, &machine.status.proven].into_iter().flatten();
+    machine.spec.macs.contains(&card) || said.into_iter().any(|anchors| anchors.macs.contains(&card))
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::ending::Again;
+use super::identity::unproven;
 use super::rules::Rule;
 use super::work::{keeps_its_template, same_attempt};
 use super::{Engine, Result};
@@ -165,6 +166,9 @@ impl Engine {
         }
         if !is_authorised(machine, report) && self.keeps(Rule::LateReport) {
             return Some(NOT_AUTHORISED.to_owned());
+        }
+        if let Some(why) = unproven(machine) {
+            return Some(format!("it is not certain that this is {}: {why}", machine.name()));
         }
         let decision = self.decision_for(machine);
         let is_meant = matches!(&decision.fate, Fate::Image { workflow } if *workflow == report.workflow);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::identity::unproven;
 use super::rules::Rule;
 use super::sessions::SessionClaims;
 use super::{Engine, EngineError, Result};
@@ -69,6 +70,10 @@ impl Engine {
             Fate::Chain { .. } => Orders::Reboot { reason: decision.reason },
             Fate::Image { .. } => match self.authorised(machine, self.now()) {
                 Err(why) => Orders::Wait { reason: why },
+                Ok(_) if let Some(why) = unproven(machine) => {
+                    self.doubt(machine.name(), &why).await?;
+                    Orders::BootLocal { reason: format!("it is not certain that this is {}: {why}", machine.name()) }
+                }
                 Ok(workflow) => match self.prepare(claims, machine, &workflow).await {
                     Ok(Some(work)) => Orders::Execute(Box::new(work)),
                     Ok(None) => Orders::Wait { reason: "this attempt is at work already".to_owned() },

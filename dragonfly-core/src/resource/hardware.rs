@@ -120,9 +120,14 @@ pub struct HardwareStatus {
     /// Facts beside the phase.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// What tells it from other machines.
+    /// What tells it from other machines, as its agent said it last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anchors: Option<Anchors>,
+    /// What it said of itself when it was first seen, or when a person last settled which machine it is; of its cards
+    /// the one that it booted from. What is said later adds nothing to it: whoever speaks for a machine could give it
+    /// another machine's board, one word after the other, and that machine would be installed in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proven: Option<Anchors>,
     /// What the agent saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inventory: Option<Inventory>,

@@ -1,5 +1,7 @@
 //! Cards that move and serial numbers that are wrong: what a person is told to do about them ends the conflict.
 
+use uuid::Uuid;
+
 use super::*;
 
 /// An agent on this card, in the board with this serial number. Its machine, or what it is told.
@@ -20,13 +22,21 @@ async fn says_at_once(site: &Site, card: u8, others: &[u8], serial: &str) -> Res
     }
 }
 
+/// What operators were told last of a conflict. Who asks is not told which machines there are.
+fn told(site: &Site, refused: &str) -> String {
+    assert!(refused.contains("identity in conflict") && !refused.contains("SN-"), "{refused}");
+    let told = site.engine.events().subscribe(Some(0)).replay;
+    told.iter().rev().find(|event| event.kind == "identity.conflict").map(|event| event.message.clone()).unwrap()
+}
+
 #[tokio::test]
 async fn a_card_that_was_moved_is_the_other_machines_once_a_person_says_so() {
     let site = Site::new().await;
     let a = says(&site, 1, &[], "SN-A1").await.unwrap();
     let b = says(&site, 2, &[], "SN-B1").await.unwrap();
     let refused = says(&site, 2, &[], "SN-A1").await.unwrap_err();
-    assert!(refused.contains(&format!("dragonfly release {b} if its card was moved to {a}")), "{refused}");
+    let told = told(&site, &refused);
+    assert!(told.contains(&format!("dragonfly release {b} if its card was moved to {a}")), "{told}");
     assert_eq!(site.fate(2), "hold", "nobody is believed before that");
 
     site.engine.release(&b, "me").await.unwrap();
@@ -76,7 +86,8 @@ async fn cards_of_two_machines_on_a_third_ask_for_a_decision_that_can_be_made() 
     let a = says(&site, 1, &[], "SN-A1").await.unwrap();
     let b = says(&site, 2, &[], "SN-B1").await.unwrap();
     let refused = says(&site, 3, &[1, 2], "SN-C1").await.unwrap_err();
-    assert!(refused.contains("take the addresses from all but one"), "{refused}");
+    let told = told(&site, &refused);
+    assert!(told.contains("take the addresses from all but one"), "{told}");
     // As it says.
     let edited = format!(
         "{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: {b}}}, spec: {{macs: ['{}']}}}}",
@@ -98,7 +109,8 @@ async fn a_wrong_serial_number_is_settled_by_the_right_one() {
     };
     site.engine.apply(&planned("WRONG1"), "me").await.unwrap();
     let refused = says(&site, 1, &[], "RIGHT1").await.unwrap_err();
-    assert!(refused.contains("correct spec.serial"), "{refused}");
+    let told = told(&site, &refused);
+    assert!(told.contains("correct spec.serial"), "{told}");
     assert_eq!(site.fate(1), "hold");
     site.engine.apply(&planned("RIGHT1"), "me").await.unwrap();
     assert_eq!(says(&site, 1, &[], "RIGHT1").await, Ok("typo".to_owned()));
@@ -119,4 +131,110 @@ async fn an_address_that_is_taken_from_a_machine_may_be_given_to_another() {
     site.engine.apply(&manifest(&name, 5), "me").await.unwrap();
     site.engine.apply(&manifest("db-2", 1), "me").await.unwrap();
     assert_eq!(site.engine.resolve(&mac(1).to_string()).unwrap(), "db-2");
+}
+
+/// A stranger answers to the card of a machine that is silent, and gives it another machine's board and card, one after
+/// the other; then that other machine boots, which nobody has assigned anything to.
+#[tokio::test]
+async fn nobody_is_installed_in_anothers_place() {
+    let board = |serial: &str, uuid: Option<u128>| (serial.to_owned(), uuid.map(Uuid::from_u128));
+    let speak = async |site: &Site, card: u8, cards: &[u8], (serial, uuid): (String, Option<Uuid>)| {
+        site.clock.advance(Duration::from_secs(40));
+        let token = site.token(card).await.ok_or_else(|| format!("no identity: {}", site.fate(card)))?;
+        let mut said = hello(card);
+        said.anchors.macs = cards.iter().map(|n| mac(*n)).collect();
+        (said.anchors.serial, said.anchors.smbios_uuid) = (Some(serial), uuid);
+        site.engine.hello(&token, said, address(card)).await.map_err(|error| error.to_string())
+    };
+    // Which cards and boards he names on the way, machine 1 having been seen before or not.
+    let other = || board("SN-OTHER", Some(0xbb));
+    let ways: [(&str, &[(&[u8], (String, Option<Uuid>))]); 4] = [
+        ("one anchor after the other", &[(&[1, 9], board("SN-OTHER", None)), (&[1, 9], other())]),
+        ("its cards stay as they are", &[(&[1, 2, 9], other())]),
+        ("only its board", &[(&[1], board("SN-OTHER", None)), (&[1], other())]),
+        ("a card that it never booted from", &[(&[1, 9], board("SN-1", Some(0xaa)))]),
+    ];
+    for (way, words) in ways {
+        for was_seen in [true, false] {
+            let site = Site::new().await;
+            if was_seen {
+                speak(&site, 1, &[1, 2], board("SN-1", Some(0xaa))).await.unwrap();
+            } else {
+                let planned = format!(
+                    "{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: planned}}, spec: {{macs: ['{}']}}}}",
+                    mac(1)
+                );
+                site.engine.apply(&planned, "me").await.unwrap();
+            }
+            let victim = site.engine.resolve(&mac(1).to_string()).unwrap();
+            for (cards, board) in words {
+                let _ = speak(&site, 1, cards, board.clone()).await;
+            }
+            site.clock.advance(Duration::from_secs(40));
+            site.engine.assign(&victim, assign(), "me").await.ok();
+            // The other machine itself: an honest agent. In one case its board has no numbers of its own.
+            for its_board in [other(), board("", None)] {
+                let Ok(welcome) = speak(&site, 9, &[9], its_board.clone()).await else { continue };
+                let key = welcome.session.reveal().to_owned();
+                let orders = site.engine.work(&key, Ask { wait_seconds: 0 }).await;
+                let executes = matches!(&orders, Ok(Orders::Execute(_)));
+                assert!(!executes, "{way}, seen {was_seen}, {its_board:?}: it is installed as {}", welcome.machine);
+            }
+        }
+    }
+}
+
+/// A machine whose agent lives is not stopped by whoever answers to its card with another board.
+#[tokio::test]
+async fn a_hello_with_another_board_does_not_stop_an_agent_that_lives() {
+    let site = Site::new().await;
+    let a = says(&site, 1, &[], "SN-A1").await.unwrap();
+    says(&site, 2, &[], "SN-B1").await.unwrap();
+    assert_eq!(says(&site, 1, &[], "SN-A1").await, Ok(a.clone()));
+    // The board of another machine, with this card.
+    let refused = says_at_once(&site, 1, &[], "SN-B1").await.unwrap_err();
+    assert!(refused.contains("another agent speaks for"), "{refused}");
+    assert_ne!(site.fate(1), "hold");
+    assert!(site.engine.cache().get::<HardwareSpec>(&a).unwrap().conflict().is_none());
+    // When it is silent, it is a conflict.
+    says(&site, 1, &[], "SN-B1").await.unwrap_err();
+    assert_eq!(site.fate(1), "hold");
+}
+
+/// An invented machine says that it has the card of one that nobody has seen: that one registers all the same.
+#[tokio::test]
+async fn a_card_is_not_taken_by_saying_that_one_has_it() {
+    let site = Site::new().await;
+    let invented = says(&site, 1, &[9], "SN-A1").await.unwrap();
+    assert_eq!(site.engine.cache().get::<HardwareSpec>(&invented).unwrap().spec.macs, [mac(1)]);
+    assert_eq!(site.fate(9), "discover");
+    let real = says(&site, 9, &[], "SN-REAL").await.unwrap();
+    assert_ne!(real, invented);
+    assert_eq!(site.engine.resolve(&mac(9).to_string()).unwrap(), real);
+    assert_eq!(site.fate(9), "discover");
+}
+
+/// A machine with several cards is itself by any of them, and is installed; with none of those that it is known to
+/// have, a person is asked before anything is written.
+#[tokio::test]
+async fn a_machine_is_installed_by_any_of_its_cards_and_a_stranger_card_is_asked_about() {
+    let site = Site::new().await;
+    let name = says(&site, 1, &[2], "SN-A1").await.unwrap();
+    site.engine.assign(&name, assign(), "me").await.unwrap();
+    let session = async |card: u8, others: &[u8]| {
+        site.clock.advance(Duration::from_secs(40));
+        let token = site.token(card).await.unwrap();
+        let mut said = hello(card);
+        said.anchors.serial = Some("SN-A1".to_owned());
+        said.anchors.macs.extend(others.iter().map(|n| mac(*n)));
+        let welcome = site.engine.hello(&token, said, address(card)).await.unwrap();
+        assert_eq!(welcome.machine, name);
+        site.engine.work(welcome.session.reveal(), Ask { wait_seconds: 0 }).await.unwrap()
+    };
+    assert!(matches!(session(2, &[1]).await, Orders::Execute(_)), "by its other card");
+    let orders = session(3, &[]).await;
+    assert!(matches!(&orders, Orders::BootLocal { reason } if reason.contains("network cards")), "{orders:?}");
+    assert_eq!(site.fate(3), "hold");
+    site.engine.release(&name, "me").await.unwrap();
+    assert!(matches!(session(3, &[]).await, Orders::Execute(_)), "once a person has said so");
 }
