@@ -145,7 +145,10 @@ impl Runner {
         let context = ActionContext::new(&canceller, sink, images, work.permit.clone());
         let title = format!("[{}/{}] {}", index + 1, work.steps.len(), step.name);
         if step.done_before && !*again && planned.resume() == Resume::Verify {
-            match planned.verify(&context).await {
+            teller.verifies(true);
+            let holds = planned.verify(&context).await;
+            teller.verifies(false);
+            match holds {
                 Ok(true) => {
                     self.journal.say(format!("{title}: done before, and it still holds"));
                     teller.tell(index, StepEvent::Skipped, None).await;
@@ -245,6 +248,8 @@ impl ProgressSink for Sink {
 struct Now {
     index: usize,
     canceller: Option<Canceller>,
+    /// The step is looked at, and has not begun.
+    verifies: bool,
     stop: Option<String>,
 }
 
@@ -287,6 +292,10 @@ impl Teller {
             canceller.cancel();
         }
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn verifies(&self, verifies: bool) {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).verifies = verifies;
     }
 
     async fn tell(&self, index: usize, event: StepEvent, failure: Option<Failure>) {
@@ -333,7 +342,10 @@ impl TellLoop {
                     last = Instant::now();
                 }
                 _ = tick.tick() => {
-                    let index = self.now.lock().unwrap_or_else(PoisonError::into_inner).index;
+                    let (index, verifies) = {
+                        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+                        (now.index, now.verifies)
+                    };
                     let progress = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
                     let news = progress.is_some_and(|p| told != Some((index, p)));
                     if !news && last.elapsed() < self.heartbeat / 2 {
@@ -346,7 +358,13 @@ impl TellLoop {
                             shown = Instant::now();
                         }
                     }
-                    let what = ReportKind::Step { index, event: StepEvent::Progressed, progress, failure: None };
+                    // A step that goes on counts as begun, and as done no more: were the machine to lose its power
+                    // while one is verified, all of it would be done again. That the attempt has begun changes nothing.
+                    let what = if verifies {
+                        ReportKind::Began
+                    } else {
+                        ReportKind::Step { index, event: StepEvent::Progressed, progress, failure: None }
+                    };
                     if let Ok(heard) = self.reports.report_once(&self.wire.report(what)).await {
                         self.hear(Ok(heard));
                     }

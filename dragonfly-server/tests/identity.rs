@@ -10,7 +10,10 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use common::{Bench, MAC, NAME, bench, hello, hello_of, text};
 use dragonfly_core::Mac;
+use dragonfly_core::event::Event;
 use serde_json::{Value, json};
+
+const HELLO: &str = "/dragonfly/v1/agent/hello";
 
 const MARK: &str = "marked-secret-5f1d";
 
@@ -52,7 +55,7 @@ fn said_hello(mac: &str) -> Value {
     serde_json::to_value(hello_of(mac.parse::<Mac>().unwrap())).unwrap()
 }
 
-/// Events and timeline entries about this machine so far, as text.
+/// Events so far, as text.
 fn told(bench: &Bench) -> String {
     let events = bench.app.engine.events().subscribe(Some(0)).replay;
     let told = format!("{events:?}");
@@ -60,14 +63,37 @@ fn told(bench: &Bench) -> String {
     told
 }
 
+/// How often so far the machine's timeline says that an agent was refused, and how often an event says that its
+/// identity was in dispute.
+async fn refusals(bench: &Bench) -> (u64, usize) {
+    let (status, timeline) = bench.admin(Method::GET, &format!("/dragonfly/v1/machines/{NAME}/timeline"), None).await;
+    assert_eq!(status, StatusCode::OK);
+    let items = timeline["items"].as_array().unwrap().iter().filter(|item| item["type"] == "agent.refused");
+    // What happens several times in a row is one item.
+    let times = items.map(|item| item["times"].as_u64().unwrap_or(1)).sum();
+    let events = bench.app.engine.events().subscribe(Some(0)).replay;
+    let of_it =
+        |event: &&std::sync::Arc<Event>| event.kind == "identity.refused" && event.machine.as_deref() == Some(NAME);
+    (times, events.iter().filter(of_it).count())
+}
+
+/// Says hello as this machine, is refused, and is told of: once more on its timeline, and by an event if the token
+/// was one that could have opened a session.
+async fn refused(bench: &Bench, token: Option<&str>, want: StatusCode, event: bool) {
+    let before = refusals(bench).await;
+    let (status, answer) = send(bench, post(HELLO, token, &said_hello(MAC))).await;
+    assert_eq!(status, want, "{token:?}: {answer}");
+    let after = refusals(bench).await;
+    assert_eq!(after, (before.0 + 1, before.1 + usize::from(event)), "{token:?}, {want}: {}", told(bench));
+}
+
 #[tokio::test]
 async fn who_answers_to_a_machines_mac_learns_nothing_of_its_secrets() {
     let bench = bench().await;
     bench.app.engine.apply(SETUP, "test").await.unwrap();
     let first = bench.boot_token().await.reveal().to_owned();
-    let hello_path = "/dragonfly/v1/agent/hello";
     let (status, welcome) = {
-        let response = bench.send(post(hello_path, Some(&first), &serde_json::to_value(hello()).unwrap())).await;
+        let response = bench.send(post(HELLO, Some(&first), &serde_json::to_value(hello()).unwrap())).await;
         (response.status(), common::welcome(&text(response).await))
     };
     assert_eq!(status, StatusCode::OK);
@@ -85,15 +111,12 @@ async fn who_answers_to_a_machines_mac_learns_nothing_of_its_secrets() {
     let generation = orders["permit"]["generation"].as_u64().unwrap();
 
     // Without a token, with one that is nobody's, with the one that was used.
-    for (token, want) in [
-        (None, StatusCode::UNAUTHORIZED),
-        (Some("guess"), StatusCode::UNAUTHORIZED),
-        (Some(first.as_str()), StatusCode::CONFLICT),
+    for (token, want, event) in [
+        (None, StatusCode::UNAUTHORIZED, false),
+        (Some("guess"), StatusCode::UNAUTHORIZED, false),
+        (Some(first.as_str()), StatusCode::CONFLICT, true),
     ] {
-        let (status, answer) = send(&bench, post(hello_path, token, &said_hello(MAC))).await;
-        assert_eq!(status, want, "{token:?}: {answer}");
-        let (_, timeline) = bench.admin(Method::GET, &format!("/dragonfly/v1/machines/{NAME}/timeline"), None).await;
-        assert!(timeline.to_string().contains("its agent was refused"), "{token:?}: {timeline:#}");
+        refused(&bench, token, want, event).await;
     }
     // A script that he fetched for himself, and the identity that it names, while the machine's agent lives.
     let (status, script) =
@@ -101,8 +124,7 @@ async fn who_answers_to_a_machines_mac_learns_nothing_of_its_secrets() {
     assert_eq!(status, StatusCode::OK, "{script}");
     bench.clock.advance(Duration::from_secs(5));
     let own = bench.boot_token().await;
-    let (status, answer) = send(&bench, post(hello_path, Some(own.reveal()), &said_hello(MAC))).await;
-    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    refused(&bench, Some(own.reveal()), StatusCode::CONFLICT, true).await;
     assert!(told(&bench).contains("a second agent asked"), "{}", told(&bench));
 
     // His own machine's session, for this machine's work.
@@ -121,23 +143,18 @@ async fn who_answers_to_a_machines_mac_learns_nothing_of_its_secrets() {
 
     // His machine's token, for this machine's card.
     let his = bench.token_of("52:54:00:ab:cd:04".parse().unwrap()).await;
-    let (status, _) = send(&bench, post(hello_path, Some(his.reveal()), &said_hello(MAC))).await;
-    assert_eq!(status, StatusCode::UNAUTHORIZED);
-    told(&bench);
+    refused(&bench, Some(his.reveal()), StatusCode::UNAUTHORIZED, false).await;
 }
 
 #[tokio::test]
 async fn a_used_token_stays_used_when_its_agent_is_gone() {
     let bench = bench().await;
     let token = bench.boot_token().await.reveal().to_owned();
-    let path = "/dragonfly/v1/agent/hello";
-    assert_eq!(send(&bench, post(path, Some(&token), &said_hello(MAC))).await.0, StatusCode::OK);
+    assert_eq!(send(&bench, post(HELLO, Some(&token), &said_hello(MAC))).await.0, StatusCode::OK);
     // Silent for so long that another agent may speak for the machine.
     bench.clock.advance(Duration::from_secs(60));
-    let (status, answer) = send(&bench, post(path, Some(&token), &said_hello(MAC))).await;
-    assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
+    refused(&bench, Some(&token), StatusCode::FORBIDDEN, true).await;
     assert!(told(&bench).contains("a boot token was used a second time"), "{}", told(&bench));
     bench.clock.advance(Duration::from_secs(11 * 60));
-    let (status, answer) = send(&bench, post(path, Some(&token), &said_hello(MAC))).await;
-    assert_eq!(status, StatusCode::UNAUTHORIZED, "{answer}");
+    refused(&bench, Some(&token), StatusCode::UNAUTHORIZED, false).await;
 }

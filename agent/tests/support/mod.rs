@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dragonfly_core::clock::{Clock, SystemClock};
 use dragonfly_core::wire::{BmcAccountReport, Heard, Hello, Identity, Orders, Report, ReportKind, Versions};
+use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -37,8 +38,13 @@ impl Keys {
     }
 }
 
+/// Answers what an agent says: path, bearer and body. None: the script answers.
+pub type Relay = Arc<dyn Fn(String, String, Bytes) -> BoxFuture<'static, Option<Response<Full<Bytes>>>> + Send + Sync>;
+
 #[derive(Default)]
 pub struct Script {
+    /// Who is asked before anything else here.
+    pub relay: Option<Relay>,
     /// Answers to questions for work, in order; then "wait".
     pub orders: Vec<Orders>,
     /// The next this many calls of an agent with a session are told that it has ended.
@@ -146,11 +152,11 @@ pub fn identity(address: SocketAddr, keys: &Keys, token: &str) -> Identity {
     }
 }
 
-fn reply(status: u16, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub fn reply(status: u16, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     Response::builder().status(status).body(Full::new(body.into())).unwrap()
 }
 
-fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
+pub fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
     reply(200, serde_json::to_vec(value).unwrap())
 }
 
@@ -165,6 +171,12 @@ async fn answer(
     let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let (bearer, range, if_range) = (header("authorization"), header("range"), header("if-range"));
     let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let relay = script.lock().unwrap().relay.clone();
+    if let Some(relay) = relay
+        && let Some(answer) = relay(path.clone(), bearer.trim_start_matches("Bearer ").to_owned(), body.clone()).await
+    {
+        return answer;
+    }
     let mut s = script.lock().unwrap();
     if path.starts_with("/images/") {
         s.shown.push(bearer.clone());

@@ -1,11 +1,13 @@
 //! The lease file: what is in it, how it comes into being, and what its failures mean.
 
+use std::fs::TryLockError;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use dragonfly_boot::dhcp::Lease;
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
+use super::trial;
 use crate::files;
 
 /// Address as a number -> lease as JSON.
@@ -99,7 +101,12 @@ impl LeaseFile {
             table.iter()?.map(|row| row.map(|(_, json)| json.value().to_vec()).map_err(redb::Error::from)).collect()
         });
         let rows: Vec<Vec<u8>> = rows?;
-        rows.iter().map(|json| Ok(serde_json::from_slice(json)?)).collect()
+        let read = |json: &Vec<u8>| {
+            let damaged =
+                |error: serde_json::Error| FileError::Damaged { path: self.path.clone(), source: error.into() };
+            Ok(serde_json::from_slice(json).map_err(damaged)?)
+        };
+        rows.iter().map(read).collect()
     }
 
     /// Writes rows. They are on the disk when this returns.
@@ -114,7 +121,12 @@ impl LeaseFile {
                 }
             }
             // redb syncs the disk before this returns.
-            Ok(write.commit()?)
+            write.commit()?;
+            // And once more, with nothing new. Where a server was killed, redb takes a last commit with a damaged page
+            // for one that was cut short, and goes back by one without a word: by this one, and no lease is lost.
+            let mut again = database.begin_write()?;
+            again.set_durability(durability)?;
+            Ok(again.commit()?)
         })
     }
 
@@ -165,7 +177,9 @@ impl LeaseFile {
                 ErrorKind::InvalidData | ErrorKind::UnexpectedEof => FileError::Damaged { path, source: error.into() },
                 _ => FileError::Failed { path, source: error.into() },
             },
+            // Of an older redb there was never a lease file.
             redb::Error::Corrupted(_)
+            | redb::Error::UpgradeRequired(_)
             | redb::Error::TableTypeMismatch { .. }
             | redb::Error::TableIsMultimap(_)
             | redb::Error::TypeDefinitionChanged { .. } => FileError::Damaged { path, source: error.into() },
@@ -209,7 +223,18 @@ fn open_path(path: &Path) -> Result<Database, redb::Error> {
     if file.metadata()?.len() == 0 {
         return Err(redb::Error::Corrupted("it is empty".to_owned()));
     }
-    Ok(redb::Builder::new().set_cache_size(PAGE_CACHE).create_file(file)?)
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(redb::Error::DatabaseAlreadyOpen),
+        Err(TryLockError::Error(error)) => return Err(error.into()),
+    }
+    // redb writes to what it has open, and reads pages unchecked.
+    let whole = trial::is_whole(&file)?;
+    let mut database = redb::Builder::new().set_cache_size(PAGE_CACHE).create_file(file)?;
+    if !whole {
+        database.check_integrity()?;
+    }
+    Ok(database)
 }
 
 /// Makes the tables of a new file and gives the format of an old one.

@@ -1,8 +1,10 @@
 //! DHCP leases in a file of their own: durable before a client is told.
 //!
 //! redb takes one writer. One thread takes rows from a queue and commits what is there together: many
-//! clients that boot at once share one sync of the disk.
+//! clients that boot at once share the syncs of the disk.
 
+#[cfg(test)]
+mod damage;
 mod file;
 #[cfg(test)]
 mod kills;
@@ -10,6 +12,7 @@ mod kills;
 mod power_cuts;
 #[cfg(test)]
 mod talk;
+mod trial;
 
 use std::io;
 use std::path::Path;
