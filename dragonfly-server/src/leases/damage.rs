@@ -1,4 +1,7 @@
 //! Damaged files: told, named, and left as they are; or every lease is there.
+//!
+//! But for one: where a server was killed, a last commit with a damaged page cannot be told from one that was cut short,
+//! and what was written last may be gone. To write each twice would cost every lease a second sync of the disk.
 
 use std::path::Path;
 
@@ -32,12 +35,16 @@ async fn filled(path: &Path) -> ([Vec<u8>; 2], Vec<Lease>) {
     ([std::fs::read(path).unwrap(), killed], leases)
 }
 
-/// Whether the file was refused, and as it should be; else all leases are there. Or what is wrong.
-async fn is_refused(path: &Path, bytes: &[u8], leases: &[Lease]) -> Result<bool, String> {
+/// Whether the file was refused, and as it should be; else all leases are there, but for the last if that `may_be_gone`.
+/// Or what is wrong.
+async fn is_refused(path: &Path, bytes: &[u8], leases: &[Lease], may_be_gone: bool) -> Result<bool, String> {
     std::fs::write(path, bytes).unwrap();
     let said = match RedbLeases::open(path) {
         Ok(store) => match store.load().await {
             Ok(found) if found == leases => return Ok(false),
+            Ok(found) if may_be_gone && leases.split_last().is_some_and(|(_, others)| found == others) => {
+                return Ok(false);
+            }
             Ok(found) => {
                 let lost: Vec<_> = leases.iter().filter(|lease| !found.contains(lease)).map(|l| l.address).collect();
                 return Err(format!("{} leases are read, and those of {lost:?} are not there", found.len()));
@@ -87,7 +94,7 @@ async fn a_damaged_file_has_every_lease_or_is_named_and_left_as_it_is() {
         for (what, damage) in &damaged {
             let mut bytes = whole.clone();
             damage(&mut bytes);
-            match is_refused(&path, &bytes, &leases).await {
+            match is_refused(&path, &bytes, &leases, state == "killed" && what != "nothing").await {
                 Ok(is_refused) => refused += usize::from(is_refused),
                 Err(why) => wrong.push(format!("{state}, {what}: {why}")),
             }

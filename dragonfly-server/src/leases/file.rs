@@ -121,12 +121,7 @@ impl LeaseFile {
                 }
             }
             // redb syncs the disk before this returns.
-            write.commit()?;
-            // And once more, with nothing new. Where a server was killed, redb takes a last commit with a damaged page
-            // for one that was cut short, and goes back by one without a word: by this one, and no lease is lost.
-            let mut again = database.begin_write()?;
-            again.set_durability(durability)?;
-            Ok(again.commit()?)
+            Ok(write.commit()?)
         })
     }
 

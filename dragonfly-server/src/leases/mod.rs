@@ -1,7 +1,7 @@
 //! DHCP leases in a file of their own: durable before a client is told.
 //!
 //! redb takes one writer. One thread takes rows from a queue and commits what is there together: many
-//! clients that boot at once share the syncs of the disk.
+//! clients that boot at once share one sync of the disk.
 
 #[cfg(test)]
 mod damage;
