@@ -150,8 +150,19 @@ fn auto_becomes_full_only_where_nobody_answers_and_yields_to_the_first_who_does(
     assert_eq!(bench.udhcpc(), None, "while it probes");
     bench.wait_for("no other server answered", 40);
     assert!(bench.udhcpc().is_some(), "{}", bench.log());
-    // Another server appears; we hear what it offers to others, and ask by ourselves now and then.
+    // A client takes the offer of a server that is not there: so anybody can say.
     assert!(ip(&format!("-n {} addr add 10.77.0.9/16 dev v1", bench.client)));
+    let mut forged = vec![0; 240];
+    forged[..4].copy_from_slice(&[1, 1, 6, 0]);
+    forged[28..34].copy_from_slice(&[0x52, 0x54, 0, 0xab, 0xcd, 1]);
+    forged[236..].copy_from_slice(&[99, 130, 83, 99]);
+    forged.extend([53, 1, 3, 54, 4, 10, 77, 0, 9, 50, 4, 10, 77, 9, 5, 255]);
+    fs::write(bench.dir.path().join("forged"), forged).unwrap();
+    let send = format!("cat {} > /dev/udp/10.77.0.1/67", bench.dir.path().join("forged").display());
+    assert!(run("ip", &["netns", "exec", &bench.client, "bash", "-c", &send]).status.success());
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(bench.udhcpc().is_some(), "{}", bench.log());
+    // Another server appears; we hear what it offers to others, and ask by ourselves now and then.
     let leases = bench.dir.path().join("leases").to_string_lossy().into_owned();
     let leases = format!("--dhcp-leasefile={leases}");
     let range = "--dhcp-range=10.77.9.1,10.77.9.99";

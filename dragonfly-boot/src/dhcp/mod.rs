@@ -14,6 +14,7 @@ pub mod packet;
 mod reply;
 mod responder;
 mod segment;
+mod shelves;
 #[cfg(test)]
 mod tests;
 mod turns;

@@ -135,7 +135,7 @@ impl Responder {
         }
         let came = self.clock.now();
         let judged = || {
-            let book = self.book();
+            let mut book = self.book();
             let query = Query { segment, client: &key, reservation, asked, now: self.clock.now() };
             let standing = book.standing(query, |address| self.provider.reserved_for(address));
             judge(packet, client, segment, arrival, standing, reservation.is_some())

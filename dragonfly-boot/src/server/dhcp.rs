@@ -5,10 +5,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::sockets::{Incoming, Interface, PacketSocket};
 use super::{Served, Shared, outlook};
-use crate::dhcp::auto::Step;
-
+use crate::dhcp::auto::{Sign, Step};
 use crate::dhcp::judge::Arrival;
 use crate::dhcp::packet::{Kind, MAX_SIZE, option};
 use crate::dhcp::{Client, Destination, Packet, Received, Segment, discover, discover_as};
@@ -46,6 +47,8 @@ pub(super) struct Listener {
     pub(super) client: Option<Arc<PacketSocket>>,
     /// Questions to other servers.
     pub(super) asked: Mutex<Questions>,
+    /// Told when there may be a probe to send sooner than was said.
+    pub(super) sooner: Notify,
 }
 
 impl Listener {
@@ -84,9 +87,7 @@ impl Listener {
             }
             let unicast = !incoming.to.is_broadcast() && incoming.to == incoming.local;
             let Some(segment) = self.segment(&packet, incoming, unicast) else { continue };
-            if !packet.is_relayed() {
-                self.note_foreign(packet.address(option::SERVER_ID).filter(|_| packet.kind == Kind::Request));
-            }
+            self.note(Sign::of(&packet, *incoming.from.ip(), !unicast));
             self.ask_other(&packet, &segment).await;
             // A flood costs answers, not memory: what comes meanwhile stays in the socket, as far as it has room.
             let Ok(permit) = self.shared.messages.clone().acquire_owned().await else { continue };
@@ -132,25 +133,28 @@ impl Listener {
         Some(self.shared.segment(served, own.or_else(|| interface.addresses.first()).copied()?))
     }
 
-    /// Another server gives addresses here, if this names one.
-    fn note_foreign(&self, server: Option<Ipv4Addr>) {
-        let own = |server: &Ipv4Addr| self.interface.as_ref().is_some_and(|i| i.addresses.contains(server));
-        if let Some(server) = server.filter(|s| !s.is_unspecified() && !own(s)) {
+    /// What is said about another server than this one.
+    fn note(&self, sign: Option<Sign>) {
+        let own = |server: Ipv4Addr| self.interface.as_ref().is_some_and(|i| i.addresses.contains(&server));
+        if let Some(sign) = sign.filter(|sign| !own(sign.server())) {
             for served in &self.served {
-                served.with_auto(|auto, _| auto.foreign(server));
+                if served.with_auto(|auto, now| auto.note(sign, now)) == Some(true) {
+                    self.sooner.notify_one();
+                }
             }
         }
     }
 
     /// Asks the server whose offer a machine takes what it offers, as that machine: only there it stands whether it
-    /// is to boot something else. Its answer comes back by broadcast, and says nothing to the machine.
+    /// is to boot something else. Its answer comes back by broadcast, and says nothing to the machine. So is it asked
+    /// while an `auto` doubts that there is another: some servers answer only those whom they know.
     async fn ask_other(&self, packet: &Packet, segment: &Segment) {
         let other = packet.address(option::SERVER_ID).filter(|server| *server != segment.server);
         let (Some(socket), Some(interface), Some(other)) = (&self.client, &self.interface, other) else { return };
-        let Some(mac) = packet.mac().filter(|_| packet.kind == Kind::Request && Client::of(packet).boots()) else {
-            return;
-        };
-        if packet.is_relayed() || !segment.mode.gives_addresses() || other.is_unspecified() {
+        let Some(mac) = packet.mac().filter(|_| packet.kind == Kind::Request) else { return };
+        let doubts = || self.served.iter().any(|served| served.with_auto(|auto, _| auto.doubts()) == Some(true));
+        let wanted = (segment.mode.gives_addresses() && Client::of(packet).boots()) || doubts();
+        if packet.is_relayed() || other.is_unspecified() || !wanted {
             return;
         }
         if !self.asked.lock().unwrap_or_else(PoisonError::into_inner).may(Instant::now()) {
@@ -169,15 +173,12 @@ impl Listener {
         loop {
             let incoming = socket.receive(&mut buffer).await?;
             let Some(Ok(packet)) = buffer.get(..incoming.length).map(Packet::decode) else { continue };
-            // One that gives no address is a proxy like us.
-            let gives = matches!(packet.kind, Kind::Offer | Kind::Ack) && !packet.yiaddr.is_unspecified();
-            if !packet.is_request && gives {
-                let server = packet.address(option::SERVER_ID).unwrap_or(*incoming.from.ip());
-                self.note_foreign(Some(server));
-                let ours = self.interface.as_ref().is_some_and(|i| i.addresses.contains(&server));
-                if !ours && self.served.iter().any(|served| served.mode().gives_addresses()) {
-                    self.shared.responder.overheard(&packet, server);
-                }
+            let Some(sign) = Sign::of(&packet, *incoming.from.ip(), incoming.to.is_broadcast()) else { continue };
+            self.note(Some(sign));
+            let server = sign.server();
+            let ours = self.interface.as_ref().is_some_and(|i| i.addresses.contains(&server));
+            if !packet.is_request && !ours && self.served.iter().any(|served| served.mode().gives_addresses()) {
+                self.shared.responder.overheard(&packet, server);
             }
         }
     }
@@ -202,7 +203,10 @@ impl Listener {
                     Some(Step::Listen) | None => {}
                 }
             }
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.sooner.notified() => {}
+            }
         }
     }
 }

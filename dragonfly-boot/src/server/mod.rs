@@ -351,6 +351,7 @@ impl Shared {
             boot_server: boot_server.map(Arc::new),
             client: client.map(Arc::new),
             asked: std::sync::Mutex::default(),
+            sooner: tokio::sync::Notify::new(),
         };
         let (stop, this) = (stop.clone(), self.clone());
         self.tasks.spawn(async move {

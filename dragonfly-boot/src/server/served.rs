@@ -88,6 +88,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::dhcp::auto::Sign;
 
     fn network(name: &str, spec: &serde_json::Value) -> Network {
         Network::new(name, serde_json::from_value(spec.clone()).unwrap())
@@ -98,7 +99,7 @@ mod tests {
         let auto = serde_json::json!({"interface": "eth0", "dhcp": "auto", "subnet": "10.0.0.0/24", "allowFull": true});
         let served = Served::new(&network("a", &auto)).unwrap();
         assert_eq!(served.mode(), Mode::Proxy);
-        served.with_auto(|auto, _| auto.foreign(Ipv4Addr::new(10, 0, 0, 9)));
+        served.with_auto(|auto, now| auto.note(Sign::Serves(Ipv4Addr::new(10, 0, 0, 9)), now));
         assert!(served.status(&Outlook::Good).reason.contains("10.0.0.9"));
         let pool = |start: &str, end: &str| {
             let pool = serde_json::json!({"start": start, "end": end});

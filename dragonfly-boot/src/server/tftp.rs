@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::admission::{self, Standing};
+use super::admission::{self, Pace, Standing};
 use super::sockets::PacketSocket;
 use crate::dhcp::Responder;
 use crate::files::FileError;
@@ -69,14 +69,37 @@ struct SoFar {
 #[derive(Debug)]
 pub(super) struct Open {
     request: Request,
-    answered: Arc<AtomicBool>,
+    progress: Arc<Progress>,
     stop: CancellationToken,
     number: u64,
 }
 
+/// What a transfer under way tells of itself.
+#[derive(Debug)]
+struct Progress {
+    begin: Instant,
+    answered: AtomicBool,
+    pace: Mutex<Pace>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { begin: Instant::now(), answered: AtomicBool::new(false), pace: Mutex::default() }
+    }
+
+    fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Open {
     fn standing(&self, peer: SocketAddrV4) -> Standing {
-        Standing { peer, answered: self.answered.load(Ordering::Relaxed), number: self.number }
+        let rate = self.progress.pace().rate(self.progress.begin.elapsed());
+        Standing { peer, answered: self.progress.is_answered(), rate, number: self.number }
     }
 }
 
@@ -120,12 +143,12 @@ impl TftpServer {
         peer: SocketAddrV4,
         local: Ipv4Addr,
     ) -> Option<(ErrorCode, &'static str)> {
-        let (stop, answered) = (self.cancel.child_token(), Arc::new(AtomicBool::new(false)));
+        let (stop, progress) = (self.cancel.child_token(), Arc::new(Progress::new()));
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
         let limits = {
             let mut open = self.open();
             match open.get(&peer) {
-                Some(old) if old.request == request && !old.answered.load(Ordering::Relaxed) => return None,
+                Some(old) if old.request == request && !old.progress.is_answered() => return None,
                 Some(old) => old.stop.cancel(),
                 None if admission::is_flooding(standing(&open), *peer.ip(), self.limits.transfers) => return None,
                 None if open.len() >= self.limits.transfers => {
@@ -138,7 +161,7 @@ impl TftpServer {
                 None => {}
             }
             let limits = self.limits_beside(open.len());
-            let entry = Open { request: request.clone(), answered: answered.clone(), stop: stop.clone(), number };
+            let entry = Open { request: request.clone(), progress: progress.clone(), stop: stop.clone(), number };
             open.insert(peer, entry);
             limits
         };
@@ -149,7 +172,7 @@ impl TftpServer {
             let begin = Instant::now();
             let end = tokio::select! {
                 () = stop.cancelled() => End::by_server("stopped: the client asked anew, others need its place, or the server stops"),
-                done = tokio::time::timeout(limit, this.transfer(&request, (peer, local), limits, &answered, &mut so_far)) => {
+                done = tokio::time::timeout(limit, this.transfer(&request, (peer, local), limits, &progress, &mut so_far)) => {
                     match done {
                         Ok(Ok(end)) => end,
                         Ok(Err(error)) => End::by_server(error.to_string()),
@@ -181,7 +204,7 @@ impl TftpServer {
         request: &Request,
         (peer, local): (SocketAddrV4, Ipv4Addr),
         limits: Limits,
-        answered: &AtomicBool,
+        progress: &Progress,
         so_far: &mut SoFar,
     ) -> io::Result<End> {
         // From the address that was asked: clients compare, and firewalls too.
@@ -256,7 +279,8 @@ impl TftpServer {
             };
             so_far.passed = transfer.passed(length);
             if transfer.is_answered() {
-                answered.store(true, Ordering::Relaxed);
+                progress.answered.store(true, Ordering::Relaxed);
+                progress.pace().passed(so_far.passed, progress.begin.elapsed());
             }
         }
     }

@@ -211,6 +211,29 @@ async fn who_opens_and_never_answers_keeps_nobody_out() {
 }
 
 #[tokio::test]
+async fn a_few_addresses_whose_transfers_go_on_keep_nobody_out() {
+    let bench = bench(Limits { transfers: 18, ..Limits::default() }).await;
+    std::fs::write(bench.dir.path().join("f"), [7; 5000]).unwrap();
+    let server = SocketAddr::from(([127, 0, 0, 1], bench.port));
+    let (mut slow, mut buffer) = (Vec::new(), [0; 1500]);
+    for n in 0..18 {
+        let one = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2 + n % 6), 0)).await.unwrap();
+        one.send_to(b"\0\x01f\0octet\0", server).await.unwrap();
+        let (_, from) = one.recv_from(&mut buffer).await.unwrap();
+        one.send_to(&[0, 4, 0, 1], from).await.unwrap();
+        one.recv_from(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..4], [0, 3, 0, 2]);
+        slow.push(one);
+    }
+    assert_eq!(bench.server.open().len(), 18);
+    let machine = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    machine.send_to(b"\0\x01f\0octet\0", server).await.unwrap();
+    let (n, _) = machine.recv_from(&mut buffer).await.unwrap();
+    assert_eq!(&buffer[..4], [0, 3, 0, 1], "{}", String::from_utf8_lossy(&buffer[..n]));
+    assert_eq!(bench.server.open().len(), 18);
+}
+
+#[tokio::test]
 async fn many_transfers_keep_little_each() {
     let bench = bench(Limits::default()).await;
     assert_eq!(bench.server.limits_beside(0).window_bytes, Limits::default().window_bytes);
