@@ -10,6 +10,7 @@ use dragonfly_core::Mac;
 use dragonfly_core::clock::{Clock as _, SystemClock};
 use dragonfly_core::inventory::Inventory;
 use dragonfly_core::wire::{Hello, Identity, Versions};
+use nix::sys::resource::{Resource, setrlimit};
 use uuid::Uuid;
 
 use crate::client::{Link, chain};
@@ -39,6 +40,13 @@ pub fn main(options: Options) -> ExitCode {
     }
     let console = if options.owns_machine { Console::of_the_kernel(&roots.sys, &roots.dev) } else { Console::stderr() };
     let journal = Journal::new(console);
+    if options.owns_machine {
+        // Secrets of the machine's template are in its memory: a crash must leave none of them behind.
+        let kept = setrlimit(Resource::RLIMIT_CORE, 0, 0).and_then(|()| nix::sys::prctl::set_dumpable(false));
+        if let Err(error) = kept {
+            journal.say(format!("a core dump of this agent would hold its secrets: {error}"));
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,

@@ -244,6 +244,7 @@ impl Server {
 
     /// Serves until it is told to stop, then ends in order: the port, the engine, the store.
     pub async fn run(self) -> anyhow::Result<()> {
+        keep_from_dumps();
         let stop = self.app.stop.clone();
         let mut parts = JoinSet::new();
         let mut boot = BootConfig::new(self.app.engine.networks(), self.address.port());
@@ -301,6 +302,15 @@ fn trusting(drivers: PowerDrivers, file: Option<&Path>) -> anyhow::Result<(Power
 /// Who judges templates when they are applied.
 pub fn checker() -> Arc<dyn TemplateChecker> {
     Arc::new(Catalog::builtin())
+}
+
+/// Keeps what it knows out of core dumps: keys and passwords are in its memory.
+fn keep_from_dumps() {
+    // A program that the kernel hands dumps to minds only the second.
+    let limited = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    if let Err(error) = limited.and_then(|()| nix::sys::prctl::set_dumpable(false)) {
+        tracing::warn!(%error, "a core dump of this server, should it crash, would hold its secrets");
+    }
 }
 
 /// How many files may be open: as many as are allowed, and no more than are of use.

@@ -179,7 +179,11 @@ impl Site {
                 self.machine.may_write();
                 told.done_now = [false; STEPS];
             }
-            ReportKind::Step { index, event: StepEvent::Began, .. } => told.done[index] = told.done_now[index],
+            // What comes after it is to be done again as well.
+            ReportKind::Step { index, event: StepEvent::Began, .. } => {
+                let done_now = told.done_now;
+                told.done[index..].copy_from_slice(&done_now[index..]);
+            }
             ReportKind::Step { index, event: StepEvent::Succeeded | StepEvent::Skipped, .. } => {
                 told.done[index] = true;
                 told.done_now[index] = true;

@@ -235,6 +235,12 @@ impl Engine {
                         }
                     }
                 }
+                // Done again, it may undo what came after it in an earlier attempt: that is to be done again as well,
+                // whoever dies before it gets there.
+                if to == StepState::Running {
+                    let later = w.status.steps.iter_mut().skip(index + 1).filter(|step| step.attempt != attempt);
+                    later.for_each(|step| step.state = StepState::Pending);
+                }
                 Ok(Told::Now)
             })
             .await?;

@@ -39,6 +39,11 @@ pub(super) fn forms(secret: &str) -> Vec<Form> {
         let safe = coded[skip..].replace('+', "-").replace('/', "_");
         all.push(Form { word: "in base64 for URLs", bytes: safe.into_bytes() });
     }
+    // Pages, shells and texts within texts write its odd characters in ways of their own: its plain parts stay.
+    let plain = |text: &&str| text.len() >= 12;
+    for part in secret.split(|c: char| !c.is_ascii_alphanumeric()).filter(plain) {
+        all.push(Form { word: "a part of it", bytes: part.as_bytes().to_vec() });
+    }
     all.push(Form { word: "in UTF-16", bytes: secret.encode_utf16().flat_map(u16::to_le_bytes).collect() });
     all
 }
@@ -94,5 +99,9 @@ mod tests {
             assert!(found(base64(text.as_bytes()).as_bytes()).contains(&"in base64"), "{before}");
         }
         assert_eq!(base64(b"Man"), "TWFu");
+        let all = forms("mk0123456789ab/+ \"xab9876543210");
+        for text in ["title=\"mk0123456789ab/+ &#34;xab9876543210\"", r"say 'mk0123456789ab'\''", "xab9876543210"] {
+            assert!(find(text.as_bytes(), &all).any(|form| form.word == "a part of it"), "{text}");
+        }
     }
 }
