@@ -45,6 +45,8 @@ struct Grant {
     perhaps_done: bool,
     /// Attempts that were acknowledged, with their sessions.
     begun: BTreeSet<(u32, String)>,
+    /// How often what is on the disk was destroyed for it.
+    wipes: usize,
     /// Retries that operators asked for.
     retries: usize,
     generation: Option<u64>,
@@ -146,6 +148,7 @@ impl Oracle {
             done: false,
             perhaps_done: false,
             begun: BTreeSet::new(),
+            wipes: 0,
             retries: 0,
             generation: None,
         });
@@ -305,8 +308,15 @@ impl Oracle {
     /// The agent destroys what is on the disk.
     pub(crate) fn wiped(&mut self, machine: usize, grant: usize, carries_data: bool) -> Kept {
         self.seen.wiped += 1;
-        let grant = &self.grants[grant];
+        let grant = &mut self.grants[grant];
+        grant.wipes += 1;
+        let grant = &*grant;
         let told = || format!("{:?} wipes", grant.workflow);
+        // Each attempt that a session was let begin destroys once.
+        if grant.wipes > grant.begun.len() {
+            let told = format!("{:?} wipes {} times, and {:?} began", grant.workflow, grant.wipes, grant.begun);
+            return broken("no more wipes than attempts that began", told);
+        }
         if grant.machine != machine {
             return broken("an operator stands behind every wipe", told());
         }
