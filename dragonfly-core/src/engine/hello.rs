@@ -39,11 +39,14 @@ impl Engine {
     /// `Forbidden` when it has opened a session already; `Busy` when another agent speaks for this
     /// machine or its identity is in conflict; `TooMany` when it is one of too many new machines; `Protocol` when no
     /// version is shared.
-    pub async fn hello(&self, token: &str, hello: Hello, from: IpAddr) -> Result<Welcome> {
+    pub async fn hello(&self, token: &str, mut hello: Hello, from: IpAddr) -> Result<Welcome> {
         let mac = hello.mac;
         let is_claimed = matches!(self.inner.cache.by_mac(mac), Owner::One(machine) if !machine.is_unclaimed());
-        let (inventory, cut) = hello.inventory.bounded(inventory_bytes(is_claimed, self.inner.cache.unclaimed()));
-        let hello = Hello { inventory, existing_os: text::tidy(&hello.existing_os, LONGEST, text::harmless), ..hello };
+        // In their place: what it sent is not kept beside what is kept of it while it waits.
+        let inventory = std::mem::take(&mut hello.inventory);
+        let (inventory, cut) = inventory.bounded(inventory_bytes(is_claimed, self.inner.cache.unclaimed()));
+        hello.inventory = inventory;
+        hello.existing_os = text::tidy(&hello.existing_os, LONGEST, text::harmless);
         let said = self.greet(token, hello, cut.as_deref(), from).await;
         if let Err(error) = &said {
             // On the timeline of the card that it names: whoever looks for this machine looks there.

@@ -32,6 +32,11 @@ impl Engine {
     pub async fn report(&self, session: &str, mut report: Report) -> Result<Heard> {
         let (claims, machine) = self.session(session).await?;
         let name = machine.name().to_owned();
+        // It may have to wait: with no more than is kept of it.
+        if let ReportKind::Refused { failure } | ReportKind::Step { failure: Some(failure), .. } = &mut report.what {
+            failure.causes.truncate(CAUSES);
+            failure.causes.shrink_to_fit();
+        }
         let _guard = self.lock(&name).await;
         let stop = |reason: &str| Ok(Heard::Stop { reason: reason.to_owned() });
         // Read again under the lock. Of progress alone nothing is written, and it comes often.
@@ -60,7 +65,6 @@ impl Engine {
         if let ReportKind::Refused { failure } | ReportKind::Step { failure: Some(failure), .. } = &mut report.what {
             let hidden = self.mask(&machine, &run).hide_in(std::mem::replace(failure, Failure::message("")));
             *failure = text::tidy(&hidden, LONGEST, text::harmless_lines);
-            failure.causes.truncate(CAUSES);
         }
         let me = claims.id.to_string();
         if let ReportKind::Began = report.what {
