@@ -143,6 +143,7 @@ impl EngineBuilder {
             seen_at: Mutex::default(),
             strangers: Mutex::default(),
             newcomers: Mutex::default(),
+            greetings: Mutex::default(),
             unopened: Mutex::default(),
             locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),
             networks: watch::Sender::new(Vec::new()),

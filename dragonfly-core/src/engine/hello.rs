@@ -37,8 +37,8 @@ impl Engine {
     /// # Errors
     /// `Unauthenticated` when the token is not ours, is ten minutes old, or asks from elsewhere;
     /// `Forbidden` when it has opened a session already; `Busy` when another agent speaks for this
-    /// machine or its identity is in conflict; `TooMany` when it is one of too many new machines; `Protocol` when no
-    /// version is shared.
+    /// machine or its identity is in conflict; `TooMany` when it is one of too many new machines or says hello too often;
+    /// `Protocol` when no version is shared.
     pub async fn hello(&self, token: &str, mut hello: Hello, from: IpAddr) -> Result<Welcome> {
         let mac = hello.mac;
         let is_claimed = matches!(self.inner.cache.by_mac(mac), Owner::One(machine) if !machine.is_unclaimed());
@@ -88,7 +88,14 @@ impl Engine {
             said.macs.push(hello.mac);
             anchors::clean(&said)
         };
-        let machine = match self.recognise(&anchors) {
+        let found = self.recognise(&anchors);
+        if let Match::Known(name) | Match::Moved { machine: name, .. } = &found {
+            self.may_greet(name)?;
+        }
+        if let Match::Known(name) = &found {
+            self.may_open(name, &claims, hello.boot_id, from)?;
+        }
+        let machine = match found {
             Match::New => {
                 self.admit(from)?;
                 self.discover(&hello, &anchors).await?
@@ -156,11 +163,7 @@ impl Engine {
         let (session, first) = match greeted {
             Greeted::As { session, first } => (session, first),
             Greeted::Late => return Err(self.second_agent(&machine, from)),
-            Greeted::Used => {
-                let words = format!("a boot token was used a second time, from {from}");
-                self.tell("identity.refused", &machine, None, words);
-                return Err(EngineError::Forbidden { why: "this boot token has been used; boot again".to_owned() });
-            }
+            Greeted::Used => return Err(self.used_token(&machine, from)),
         };
         self.inner.sessions.heard(&machine, session, now);
         self.inner.recorder.adopt(&machine, &object.spec.macs);
@@ -224,7 +227,7 @@ impl Engine {
         stored.filter(|session| is_new && !session.ended).map(|session| session.id)
     }
 
-    fn second_agent(&self, machine: &str, from: IpAddr) -> EngineError {
+    pub(super) fn second_agent(&self, machine: &str, from: IpAddr) -> EngineError {
         let words = format!("a second agent asked from {from} while another speaks for this machine");
         self.tell("identity.refused", machine, None, words);
         let seconds = self.silence().as_secs();

@@ -29,6 +29,7 @@ mod ending;
 pub mod error;
 mod fill;
 mod found;
+mod greetings;
 mod hello;
 mod home;
 mod identity;
@@ -139,6 +140,7 @@ struct Inner {
     seen_at: Mutex<HashMap<IpAddr, Mac>>,
     strangers: Mutex<Strangers>,
     newcomers: Mutex<newcomers::Newcomers>,
+    greetings: Mutex<greetings::Greetings>,
     /// Secrets that could not be opened when this was first asked.
     unopened: Mutex<Option<Vec<String>>>,
     /// One writer per machine at a time, in this process.
