@@ -19,7 +19,7 @@ use dragonfly_core::resource::{ConditionStatus, HardwareSpec, Kind, TemplateSpec
 use dragonfly_core::secret::SealingKey;
 use dragonfly_core::store::memory::MemoryStore;
 use dragonfly_core::testing::ManualClock;
-use dragonfly_core::wire::{Hello, Versions, Welcome};
+use dragonfly_core::wire::{Ask, Hello, Orders, Versions, Welcome};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -241,4 +241,30 @@ async fn a_token_that_was_used_is_refused_and_that_has_an_end() {
         }
     }
     assert_eq!((refused, site.told("identity.refused").len()), (4, 4), "{machine}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_session_one_question_waits() {
+    let site = Site::new(Settings::default()).await;
+    let session = site.registers(1).await.unwrap().session.reveal().to_owned();
+    let ask = |wait_seconds| {
+        let (engine, session) = (site.engine.clone(), session.clone());
+        tokio::spawn(async move { engine.work(&session, Ask { wait_seconds }).await.unwrap() })
+    };
+    let asked: Vec<_> = (0..50).map(|_| ask(30)).collect();
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    let waiting = || asked.iter().filter(|one| !one.is_finished()).count();
+    while waiting() != 1 {
+        assert!(std::time::Instant::now() < end, "{} wait", waiting());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // One that does not wait takes nobody's place.
+    assert!(matches!(ask(0).await.unwrap(), Orders::Wait { .. }));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(waiting(), 1);
+    let newest = ask(1);
+    for one in asked {
+        assert!(matches!(one.await.unwrap(), Orders::Wait { .. }));
+    }
+    assert!(matches!(newest.await.unwrap(), Orders::Wait { .. }));
 }

@@ -60,6 +60,7 @@ mod tinkerbell;
 mod token;
 mod unknown;
 mod values;
+mod waiting;
 mod why;
 mod work;
 mod write;
@@ -141,6 +142,7 @@ struct Inner {
     strangers: Mutex<Strangers>,
     newcomers: Mutex<newcomers::Newcomers>,
     greetings: Mutex<greetings::Greetings>,
+    waiting: waiting::Waiting,
     /// Secrets that could not be opened when this was first asked.
     unopened: Mutex<Option<Vec<String>>>,
     /// One writer per machine at a time, in this process.
