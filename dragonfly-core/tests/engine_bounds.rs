@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dragonfly_core::Mac;
 use dragonfly_core::action::{Problem, TemplateChecker};
-use dragonfly_core::boot::{BootProvider, BootRequest};
+use dragonfly_core::boot::{BootObserver as _, BootProvider, BootRequest, Seen, Sighting};
 use dragonfly_core::clock::Timestamp;
 use dragonfly_core::engine::{Engine, EngineError, Settings};
 use dragonfly_core::inventory::{Inventory, PciDevice};
@@ -267,4 +267,31 @@ async fn of_one_session_one_question_waits() {
         assert!(matches!(one.await.unwrap(), Orders::Wait { .. }));
     }
     assert!(matches!(newest.await.unwrap(), Orders::Wait { .. }));
+}
+
+#[tokio::test]
+async fn whoever_registers_is_told_of_no_more_than_a_stranger() {
+    let site = Site::new(Settings::default()).await;
+    let (invented, ours) = (site.registers(1).await.unwrap().machine, site.registers(2).await.unwrap().machine);
+    let label = format!(
+        "{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: {ours}, labels: {{rack: a1}}}}, \
+         spec: {{macs: ['52:54:00:00:00:02']}}}}"
+    );
+    site.engine.apply(&label, "me").await.unwrap();
+    let told = |machine: &str| {
+        let all = site.engine.events().subscribe(Some(0)).replay;
+        all.iter().filter(|event| event.kind == "boot.file" && event.machine.as_deref() == Some(machine)).count()
+    };
+    for n in [1, 2] {
+        for _ in 0..3000 {
+            let seen = Seen::FileBegan { file: "vmlinuz".into(), bytes: 1 };
+            let mac = Some(Mac::new([0x52, 0x54, 0, 0, 0, n]));
+            site.engine.saw(Sighting { mac, from: None, seen });
+        }
+    }
+    // A few words were said when they registered.
+    assert!((900..=1000).contains(&told(&invented)), "{}", told(&invented));
+    assert_eq!(told(&ours), 200);
+    let timeline = site.engine.timeline(&ours, 0).unwrap().items;
+    assert!(timeline.iter().any(|line| line.message.contains("vmlinuz")), "its timeline has it all the same");
 }
