@@ -258,10 +258,7 @@ impl Engine {
         all.insert(run.to_owned(), (attempt, index, progress));
         drop(all);
         let data = json!({ "index": index, "step": step, "progress": progress, "attempt": attempt });
-        let words = match progress.total {
-            Some(total) if total > 0 => format!("{step}: {} %", progress.done.min(total) * 100 / total),
-            _ => format!("{step}: {}", progress.done),
-        };
+        let words = format!("{step}: {}", how_far(progress));
         self.tell_with("step.progress", machine, Some(run), words, data);
     }
 
@@ -273,6 +270,16 @@ impl Engine {
     /// How much of the step at work is done: attempt, index, progress.
     pub fn progress(&self, run: &str) -> Option<(u32, usize, Progress)> {
         self.inner.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(run).copied()
+    }
+}
+
+fn how_far(progress: Progress) -> String {
+    match progress.total {
+        // What an agent says may be any number.
+        Some(total) if total > 0 => {
+            format!("{} %", u128::from(progress.done.min(total)) * 100 / u128::from(total))
+        }
+        _ => progress.done.to_string(),
     }
 }
 
@@ -320,4 +327,25 @@ fn is_authorised(machine: &Hardware, report: &Report) -> bool {
 
 fn running(w: &Workflow) -> Option<&StepStatus> {
     w.status.steps.iter().find(|s| s.state == StepState::Running && s.attempt == w.status.attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Unit;
+
+    #[test]
+    fn progress_may_be_any_number() {
+        for (done, total, words) in [
+            (0, None, "0"),
+            (u64::MAX, None, "18446744073709551615"),
+            (7, Some(0), "7"),
+            (1, Some(3), "33 %"),
+            (9, Some(3), "100 %"),
+            (u64::MAX, Some(u64::MAX), "100 %"),
+            (u64::MAX / 2, Some(u64::MAX), "49 %"),
+        ] {
+            assert_eq!(how_far(Progress { done, total, unit: Unit::Bytes }), words);
+        }
+    }
 }
