@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub use differences::Difference;
 
 use crate::Mac;
+use crate::few::few;
+use bounds::{ADDRESSES, DISKS, MODULES, NICS, PCI, ROUTES, SIGNATURES, USERS};
 
 /// A quantity of memory or storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -22,7 +24,7 @@ pub struct Bytes(pub u64);
 #[serde(transparent)]
 pub struct MegabitsPerSecond(pub u64);
 
-/// Everything an agent saw.
+/// Everything an agent saw. Of each list one more than is kept is read: so it is known that there were more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Inventory {
@@ -33,13 +35,13 @@ pub struct Inventory {
     /// Memory, module by module.
     pub memory: Memory,
     /// Disks, not partitions.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few::<{ DISKS + 1 }, _, _>")]
     pub disks: Vec<Disk>,
     /// Network cards.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few::<{ NICS + 1 }, _, _>")]
     pub nics: Vec<Nic>,
     /// Graphics processors and every other PCI function worth a line.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few::<{ PCI + 1 }, _, _>")]
     pub pci: Vec<PciDevice>,
     /// The management controller, if one answers on this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,7 +56,7 @@ pub struct Inventory {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hypervisor: Option<String>,
     /// Default routes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few::<{ ROUTES + 1 }, _, _>")]
     pub routes: Vec<Route>,
     /// The interface it booted from, by kernel name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,7 +127,7 @@ pub struct Memory {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<Bytes>,
     /// SMBIOS type 17, filled slots only.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few::<{ MODULES + 1 }, _, _>")]
     pub modules: Vec<MemoryModule>,
 }
 
@@ -187,7 +189,7 @@ pub struct Disk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blank: Option<bool>,
     /// What is on it, in words: `gpt`, `ext4`, `linux_raid_member`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "few::<{ SIGNATURES + 1 }, _, _>")]
     pub signatures: Vec<String>,
 }
 
@@ -209,7 +211,7 @@ pub struct Nic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed: Option<MegabitsPerSecond>,
     /// Its addresses with prefix length: `192.168.77.100/24`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "few::<{ ADDRESSES + 1 }, _, _>")]
     pub addresses: Vec<String>,
     /// What the switch says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -264,7 +266,7 @@ pub struct BmcSeen {
     pub mac: Option<Mac>,
     /// Who may log in to it: the slots of its user table that have a name or open something. Empty where they could
     /// not all be read.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few::<{ USERS + 1 }, _, _>")]
     pub users: Vec<BmcUser>,
 }
 

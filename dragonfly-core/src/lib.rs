@@ -16,6 +16,7 @@ pub mod deadline;
 pub mod diagnose;
 pub mod engine;
 pub mod event;
+mod few;
 mod fields;
 pub mod inventory;
 pub mod lifecycle;

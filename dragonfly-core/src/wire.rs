@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::Mac;
 use crate::action::{Permit, Progress};
 use crate::clock::Timestamp;
+use crate::few::few;
 use crate::inventory::Inventory;
 use crate::resource::hardware::{Anchors, ExistingOs};
 use crate::secret::SecretString;
@@ -275,7 +276,7 @@ pub struct Failure {
     /// What failed and what to do, for a person.
     pub message: String,
     /// The causes, the nearest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "few::<256, _, _>")]
     pub causes: Vec<String>,
     /// What it is, for programs; absent where it has no name, and from agents that do not tell it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dragonfly_core::Mac;
 use dragonfly_core::action::{Problem, TemplateChecker};
-use dragonfly_core::boot::{BootProvider, BootRequest};
+use dragonfly_core::boot::{BootObserver as _, BootProvider, BootRequest, Seen, Sighting};
 use dragonfly_core::clock::Timestamp;
 use dragonfly_core::engine::{Engine, EngineError, Settings};
 use dragonfly_core::inventory::{Inventory, PciDevice};
@@ -19,7 +19,7 @@ use dragonfly_core::resource::{ConditionStatus, HardwareSpec, Kind, TemplateSpec
 use dragonfly_core::secret::SealingKey;
 use dragonfly_core::store::memory::MemoryStore;
 use dragonfly_core::testing::ManualClock;
-use dragonfly_core::wire::{Hello, Versions, Welcome};
+use dragonfly_core::wire::{Ask, Hello, Orders, Versions, Welcome};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -62,8 +62,15 @@ impl Site {
     }
 
     async fn hello(&self, n: u16, inventory: Inventory) -> Result<Welcome, EngineError> {
-        // Tokens are told apart by their time, and an agent that is silent has gone.
+        // An agent that is silent has gone.
         self.clock.advance(Duration::from_secs(40));
+        self.hello_of(n, Uuid::new_v4(), inventory).await
+    }
+
+    /// Of this boot, a moment later.
+    async fn hello_of(&self, n: u16, boot_id: Uuid, inventory: Inventory) -> Result<Welcome, EngineError> {
+        // Tokens are told apart by their time.
+        self.clock.advance(Duration::from_millis(1));
         let [high, low] = n.to_be_bytes();
         let (mac, from) = (Mac::new([0x52, 0x54, 0, 0, high, low]), IpAddr::from([10, 0, 0, 1]));
         let to = Some("10.0.0.1:3000".parse().unwrap());
@@ -72,7 +79,7 @@ impl Site {
         let hello = Hello {
             protocol: Versions::OURS,
             agent: "test".into(),
-            boot_id: Uuid::new_v4(),
+            boot_id,
             mac,
             anchors: Anchors { macs: vec![mac], ..Anchors::default() },
             inventory,
@@ -179,4 +186,112 @@ async fn logs_go_with_their_machine() {
     assert_eq!(site.logs_of(stays), 1);
     cancel.cancel();
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_says_hello_without_an_end_is_not_heard() {
+    let site = Site::new(Settings::default()).await;
+    let boot = Uuid::new_v4();
+    let hello = || site.hello_of(1, boot, Inventory::default());
+    let machine = hello().await.unwrap().machine;
+    // It is repeated where an answer was lost.
+    for _ in 0..5 {
+        hello().await.unwrap();
+    }
+    let version = || site.engine.cache().get::<HardwareSpec>(&machine).unwrap().metadata.resource_version.clone();
+    let (before, answered) = (version(), site.told("machine.hello").len());
+    for _ in 0..500 {
+        let Err(EngineError::TooMany { wait, .. }) = hello().await else { panic!("it is heard") };
+        assert!(wait <= Duration::from_secs(5));
+    }
+    assert_eq!((version(), site.told("machine.hello").len()), (before, answered), "nothing is written for it");
+    site.hello_of(2, Uuid::new_v4(), Inventory::default()).await.expect("another is heard");
+    site.clock.advance(Duration::from_secs(5));
+    hello().await.unwrap();
+    assert!(is_too_many(&hello().await));
+}
+
+#[tokio::test]
+async fn a_token_that_was_used_is_refused_and_that_has_an_end() {
+    let site = Site::new(Settings::default()).await;
+    let machine = site.registers(1).await.unwrap().machine;
+    // Within one moment tokens are as old as each other: the second opens nothing.
+    let (mac, from) = (Mac::new([0x52, 0x54, 0, 0, 0, 1]), IpAddr::from([10, 0, 0, 1]));
+    let to = Some("10.0.0.1:3000".parse().unwrap());
+    let request = BootRequest { from: Some(from), to, ..BootRequest::from_mac(mac) };
+    site.clock.advance(Duration::from_secs(60));
+    let token = site.engine.identity(&request).await.unwrap().unwrap().token;
+    let hello = Hello {
+        protocol: Versions::OURS,
+        agent: "test".into(),
+        boot_id: Uuid::new_v4(),
+        mac,
+        anchors: Anchors { macs: vec![mac], ..Anchors::default() },
+        inventory: Inventory::default(),
+        existing_os: None,
+        uptime_seconds: None,
+        clock_offset_seconds: None,
+    };
+    site.engine.hello(token.reveal(), hello.clone(), from).await.unwrap();
+    let mut refused = 0;
+    for n in 0..50 {
+        match site.engine.hello(token.reveal(), hello.clone(), from).await {
+            Err(EngineError::Forbidden { .. }) => refused += 1,
+            answer => assert!(is_too_many(&answer), "{n}: {answer:?}"),
+        }
+    }
+    assert_eq!((refused, site.told("identity.refused").len()), (4, 4), "{machine}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_session_one_question_waits() {
+    let site = Site::new(Settings::default()).await;
+    let session = site.registers(1).await.unwrap().session.reveal().to_owned();
+    let ask = |wait_seconds| {
+        let (engine, session) = (site.engine.clone(), session.clone());
+        tokio::spawn(async move { engine.work(&session, Ask { wait_seconds }).await.unwrap() })
+    };
+    let asked: Vec<_> = (0..50).map(|_| ask(30)).collect();
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    let waiting = || asked.iter().filter(|one| !one.is_finished()).count();
+    while waiting() != 1 {
+        assert!(std::time::Instant::now() < end, "{} wait", waiting());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // One that does not wait takes nobody's place.
+    assert!(matches!(ask(0).await.unwrap(), Orders::Wait { .. }));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(waiting(), 1);
+    let newest = ask(1);
+    for one in asked {
+        assert!(matches!(one.await.unwrap(), Orders::Wait { .. }));
+    }
+    assert!(matches!(newest.await.unwrap(), Orders::Wait { .. }));
+}
+
+#[tokio::test]
+async fn whoever_registers_is_told_of_no_more_than_a_stranger() {
+    let site = Site::new(Settings::default()).await;
+    let (invented, ours) = (site.registers(1).await.unwrap().machine, site.registers(2).await.unwrap().machine);
+    let label = format!(
+        "{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: {ours}, labels: {{rack: a1}}}}, \
+         spec: {{macs: ['52:54:00:00:00:02']}}}}"
+    );
+    site.engine.apply(&label, "me").await.unwrap();
+    let told = |machine: &str| {
+        let all = site.engine.events().subscribe(Some(0)).replay;
+        all.iter().filter(|event| event.kind == "boot.file" && event.machine.as_deref() == Some(machine)).count()
+    };
+    for n in [1, 2] {
+        for _ in 0..3000 {
+            let seen = Seen::FileBegan { file: "vmlinuz".into(), bytes: 1 };
+            let mac = Some(Mac::new([0x52, 0x54, 0, 0, 0, n]));
+            site.engine.saw(Sighting { mac, from: None, seen });
+        }
+    }
+    // A few words were said when they registered.
+    assert!((900..=1000).contains(&told(&invented)), "{}", told(&invented));
+    assert_eq!(told(&ours), 200);
+    let timeline = site.engine.timeline(&ours, 0).unwrap().items;
+    assert!(timeline.iter().any(|line| line.message.contains("vmlinuz")), "its timeline has it all the same");
 }

@@ -11,7 +11,7 @@ use super::Rule;
 use super::clusters::{self, Clusters};
 use super::{
     Engine, ImageLinks, Inner, OpenLinks, Result, Settings, dhcp, logs, others, power, restore, sessions, tinkerbell,
-    token,
+    token, waiting,
 };
 use crate::action::TemplateChecker;
 use crate::cache::Cache;
@@ -143,6 +143,8 @@ impl EngineBuilder {
             seen_at: Mutex::default(),
             strangers: Mutex::default(),
             newcomers: Mutex::default(),
+            greetings: Mutex::default(),
+            waiting: waiting::Waiting::default(),
             unopened: Mutex::default(),
             locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),
             networks: watch::Sender::new(Vec::new()),

@@ -37,13 +37,16 @@ impl Engine {
     /// # Errors
     /// `Unauthenticated` when the token is not ours, is ten minutes old, or asks from elsewhere;
     /// `Forbidden` when it has opened a session already; `Busy` when another agent speaks for this
-    /// machine or its identity is in conflict; `TooMany` when it is one of too many new machines; `Protocol` when no
-    /// version is shared.
-    pub async fn hello(&self, token: &str, hello: Hello, from: IpAddr) -> Result<Welcome> {
+    /// machine or its identity is in conflict; `TooMany` when it is one of too many new machines or says hello too often;
+    /// `Protocol` when no version is shared.
+    pub async fn hello(&self, token: &str, mut hello: Hello, from: IpAddr) -> Result<Welcome> {
         let mac = hello.mac;
         let is_claimed = matches!(self.inner.cache.by_mac(mac), Owner::One(machine) if !machine.is_unclaimed());
-        let (inventory, cut) = hello.inventory.bounded(inventory_bytes(is_claimed, self.inner.cache.unclaimed()));
-        let hello = Hello { inventory, existing_os: text::tidy(&hello.existing_os, LONGEST, text::harmless), ..hello };
+        // In their place: what it sent is not kept beside what is kept of it while it waits.
+        let inventory = std::mem::take(&mut hello.inventory);
+        let (inventory, cut) = inventory.bounded(inventory_bytes(is_claimed, self.inner.cache.unclaimed()));
+        hello.inventory = inventory;
+        hello.existing_os = text::tidy(&hello.existing_os, LONGEST, text::harmless);
         let said = self.greet(token, hello, cut.as_deref(), from).await;
         if let Err(error) = &said {
             // On the timeline of the card that it names: whoever looks for this machine looks there.
@@ -86,7 +89,17 @@ impl Engine {
             anchors::clean(&said)
         };
         let mut moved = false;
-        let machine = match self.recognise(&anchors) {
+        let found = self.recognise(&anchors);
+        match &found {
+            Match::Known(name) | Match::Moved { machine: name, .. } => self.may_greet(name)?,
+            // Not counted as the machine's own: who it is is what is in question.
+            Match::Conflict { .. } => self.may_greet(&hello.mac.to_string())?,
+            Match::New => {}
+        }
+        if let Match::Known(name) = &found {
+            self.may_open(name, &claims, hello.boot_id, from)?;
+        }
+        let machine = match found {
             Match::New => {
                 self.admit(from)?;
                 self.discover(&hello).await?
@@ -157,11 +170,7 @@ impl Engine {
         let (session, first) = match greeted {
             Greeted::As { session, first } => (session, first),
             Greeted::Late => return Err(self.second_agent(&machine, from)),
-            Greeted::Used => {
-                let words = format!("a boot token was used a second time, from {from}");
-                self.tell("identity.refused", &machine, None, words);
-                return Err(EngineError::Forbidden { why: "this boot token has been used; boot again".to_owned() });
-            }
+            Greeted::Used => return Err(self.used_token(&machine, from)),
         };
         self.inner.sessions.heard(&machine, session, now);
         self.inner.recorder.adopt(&machine, &object.spec.macs);

@@ -130,7 +130,7 @@ impl Engine {
         // Where nobody is held they have done nothing, and are told no more than is told of strangers.
         let is_told = !held.is_empty()
             || !matches!(
-                self.inner.strangers.lock().unwrap_or_else(PoisonError::into_inner).one_more(now),
+                self.inner.strangers.lock().unwrap_or_else(PoisonError::into_inner).one_more(None, now),
                 Word::LeaveOut
             );
         let named = if held.is_empty() { &others } else { &held };

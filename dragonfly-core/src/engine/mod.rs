@@ -29,6 +29,7 @@ mod ending;
 pub mod error;
 mod fill;
 mod found;
+mod greetings;
 mod hello;
 mod home;
 mod identity;
@@ -59,6 +60,7 @@ mod tinkerbell;
 mod token;
 mod unknown;
 mod values;
+mod waiting;
 mod why;
 mod work;
 mod write;
@@ -139,6 +141,8 @@ struct Inner {
     seen_at: Mutex<HashMap<IpAddr, Mac>>,
     strangers: Mutex<Strangers>,
     newcomers: Mutex<newcomers::Newcomers>,
+    greetings: Mutex<greetings::Greetings>,
+    waiting: waiting::Waiting,
     /// Secrets that could not be opened when this was first asked.
     unopened: Mutex<Option<Vec<String>>>,
     /// One writer per machine at a time, in this process.

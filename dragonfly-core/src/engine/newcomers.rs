@@ -12,16 +12,16 @@ use std::time::Duration;
 use super::{Engine, EngineError, Result};
 use crate::clock::Timestamp;
 
-/// How many at once, and how many more each second.
+/// How many at once, and how many more each minute.
 #[derive(Debug, Clone, Copy)]
-struct Rate {
-    at_once: u64,
-    per_second: u64,
+pub(super) struct Rate {
+    pub(super) at_once: u64,
+    pub(super) per_minute: u64,
 }
 
 /// Of one address: many machines may stand behind one that translates for them.
-const OF_ONE: Rate = Rate { at_once: 2000, per_second: 10 };
-const OF_ALL: Rate = Rate { at_once: 5000, per_second: 50 };
+const OF_ONE: Rate = Rate { at_once: 2000, per_minute: 600 };
+const OF_ALL: Rate = Rate { at_once: 5000, per_minute: 3000 };
 /// How many addresses are remembered. Fewer than that have ever something left to give back.
 const ADDRESSES: usize = 16_384;
 /// How long a machine waits that is refused because there are too many.
@@ -40,30 +40,35 @@ pub(super) fn inventory_bytes(is_claimed: bool, unclaimed: usize) -> usize {
     if is_claimed || unclaimed < FEW { INVENTORY } else { SMALL_INVENTORY }
 }
 
-/// What one machine is counted as: so many a second are as many parts a nanosecond.
-const ONE: u64 = 1_000_000_000;
+/// What one is counted as: so many a minute are as many parts a nanosecond.
+const ONE: u64 = 60_000_000_000;
 
 /// How much was taken of a rate, less what time has given back.
 #[derive(Debug, Default)]
-struct Bucket {
+pub(super) struct Bucket {
     taken: u64,
     since: Option<Timestamp>,
 }
 
 impl Bucket {
     /// How long until there is room for one; nothing if there is now.
-    fn wait(&mut self, rate: Rate, now: Timestamp) -> Duration {
+    pub(super) fn wait(&mut self, rate: Rate, now: Timestamp) -> Duration {
         // A clock that was put back gives nothing back, and counts on from where it is.
         let passed = self.since.map_or(0, |since| now.since(since).as_nanos());
         self.since = Some(now);
-        let back = u64::try_from(passed).unwrap_or(u64::MAX).saturating_mul(rate.per_second);
+        let back = u64::try_from(passed).unwrap_or(u64::MAX).saturating_mul(rate.per_minute);
         self.taken = self.taken.saturating_sub(back);
         let over = (self.taken + ONE).saturating_sub(rate.at_once * ONE);
-        Duration::from_nanos(over.div_ceil(rate.per_second))
+        Duration::from_nanos(over.div_ceil(rate.per_minute))
     }
 
-    fn take(&mut self) {
+    pub(super) fn take(&mut self) {
         self.taken += ONE;
+    }
+
+    /// Whether all of it is there, by when it was last looked at.
+    pub(super) fn is_full(&self) -> bool {
+        self.taken == 0
     }
 }
 
@@ -98,7 +103,7 @@ impl Newcomers {
         if self.each.len() >= ADDRESSES && !self.each.contains_key(&from) {
             self.each.retain(|_, bucket| {
                 bucket.wait(OF_ONE, now);
-                bucket.taken > 0
+                !bucket.is_full()
             });
         }
         let bucket = self.each.entry(from).or_default();

@@ -33,6 +33,11 @@ impl Engine {
     pub async fn report(&self, session: &str, mut report: Report) -> Result<Heard> {
         let (claims, machine) = self.session(session).await?;
         let name = machine.name().to_owned();
+        // It may have to wait: with no more than is kept of it.
+        if let ReportKind::Refused { failure } | ReportKind::Step { failure: Some(failure), .. } = &mut report.what {
+            failure.causes.truncate(CAUSES);
+            failure.causes.shrink_to_fit();
+        }
         let _guard = self.lock(&name).await;
         let stop = |reason: &str| Ok(Heard::Stop { reason: reason.to_owned() });
         // Read again under the lock. Of progress alone nothing is written, and it comes often.
@@ -61,7 +66,6 @@ impl Engine {
         if let ReportKind::Refused { failure } | ReportKind::Step { failure: Some(failure), .. } = &mut report.what {
             let hidden = self.mask(&machine, &run).hide_in(std::mem::replace(failure, Failure::message("")));
             *failure = text::tidy(&hidden, LONGEST, text::harmless_lines);
-            failure.causes.truncate(CAUSES);
         }
         let me = claims.id.to_string();
         if let ReportKind::Began = report.what {
@@ -264,10 +268,7 @@ impl Engine {
         all.insert(run.to_owned(), (attempt, index, progress));
         drop(all);
         let data = json!({ "index": index, "step": step, "progress": progress, "attempt": attempt });
-        let words = match progress.total {
-            Some(total) if total > 0 => format!("{step}: {} %", progress.done.min(total) * 100 / total),
-            _ => format!("{step}: {}", progress.done),
-        };
+        let words = format!("{step}: {}", how_far(progress));
         self.tell_with("step.progress", machine, Some(run), words, data);
     }
 
@@ -279,6 +280,16 @@ impl Engine {
     /// How much of the step at work is done: attempt, index, progress.
     pub fn progress(&self, run: &str) -> Option<(u32, usize, Progress)> {
         self.inner.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(run).copied()
+    }
+}
+
+fn how_far(progress: Progress) -> String {
+    match progress.total {
+        // What an agent says may be any number.
+        Some(total) if total > 0 => {
+            format!("{} %", u128::from(progress.done.min(total)) * 100 / u128::from(total))
+        }
+        _ => progress.done.to_string(),
     }
 }
 
@@ -326,4 +337,25 @@ fn is_authorised(machine: &Hardware, report: &Report) -> bool {
 
 fn running(w: &Workflow) -> Option<&StepStatus> {
     w.status.steps.iter().find(|s| s.state == StepState::Running && s.attempt == w.status.attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Unit;
+
+    #[test]
+    fn progress_may_be_any_number() {
+        for (done, total, words) in [
+            (0, None, "0"),
+            (u64::MAX, None, "18446744073709551615"),
+            (7, Some(0), "7"),
+            (1, Some(3), "33 %"),
+            (9, Some(3), "100 %"),
+            (u64::MAX, Some(u64::MAX), "100 %"),
+            (u64::MAX / 2, Some(u64::MAX), "49 %"),
+        ] {
+            assert_eq!(how_far(Progress { done, total, unit: Unit::Bytes }), words);
+        }
+    }
 }

@@ -1,19 +1,40 @@
-//! How much may be said of machines that nobody has registered.
+//! How much is said of machines beside their timelines.
 //!
-//! Inventing network addresses costs nothing. Each stays on its own bounded timeline; but were every
-//! one of its packets an event and a line of the log, a flood would push the events of real machines
-//! out of the replay and fill the log's disk.
+//! Inventing network addresses costs nothing, and nor does it to register them. Each machine has a bounded timeline; but
+//! were every one of its packets an event and a line of the log, a flood would push the events of real machines out of the
+//! replay and fill the log's disk. So those that nobody has registered or claimed share one measure, and each of the others
+//! has one of its own.
+
+use std::collections::HashMap;
 
 use crate::clock::Timestamp;
 
 /// How much may be said at once, and how much more each second. Once it is all said, nothing is until half of
 /// it is there again: a line now and then would tell nothing of anybody.
-const AT_ONCE: u32 = 1000;
-const PER_SECOND: u32 = 50;
+#[derive(Debug, Clone, Copy)]
+struct Measure {
+    at_once: u32,
+    per_second: u32,
+}
+
+/// Of all that nobody has registered or claimed.
+const STRANGERS: Measure = Measure { at_once: 1000, per_second: 50 };
+/// Of each of the others.
+const OF_ONE: Measure = Measure { at_once: 200, per_second: 20 };
+/// From how many of the others on it is looked which need not be remembered any more.
+const FEW: usize = 1024;
 
 /// How much is left to be said.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
+    all: Said,
+    each: HashMap<String, Said>,
+    /// How many there may be before it is looked again.
+    most: usize,
+}
+
+#[derive(Debug, Default)]
+struct Said {
     /// How much has been said, less what time has given back.
     said: u32,
     /// Until when time has given back.
@@ -32,14 +53,36 @@ pub(super) enum Word {
 }
 
 impl Strangers {
-    pub(super) fn one_more(&mut self, now: Timestamp) -> Word {
+    /// One thing more, of a stranger or of a machine that somebody has claimed.
+    pub(super) fn one_more(&mut self, claimed: Option<&str>, now: Timestamp) -> Word {
+        let Some(machine) = claimed else { return self.all.one_more(STRANGERS, now) };
+        if let Some(said) = self.each.get_mut(machine) {
+            return said.one_more(OF_ONE, now);
+        }
+        if self.each.len() >= self.most.max(FEW) {
+            self.each.retain(|_, said| {
+                said.give_back(OF_ONE, now);
+                said.said > 0
+            });
+            self.most = self.each.len() * 2;
+        }
+        self.each.entry(machine.to_owned()).or_default().one_more(OF_ONE, now)
+    }
+}
+
+impl Said {
+    fn give_back(&mut self, measure: Measure, now: Timestamp) {
         let passed = self.since.map_or(0, |since| now.since(since).as_millis());
-        let back = u32::try_from(passed * u128::from(PER_SECOND) / 1000).unwrap_or(u32::MAX);
+        let back = u32::try_from(passed * u128::from(measure.per_second) / 1000).unwrap_or(u32::MAX);
         if back > 0 || self.since.is_none() {
             self.said = self.said.saturating_sub(back);
             self.since = Some(now);
         }
-        self.is_silent = self.said >= AT_ONCE || (self.is_silent && self.said > AT_ONCE / 2);
+    }
+
+    fn one_more(&mut self, measure: Measure, now: Timestamp) -> Word {
+        self.give_back(measure, now);
+        self.is_silent = self.said >= measure.at_once || (self.is_silent && self.said > measure.at_once / 2);
         if self.is_silent {
             self.left_out += 1;
             return Word::LeaveOut;
@@ -60,7 +103,7 @@ mod tests {
         let mut told = |from: i64, to: i64, each: usize| {
             (from..to)
                 .flat_map(|now| std::iter::repeat_n(now, each))
-                .filter(|now| matches!(strangers.one_more(at(*now)), Word::Tell(_)))
+                .filter(|now| matches!(strangers.one_more(None, at(*now)), Word::Tell(_)))
                 .count()
         };
         assert_eq!(told(0, 1, 1000), 1000, "forty machines that are switched on together");
@@ -75,11 +118,40 @@ mod tests {
     fn what_was_left_out_is_counted() {
         let mut strangers = Strangers::default();
         let now = Timestamp::from_unix_seconds(1_800_000_000);
-        let words: Vec<_> = (0..AT_ONCE + 7).map(|_| strangers.one_more(now)).collect();
+        let words: Vec<_> = (0..1007).map(|_| strangers.one_more(None, now)).collect();
         assert_eq!(words.iter().filter(|word| **word == Word::LeaveOut).count(), 7);
         let later = |seconds| now.plus(std::time::Duration::from_secs(seconds));
-        assert_eq!(strangers.one_more(later(1)), Word::LeaveOut);
-        assert_eq!(strangers.one_more(later(11)), Word::Tell(8));
-        assert_eq!(strangers.one_more(later(11)), Word::Tell(0));
+        assert_eq!(strangers.one_more(None, later(1)), Word::LeaveOut);
+        assert_eq!(strangers.one_more(None, later(11)), Word::Tell(8));
+        assert_eq!(strangers.one_more(None, later(11)), Word::Tell(0));
+    }
+
+    #[test]
+    fn whoever_is_claimed_has_a_measure_of_its_own() {
+        let mut strangers = Strangers::default();
+        let at = |seconds| Timestamp::from_unix_seconds(1_800_000_000).plus(std::time::Duration::from_secs(seconds));
+        let mut told = |whose, seconds, times: usize| {
+            (0..times).filter(|_| strangers.one_more(whose, at(seconds)) != Word::LeaveOut).count()
+        };
+        assert_eq!(told(Some("a"), 0, 6000), 200);
+        assert_eq!(told(Some("b"), 0, 150), 150);
+        assert_eq!(told(None, 0, 900), 900);
+        assert_eq!(told(Some("a"), 3, 100), 0, "nothing until half of it is there again");
+        assert_eq!(told(Some("a"), 5, 300), 100);
+        assert_eq!(told(Some("a"), 60, 199), 199);
+    }
+
+    #[test]
+    fn what_is_left_out_of_one_is_counted_and_machines_are_not_remembered_for_ever() {
+        let mut strangers = Strangers::default();
+        let at = |seconds| Timestamp::from_unix_seconds(1_800_000_000).plus(std::time::Duration::from_secs(seconds));
+        let words: Vec<_> = (0..207).map(|_| strangers.one_more(Some("a"), at(0))).collect();
+        assert_eq!(words.iter().filter(|word| **word == Word::LeaveOut).count(), 7);
+        assert_eq!(strangers.one_more(Some("a"), at(5)), Word::Tell(7));
+        assert_eq!(strangers.one_more(Some("a"), at(5)), Word::Tell(0));
+        for n in 0..50_000_u64 {
+            strangers.one_more(Some(&n.to_string()), at(n / 500));
+            assert!(strangers.each.len() <= 2 * FEW, "{}", strangers.each.len());
+        }
     }
 }

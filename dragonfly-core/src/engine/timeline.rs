@@ -53,26 +53,30 @@ impl Engine {
         let seen = seen.bounded();
         let card = mac.or_else(|| self.card_at(from?));
         let now = self.now();
-        let (mut machine, mut is_stranger) = (None, true);
+        let (mut machine, mut claimed) = (None, None);
         if let Some(card) = card {
             self.remember_address(from.or(taken(&seen)), card);
             let owner = self.inner.cache.by_mac(card);
-            is_stranger = !matches!(owner, Owner::One(_));
             let whose = match &owner {
                 Owner::One(machine) => Whose::Machine(machine.name()),
                 Owner::Nobody | Owner::Several(_) => Whose::Card(card),
             };
             self.inner.recorder.record(whose, Some(card), now, What::Seen(seen.clone()));
             machine = Some(self.name_of(card));
+            // Whoever can invent a machine can have it register itself.
+            claimed = match owner {
+                Owner::One(machine) if !machine.is_unclaimed() => Some(machine),
+                _ => None,
+            };
         }
-        if is_stranger {
-            match self.inner.strangers.lock().unwrap_or_else(PoisonError::into_inner).one_more(now) {
-                Word::LeaveOut => return,
-                Word::Tell(0) => {}
-                Word::Tell(left_out) => {
-                    tracing::warn!(left_out, "more of unknown machines than is told: see the machine's timeline");
-                }
-            }
+        let claimed = claimed.as_ref().map(|machine| machine.name());
+        match self.inner.strangers.lock().unwrap_or_else(PoisonError::into_inner).one_more(claimed, now) {
+            Word::LeaveOut => return,
+            Word::Tell(0) => {}
+            Word::Tell(left_out) => match claimed {
+                Some(machine) => tracing::warn!(left_out, machine, "more of it than is told: see its timeline"),
+                None => tracing::warn!(left_out, "more of unknown machines than is told: see the machine's timeline"),
+            },
         }
         let (kind, message) = (seen.kind(), seen.to_string());
         tracing::info!(kind, machine, "{message}");

@@ -24,7 +24,7 @@ const STEP_SECONDS: u64 = 3600;
 
 impl Engine {
     /// What the machine of this session is to do. Waits for something to do as long as the agent asks,
-    /// 30 s at most.
+    /// 30 s at most, and until it asks anew.
     ///
     /// # Errors
     /// `Unauthenticated` when the session has ended.
@@ -33,6 +33,7 @@ impl Engine {
         let deadline = tokio::time::Instant::now() + wait;
         // Hung before the first look, so that nothing falls between.
         let mut bell = self.inner.events.bell(self.session(session).await?.1.name());
+        let mut turn = None;
         loop {
             // That it waits is no word of its: the connection of one that was switched off stays open.
             let (claims, machine) = self.speaker(session).await?;
@@ -43,7 +44,16 @@ impl Engine {
             } else {
                 self.orders(&claims, &machine).await?
             };
-            if !matches!(orders, Orders::Wait { .. }) || tokio::time::timeout_at(deadline, bell.rung()).await.is_err() {
+            if !matches!(orders, Orders::Wait { .. }) || wait.is_zero() {
+                return Ok(orders);
+            }
+            let turn = turn.get_or_insert_with(|| self.inner.waiting.turn(claims.id));
+            let is_over = tokio::select! {
+                biased;
+                () = turn.is_over() => true,
+                rung = tokio::time::timeout_at(deadline, bell.rung()) => rung.is_err(),
+            };
+            if is_over {
                 return Ok(orders);
             }
         }

@@ -8,27 +8,49 @@ use crate::text;
 /// The longest text, in bytes.
 const TEXT: usize = 512;
 /// The most of each list: some times what the largest machines have.
-const DISKS: usize = 256;
-const SIGNATURES: usize = 16;
-const NICS: usize = 256;
-const ADDRESSES: usize = 64;
-const PCI: usize = 1024;
-const MODULES: usize = 512;
-const ROUTES: usize = 64;
+pub(super) const DISKS: usize = 256;
+pub(super) const SIGNATURES: usize = 16;
+pub(super) const NICS: usize = 256;
+pub(super) const ADDRESSES: usize = 64;
+pub(super) const PCI: usize = 1024;
+pub(super) const MODULES: usize = 512;
+pub(super) const ROUTES: usize = 64;
 /// A controller has 63 at most.
-const USERS: usize = 64;
+pub(super) const USERS: usize = 64;
 
 impl Inventory {
     /// The same with harmless texts and bounded lists, at most `most` bytes as JSON; and what was left out for it. PCI
     /// devices go first, for no plan looks at them; then the list that takes the most loses, from its end.
-    pub(crate) fn bounded(&self, most: usize) -> (Self, Option<String>) {
-        let mut kept = self.clone();
-        kept.cut_lists();
-        let mut kept = text::tidy(&kept, TEXT, text::harmless);
+    pub(crate) fn bounded(mut self, most: usize) -> (Self, Option<String>) {
+        let (before, are_more) = (self.counts(), self.are_more());
+        self.cut_lists();
+        let mut kept = text::tidy(&self, TEXT, text::harmless);
+        drop(self);
         kept.cut_to(most);
-        let lost = self.counts().into_iter().zip(kept.counts()).filter(|((_, before), (_, now))| before > now);
-        let lost: Vec<String> = lost.map(|((what, of), (_, now))| format!("{} of {of} {what}", of - now)).collect();
+        let all = before.into_iter().zip(kept.counts()).zip(are_more);
+        let lost = all.filter(|(((_, before), (_, now)), _)| before > now);
+        let lost: Vec<String> = lost
+            .map(|(((what, of), (_, now)), are_more)| {
+                // How many there were is not known where not all were read.
+                if are_more { format!("all but {now} {what}") } else { format!("{} of {of} {what}", of - now) }
+            })
+            .collect();
         (kept, (!lost.is_empty()).then(|| lost.join(", ")))
+    }
+
+    /// Which lists are longer than they may be, in the order of [`counts`](Self::counts).
+    fn are_more(&self) -> [bool; 8] {
+        let (disks, nics) = (self.disks.len() > DISKS, self.nics.len() > NICS);
+        [
+            disks,
+            disks || self.disks.iter().any(|disk| disk.signatures.len() > SIGNATURES),
+            nics,
+            nics || self.nics.iter().any(|nic| nic.addresses.len() > ADDRESSES),
+            self.pci.len() > PCI,
+            self.memory.modules.len() > MODULES,
+            self.routes.len() > ROUTES,
+            self.bmc.as_ref().is_some_and(|bmc| bmc.users.len() > USERS),
+        ]
     }
 
     fn cut_lists(&mut self) {
@@ -187,15 +209,15 @@ mod tests {
             (Inventory::default(), LARGE, None),
             (everything(16), LARGE, None),
             (disks(vec![disk(1, 9); 256]), LARGE, None),
-            (disks(vec![disk(1, 9); 300]), LARGE, Some("44 of 300 disks, 44 of 300 signatures on disks")),
-            (disks(vec![disk(20, 9); 2]), LARGE, Some("8 of 40 signatures on disks")),
+            (disks(vec![disk(1, 9); 300]), LARGE, Some("all but 256 disks, all but 256 signatures on disks")),
+            (disks(vec![disk(20, 9); 2]), LARGE, Some("all but 32 signatures on disks")),
             (
                 everything(1025),
                 LARGE,
                 Some(
-                    "769 of 1025 disks, 1046529 of 1050625 signatures on disks, 769 of 1025 network cards, 1034241 of \
-                     1050625 addresses of network cards, 1 of 1025 PCI devices, 513 of 1025 memory modules, 961 of 1025 \
-                     routes, 961 of 1025 users of its controller",
+                    "all but 256 disks, all but 4096 signatures on disks, all but 256 network cards, all but 16384 \
+                     addresses of network cards, all but 1024 PCI devices, all but 512 memory modules, all but 64 \
+                     routes, all but 64 users of its controller",
                 ),
             ),
             // No plan looks at PCI devices; then what takes the most loses.
@@ -212,11 +234,26 @@ mod tests {
             (disks(vec![disk(0, 5000); 100]), 32 << 10, Some("71 of 100 disks")),
         ];
         for (given, most, lost) in table {
-            let (kept, told) = given.bounded(most);
+            // What is read of a message is cut while it is read; the same is told of it.
+            let read: Inventory = serde_json::from_slice(&serde_json::to_vec(&given).unwrap()).unwrap();
+            let ((kept, told), of_read) = (given.clone().bounded(most), read.bounded(most));
+            assert_eq!((&kept, &told), (&of_read.0, &of_read.1));
             assert_eq!(told.as_deref(), lost);
             assert!(bytes(&kept) <= most);
             assert!(lost.is_some() || kept == given);
         }
+    }
+
+    #[test]
+    fn no_more_than_is_kept_is_read() {
+        let mut given = Inventory { pci: vec![pci(4); 1100], ..everything(300) };
+        given.memory.modules = vec![module(); 600];
+        let read: Inventory = serde_json::from_slice(&serde_json::to_vec(&given).unwrap()).unwrap();
+        let lists = [&read.disks.len(), &read.nics.len(), &read.pci.len(), &read.memory.modules.len()];
+        assert_eq!(lists, [&257, &257, &1025, &513]);
+        assert_eq!((read.routes.len(), read.bmc.unwrap().users.len()), (65, 65));
+        assert!(read.disks.iter().all(|disk| disk.signatures.len() == 17));
+        assert!(read.nics.iter().all(|nic| nic.addresses.len() == 65));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::power::{PowerPolicy, PowerStatus};
 use super::{Condition, Kind, Resource, Spec, address};
 use crate::Mac;
 use crate::clock::Timestamp;
+use crate::few::few;
 use crate::inventory::Inventory;
 use crate::lifecycle::Phase;
 use crate::power::BootMode;
@@ -194,7 +195,7 @@ pub struct SessionInfo {
 #[serde(rename_all = "camelCase", default)]
 pub struct Anchors {
     /// Every address of its own network cards.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few::<1024, _, _>")]
     pub macs: Vec<Mac>,
     /// SMBIOS type 1 UUID.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -133,12 +133,16 @@ async fn an_address_that_is_taken_from_a_machine_may_be_given_to_another() {
     assert_eq!(site.engine.resolve(&mac(1).to_string()).unwrap(), "db-2");
 }
 
+type Board = (String, Option<Uuid>);
+/// What a stranger says: cards, and a board.
+type Words<'a> = &'a [(&'a [u8], Board)];
+
 /// A stranger answers to the card of a machine that is silent, and gives it another machine's board and card, one after
 /// the other; then that other machine boots, which nobody has assigned anything to.
 #[tokio::test]
 async fn nobody_is_installed_in_anothers_place() {
     let board = |serial: &str, uuid: Option<u128>| (serial.to_owned(), uuid.map(Uuid::from_u128));
-    let speak = async |site: &Site, card: u8, cards: &[u8], (serial, uuid): (String, Option<Uuid>)| {
+    let speak = async |site: &Site, card: u8, cards: &[u8], (serial, uuid): Board| {
         site.clock.advance(Duration::from_secs(40));
         let token = site.token(card).await.ok_or_else(|| format!("no identity: {}", site.fate(card)))?;
         let mut said = hello(card);
@@ -148,7 +152,7 @@ async fn nobody_is_installed_in_anothers_place() {
     };
     // Which cards and boards he names on the way, machine 1 having been seen before or not.
     let other = || board("SN-OTHER", Some(0xbb));
-    let ways: [(&str, &[(&[u8], (String, Option<Uuid>))]); 4] = [
+    let ways: [(&str, Words<'_>); 4] = [
         ("one anchor after the other", &[(&[1, 9], board("SN-OTHER", None)), (&[1, 9], other())]),
         ("its cards stay as they are", &[(&[1, 2, 9], other())]),
         ("only its board", &[(&[1], board("SN-OTHER", None)), (&[1], other())]),

@@ -30,6 +30,25 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let kept = Kept::read_from(request).await?;
+        // What it takes is given back with the last of those who hold it.
+        Ok(Self(Bytes::from_owner(kept)))
+    }
+}
+
+struct Kept {
+    bytes: Vec<u8>,
+    held: Held,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Kept {
+    async fn read_from(request: Request) -> Result<Self, Problem> {
         let announced = request.body().size_hint().exact();
         let extensions = request.extensions();
         let largest = extensions.get::<Largest>().map_or(BODY_LIMIT, |Largest(largest)| *largest);
@@ -47,19 +66,7 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
         };
         let bytes = read?;
         held.is_whole();
-        // What it takes is given back with the last of those who hold it.
-        Ok(Self(Bytes::from_owner(Kept { bytes, _held: held })))
-    }
-}
-
-struct Kept {
-    bytes: Vec<u8>,
-    _held: Held,
-}
-
-impl AsRef<[u8]> for Kept {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        Ok(Self { bytes, held })
     }
 }
 
@@ -99,14 +106,15 @@ fn no_room() -> Problem {
     problem
 }
 
-/// A JSON body with its type; an error names the field.
+/// A JSON body with its type; an error names the field. What it was read from counts among all bodies for as long as the
+/// handler has the second part: a parsed body takes room as well.
 #[derive(Debug)]
-pub(crate) struct Input<T>(pub(crate) T);
+pub(crate) struct Input<T>(pub(crate) T, pub(crate) Held);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         // A form or plain text is what a foreign page can send without asking: never JSON to us.
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
@@ -114,8 +122,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
             let detail = format!("send JSON with `Content-Type: application/json`, not `{kind}`");
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
-        let Whole(body) = Whole::from_request(request, state).await?;
-        parse(&body).map(Self)
+        let Kept { bytes, held } = Kept::read_from(request).await?;
+        parse(&bytes).map(|value| Self(value, held))
     }
 }
 
@@ -154,5 +162,33 @@ impl<S: Send + Sync> FromRequestParts<S> for Connection {
             tracing::error!("a request carries no Connection: whoever serves the router must add it");
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the listener does not say who asks")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_parsed_counts_until_its_handler_is_done() {
+        let bodies = Bodies::new(1000);
+        let input = || {
+            let request = Request::builder().method("POST").header("content-type", "application/json");
+            let mut request = request.body(Body::from(format!("[\"{}\"]", "x".repeat(800)))).unwrap();
+            request.extensions_mut().insert(bodies.clone());
+            Input::<Vec<String>>::from_request(request, &())
+        };
+        let Ok(Input(first, held)) = input().await else { panic!("there is room for one") };
+        assert_eq!(input().await.unwrap_err().status, StatusCode::SERVICE_UNAVAILABLE);
+        drop(held);
+        input().await.unwrap();
+        assert_eq!(first.len(), 1);
+        // As handlers have it: what is not named is there to the end.
+        let handler = async |Input(value, ..): Input<Vec<String>>| {
+            assert_eq!(input().await.unwrap_err().status, StatusCode::SERVICE_UNAVAILABLE);
+            value.len()
+        };
+        assert_eq!(handler(input().await.unwrap()).await, 1);
+        input().await.unwrap();
     }
 }

@@ -39,7 +39,7 @@ struct Import {
 async fn import(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Input(Import { objects, dry_run }): Input<Import>,
+    Input(Import { objects, dry_run }, ..): Input<Import>,
 ) -> Result<Json<Value>, Problem> {
     let write = Write { by: &caller.by, dry_run };
     let each = objects.into_iter().map(|object| {

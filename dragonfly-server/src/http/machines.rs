@@ -98,7 +98,7 @@ async fn assign(
     State(app): State<App>,
     Path(word): Path<String>,
     Extension(caller): Extension<Caller>,
-    Input(request): Input<AssignRequest>,
+    Input(request, ..): Input<AssignRequest>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let workflow = app.engine.assign(&word, request, &caller.by).await?;
     Ok((StatusCode::CREATED, Json(Record::from(&workflow).to_json())))
@@ -108,7 +108,7 @@ async fn reimage(
     State(app): State<App>,
     Path(word): Path<String>,
     Extension(caller): Extension<Caller>,
-    Input(request): Input<ReimageRequest>,
+    Input(request, ..): Input<ReimageRequest>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let workflow = app.engine.reimage(&word, request, &caller.by).await?;
     Ok((StatusCode::CREATED, Json(Record::from(&workflow).to_json())))
@@ -117,7 +117,7 @@ async fn reimage(
 async fn check_reimage(
     State(app): State<App>,
     Path(word): Path<String>,
-    Input(request): Input<ReimageRequest>,
+    Input(request, ..): Input<ReimageRequest>,
 ) -> Result<Json<Value>, Problem> {
     let template = app.engine.check_reimage(&word, request).await?;
     Ok(Json(json!({ "template": template })))
@@ -156,7 +156,7 @@ async fn protect(
     State(app): State<App>,
     Path(word): Path<String>,
     Extension(caller): Extension<Caller>,
-    Input(Protect { on }): Input<Protect>,
+    Input(Protect { on }, ..): Input<Protect>,
 ) -> Result<StatusCode, Problem> {
     app.engine.protect(&word, on, &caller.by).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -176,7 +176,7 @@ async fn hold(
     State(app): State<App>,
     Path(word): Path<String>,
     Extension(caller): Extension<Caller>,
-    Input(Hold { reason }): Input<Hold>,
+    Input(Hold { reason }, ..): Input<Hold>,
 ) -> Result<StatusCode, Problem> {
     let reason = reason.as_deref().map_or(NO_REASON, str::trim);
     if reason.is_empty() || reason.len() > 500 {

@@ -75,7 +75,7 @@ async fn media(controller: Controller) -> Result<Json<Medium>, Problem> {
     medium(controller.carry_out(Operation::Media).await?)
 }
 
-async fn insert(controller: Controller, Input(Insert { image }): Input<Insert>) -> Result<Json<Medium>, Problem> {
+async fn insert(controller: Controller, Input(Insert { image }, ..): Input<Insert>) -> Result<Json<Medium>, Problem> {
     medium(controller.carry_out(Operation::InsertMedia(image)).await?)
 }
 
@@ -108,7 +108,7 @@ async fn http_boot(controller: Controller) -> Result<Json<Booted>, Problem> {
 
 async fn set_http_boot(
     controller: Controller,
-    Input(BootFrom { uri }): Input<BootFrom>,
+    Input(BootFrom { uri }, ..): Input<BootFrom>,
 ) -> Result<Json<Booted>, Problem> {
     booted(controller.carry_out(Operation::SetHttpBoot(Some(uri))).await?)
 }

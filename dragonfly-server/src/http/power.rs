@@ -103,7 +103,7 @@ struct Done {
     seen: bool,
 }
 
-async fn switch(controller: Controller, Input(Wanted { operation }): Input<Wanted>) -> Result<Json<Done>, Problem> {
+async fn switch(controller: Controller, Input(Wanted { operation }, ..): Input<Wanted>) -> Result<Json<Done>, Problem> {
     let operation = operation.operation();
     let word = operation.word();
     let outcome = controller.carry_out(operation).await?;
@@ -144,7 +144,7 @@ struct BootWanted {
 
 async fn set_boot_device(
     controller: Controller,
-    Input(BootWanted { device, persistent, mode }): Input<BootWanted>,
+    Input(BootWanted { device, persistent, mode }, ..): Input<BootWanted>,
 ) -> Result<Json<Boots>, Problem> {
     let boot = BootOverride { device, persistent, mode };
     boots(controller.carry_out(Operation::SetNextBoot(Some(boot))).await?)
@@ -166,13 +166,13 @@ fn quarter() -> u8 {
     15
 }
 
-async fn identify(controller: Controller, Input(Lamp { seconds }): Input<Lamp>) -> Result<StatusCode, Problem> {
+async fn identify(controller: Controller, Input(Lamp { seconds }, ..): Input<Lamp>) -> Result<StatusCode, Problem> {
     let lit = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
     controller.carry_out(Operation::Identify(lit)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn set_bmc(controller: Controller, Input(request): Input<BmcRequest>) -> Result<StatusCode, Problem> {
+async fn set_bmc(controller: Controller, Input(request, ..): Input<BmcRequest>) -> Result<StatusCode, Problem> {
     let Controller { app, name, by } = controller;
     app.engine.set_bmc(&name, request, &by).await?;
     Ok(StatusCode::NO_CONTENT)

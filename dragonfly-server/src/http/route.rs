@@ -64,11 +64,18 @@ pub(crate) struct Routes {
     app: App,
     router: Router<App>,
     table: Vec<Route>,
+    /// Of the next route.
+    at_most: Option<usize>,
 }
 
 impl Routes {
     pub(crate) fn new(app: App) -> Self {
-        Self { app, router: Router::new(), table: Vec::new() }
+        Self { app, router: Router::new(), table: Vec::new(), at_most: None }
+    }
+
+    /// The next route takes bodies of so many bytes, where its access would let it take more.
+    pub(crate) fn at_most(self, bytes: usize) -> Self {
+        Self { at_most: Some(bytes), ..self }
     }
 
     pub(crate) fn get<H, T>(self, path: &'static str, access: Access, about: &'static str, handler: H) -> Self
@@ -123,7 +130,7 @@ impl Routes {
         H: Handler<T, App>,
         T: 'static,
     {
-        let body = body_limit(&method, access);
+        let body = body_limit(&method, access).min(self.at_most.take().unwrap_or(usize::MAX));
         let guarded = on(filter, handler)
             .route_layer(from_fn_with_state((self.app.clone(), access), guard::admit))
             .route_layer(DefaultBodyLimit::max(body))

@@ -83,6 +83,11 @@ impl Files {
         go
     }
 
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Every machine that has a log.
     pub(super) fn machines(&self) -> impl Iterator<Item = &str> {
         self.machines.keys().map(String::as_str)

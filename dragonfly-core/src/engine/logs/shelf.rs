@@ -21,13 +21,15 @@ const SUFFIX: &str = "log";
 pub(in crate::engine) struct Shelf {
     directory: PathBuf,
     most: u64,
+    /// Held while a log is measured, added to and counted: parts of one may come at once. Logs share them.
+    writing: [Mutex<()>; 16],
     /// Read when it is first needed.
     files: Mutex<Option<Files>>,
 }
 
 impl Shelf {
     pub(in crate::engine) fn new(directory: PathBuf, most: u64) -> Self {
-        Self { directory, most, files: Mutex::default() }
+        Self { directory, most, writing: Default::default(), files: Mutex::default() }
     }
 
     /// Where the log of a session is. Both are ours: a checked object name and a UUID.
@@ -38,13 +40,18 @@ impl Shelf {
     /// Adds to a log, and deletes what is too much then.
     pub(super) fn append(&self, machine: &str, session: Uuid, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(machine, &session.to_string());
+        // The array is never empty and the index is below its length.
+        let turn = (session.as_u128() % self.writing.len() as u128) as usize;
+        let turn = self.writing[turn].lock().unwrap_or_else(PoisonError::into_inner);
         let mut written = append(&path, offset, bytes);
         // Its directory went between, with the last log in it.
         if matches!(&written, Err(error) if error.kind() == ErrorKind::NotFound) {
             written = append(&path, offset, bytes);
         }
         let length = written?;
-        self.delete(self.with(|files| files.wrote(machine, session, length)));
+        let go = self.with(|files| files.wrote(machine, session, length));
+        drop(turn);
+        self.delete(go);
         Ok(())
     }
 
@@ -160,6 +167,29 @@ mod tests {
         assert_eq!(append(&path, 11, &vec![b'x'; MAX_LOG as usize]).unwrap(), MAX_LOG);
         assert_eq!(append(&path, MAX_LOG, b"more").unwrap(), MAX_LOG);
         assert_eq!(fs::metadata(&path).unwrap().len(), MAX_LOG);
+    }
+
+    #[test]
+    fn parts_that_come_at_once_do_not_pass_the_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(dir.path().to_owned(), 1 << 30);
+        let part = vec![b'x'; 3 << 20];
+        // More than once: it is a matter of luck what comes between.
+        for n in 1..=10 {
+            let (machine, session) = (format!("m{n}"), Uuid::from_u128(n));
+            let together = std::sync::Barrier::new(12);
+            std::thread::scope(|scope| {
+                for _ in 0..12 {
+                    scope.spawn(|| {
+                        together.wait();
+                        shelf.append(&machine, session, MAX_LOG, &part).unwrap();
+                    });
+                }
+            });
+            let length = fs::metadata(shelf.path(&machine, &session.to_string())).unwrap().len();
+            assert_eq!(length, MAX_LOG);
+            assert_eq!(u128::from(shelf.with(|files| files.taken())), n * u128::from(MAX_LOG));
+        }
     }
 
     #[test]
