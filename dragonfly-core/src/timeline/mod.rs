@@ -11,8 +11,9 @@
 //! | cards that asked by DHCP and no more | the 1024 heard last |
 //! | cards that came further (TFTP or HTTP) | the 1024 heard last |
 //!
-//! So a fleet of N machines costs N times 48 KiB at most, and strangers 24 MiB. A flood of DHCP messages
-//! from invented addresses pushes out only others that have done no more than that. What a card did
+//! So a fleet of N machines costs N times 48 KiB at most, cards that belong to none 24 MiB, and all machines together
+//! 1 GiB: from 21,845 machines on each has half as much, from twice as many a quarter, and so on. A flood of DHCP
+//! messages from invented addresses pushes out only others that have done no more than that. What a card did
 //! before it was known to belong to a machine moves to the machine as soon as that is known.
 
 mod entry;
@@ -33,6 +34,8 @@ pub use entry::{Entry, Line, What, boots, lines};
 use track::{Room, Track};
 
 const MACHINE: Room = Room { boot: 24 * 1024, engine: 12 * 1024, log: 12 * 1024 };
+/// What the timelines of all machines together may cost, in bytes.
+const ALL: usize = 1024 * 1024 * 1024;
 const CARD: Room = Room { boot: 8 * 1024, engine: 2 * 1024, log: 2 * 1024 };
 /// How much of a part of a log is looked at: more lines than there is room for.
 const LOOKED_AT: usize = 64 * 1024;
@@ -79,6 +82,8 @@ impl fmt::Debug for Inner {
 struct State {
     next: u64,
     machines: HashMap<String, Track>,
+    /// How often the room of each was halved, for there are so many.
+    halved: u32,
     cards: HashMap<Mac, Card>,
     /// Cards that asked by DHCP and no more, by the number of their newest entry.
     asking: BTreeMap<u64, Mac>,
@@ -113,7 +118,8 @@ impl Recorder {
                 if let Some(mac) = mac {
                     state.adopt(name, mac);
                 }
-                state.machine(name).push(id, time, mac, what, MACHINE);
+                let (track, room) = state.machine(name);
+                track.push(id, time, mac, what, room);
             }
             Whose::Card(card) => state.card(card, id, further(&what)).push(id, time, Some(card), what, CARD),
         }
@@ -126,7 +132,7 @@ impl Recorder {
     /// would stay. `hide` takes out of it what nobody may read.
     pub fn log(&self, machine: &str, session: Uuid, part: LogPart<'_>, time: Timestamp, hide: impl Fn(&str) -> String) {
         let mut state = self.state();
-        let track = state.machine(machine);
+        let (track, _) = state.machine(machine);
         let have = track.logged.filter(|(of, _)| *of == session).map_or(0, |(_, have)| have);
         let end = part.offset.saturating_add(part.bytes.len() as u64);
         if end <= have {
@@ -141,7 +147,8 @@ impl Recorder {
         for line in lines.into_iter().rev() {
             let line = line.chars().map(|c| if acts(c) { ' ' } else { c }).collect();
             let what = What::Logged(line).bounded();
-            state.machine(machine).push(id, time, None, what, MACHINE);
+            let (track, room) = state.machine(machine);
+            track.push(id, time, None, what, room);
             id += 1;
         }
         state.next = id;
@@ -159,7 +166,9 @@ impl Recorder {
 
     /// The machine is no more.
     pub fn forget(&self, machine: &str) {
-        self.state().machines.remove(machine);
+        let mut state = self.state();
+        state.machines.remove(machine);
+        state.halved = halved(state.machines.len());
     }
 
     /// What happened to a machine, and to cards of it that have not been taken over yet, after this
@@ -234,19 +243,35 @@ fn further(what: &What) -> bool {
     }
 }
 
+/// How often each machine's room is halved where there are so many.
+fn halved(machines: usize) -> u32 {
+    let whole = machines.saturating_mul(MACHINE.all());
+    (0..usize::BITS - 1).find(|times| whole >> times <= ALL).unwrap_or_default()
+}
+
 impl State {
-    fn machine(&mut self, name: &str) -> &mut Track {
+    /// A machine's track, made if there is none, and what it may cost.
+    fn machine(&mut self, name: &str) -> (&mut Track, Room) {
         if !self.machines.contains_key(name) {
             self.machines.insert(name.to_owned(), Track::default());
+            let now = halved(self.machines.len());
+            // Once for each time that they have doubled.
+            if now > self.halved {
+                let room = MACHINE.halved(now);
+                self.machines.values_mut().for_each(|track| track.cut(room));
+            }
+            self.halved = now;
         }
-        self.machines.entry(name.to_owned()).or_default()
+        let room = MACHINE.halved(self.halved);
+        (self.machines.entry(name.to_owned()).or_default(), room)
     }
 
     fn adopt(&mut self, machine: &str, card: Mac) {
         let Some(known) = self.cards.remove(&card) else { return };
         self.asking.remove(&known.newest);
         self.coming.remove(&known.newest);
-        self.machine(machine).absorb(known.track, MACHINE);
+        let (track, room) = self.machine(machine);
+        track.absorb(known.track, room);
     }
 
     /// A card's track, made the newest of its kind; the one heard longest ago makes room.

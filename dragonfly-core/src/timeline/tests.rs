@@ -143,3 +143,30 @@ fn of_a_long_part_the_end_is_kept_and_no_line_is_cut() {
     assert_eq!(last(&recorder).as_deref(), Some("99999"));
     assert!(recorder.state().next < 1000, "{}", recorder.state().next);
 }
+
+#[test]
+fn all_machines_together_have_a_bound_and_each_has_its_part() {
+    let most = ALL / MACHINE.all();
+    for (machines, times) in [(0, 0), (most, 0), (most + 1, 1), (2 * most, 1), (100_000, 3), (1_000_000, 6)] {
+        assert_eq!(halved(machines), times, "{machines}");
+        assert!(machines * MACHINE.halved(times).all() <= ALL, "{machines}");
+    }
+    // As many as need a second halving, the first of them with much to tell.
+    let recorder = Recorder::default();
+    for n in 0..500 {
+        recorder.record(Whose::Machine("m0"), Some(mac(1)), NOW, file(&format!("{n}")));
+    }
+    let before = recorder.state().machines["m0"].cost();
+    for n in 1..=2 * most + 1 {
+        recorder.record(Whose::Machine(&format!("m{n}")), None, NOW, told("machine.hello", "up"));
+    }
+    let cost = recorder.state().machines["m0"].cost();
+    assert!(cost <= MACHINE.boot / 4 && before > MACHINE.boot / 2, "{before} -> {cost}");
+    let all = messages(&recorder.read(Some("m0"), &[], 0));
+    assert!(all.last().is_some_and(|last| last.starts_with("499")), "the newest stays");
+    // When they are gone there is room again.
+    for n in 1..=2 * most + 1 {
+        recorder.forget(&format!("m{n}"));
+    }
+    assert_eq!(recorder.state().halved, 0);
+}

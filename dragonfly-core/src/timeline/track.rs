@@ -17,6 +17,18 @@ pub(super) struct Room {
     pub(super) log: usize,
 }
 
+impl Room {
+    /// All parts together.
+    pub(super) const fn all(self) -> usize {
+        self.boot + self.engine + self.log
+    }
+
+    /// So often half as much.
+    pub(super) fn halved(self, times: u32) -> Self {
+        Self { boot: self.boot >> times, engine: self.engine >> times, log: self.log >> times }
+    }
+}
+
 /// Entries of one part, the oldest first.
 #[derive(Debug, Default)]
 struct Ring {
@@ -28,6 +40,10 @@ impl Ring {
     fn push(&mut self, entry: Entry, room: usize) {
         self.cost += entry.cost();
         self.kept.push_back(Arc::new(entry));
+        self.cut(room);
+    }
+
+    fn cut(&mut self, room: usize) {
         // The newest stays, whatever it costs: its size is bounded.
         while self.cost > room && self.kept.len() > 1 {
             if let Some(old) = self.kept.pop_front() {
@@ -74,6 +90,15 @@ impl Track {
         let again = ring.kept.back().is_some_and(|last| repeats(last, mac, &what));
         let times = if again { ring.pop_last().map_or(1, |last| last.times.saturating_add(1)) } else { 1 };
         ring.push(Entry { id, time, mac, times, what }, space);
+    }
+
+    /// Lets go of what is too much now.
+    pub(super) fn cut(&mut self, room: Room) {
+        let Room { boot, engine, log } = room;
+        for (ring, space) in [(&mut self.boot, boot), (&mut self.engine, engine), (&mut self.log, log)] {
+            ring.cut(space);
+            ring.kept.shrink_to_fit();
+        }
     }
 
     /// Takes over what another track holds. Both are in the order of their numbers.
