@@ -232,7 +232,7 @@ impl Cache {
         let has = |name: &&String| {
             state.hardware.get(name).is_some_and(|machine| {
                 let proven = machine.status.proven.iter().flat_map(|proven| &proven.macs);
-                machine.spec.macs.iter().chain(proven).any(|own| *own == mac)
+                machine.spec.macs.iter().chain(&machine.status.booted_from).chain(proven).any(|own| *own == mac)
             })
         };
         let own: BTreeSet<String> = names.iter().filter(has).cloned().collect();

@@ -252,6 +252,7 @@ impl Engine {
                 let said = m.status.anchors.as_ref();
                 let mut macs = m.spec.macs.clone();
                 macs.extend(m.status.proven.iter().flat_map(|a| a.macs.iter().copied()));
+                macs.extend(&m.status.booted_from);
                 // A stranger may say that any card is its own: that of a machine which nobody has seen must not be
                 // taken from it by that.
                 if !m.is_unclaimed() {

@@ -13,6 +13,8 @@ use crate::wire::Hello;
 
 /// How many other machines are named where there may be many.
 const NAMED: usize = 3;
+/// How many of the cards that a machine booted from are kept.
+const BOOTED_FROM: usize = 16;
 
 /// Why a conflict holds: the machine does not say of itself what it said before.
 const DISAGREE: &str = "AnchorsDisagree";
@@ -51,6 +53,10 @@ pub(super) fn prove(machine: &mut Hardware, said: &Anchors, card: Mac, believed:
         proven.macs.push(card);
     }
     status.proven = Some(proven);
+    status.booted_from.retain(|known| *known != card);
+    status.booted_from.push(card);
+    let over = status.booted_from.len().saturating_sub(BOOTED_FROM);
+    status.booted_from.drain(..over);
 }
 
 /// Why it is not certain enough that the agent that speaks for a machine runs on it: enough to look at it, and not to
@@ -181,6 +187,7 @@ impl Engine {
                 for anchors in [&mut m.status.anchors, &mut m.status.proven].into_iter().flatten() {
                     anchors.macs.retain(|mac| !seen.macs.contains(mac));
                 }
+                m.status.booted_from.retain(|mac| !seen.macs.contains(mac));
                 set_condition(&mut m.status.conditions, CONFLICT, ConditionStatus::False, BELIEVED, &words, now);
                 Ok(())
             })
@@ -205,6 +212,7 @@ impl Engine {
             for anchors in [&mut m.status.anchors, &mut m.status.proven].into_iter().flatten() {
                 anchors.macs.retain(|mac| !taken.contains(&mac));
             }
+            m.status.booted_from.retain(|mac| !taken.contains(&mac));
             if is_in_conflict(m) {
                 let words =
                     format!("{by} changed its cards or its serial number: the next agent that asks is believed");
@@ -220,5 +228,7 @@ impl Engine {
 /// Whether a card is a machine's by a person's word or by its own.
 fn has_card(machine: &Hardware, card: Mac) -> bool {
     let said = [&machine.status.anchors, &machine.status.proven].into_iter().flatten();
-    machine.spec.macs.contains(&card) || said.into_iter().any(|anchors| anchors.macs.contains(&card))
+    machine.spec.macs.contains(&card)
+        || machine.status.booted_from.contains(&card)
+        || said.into_iter().any(|anchors| anchors.macs.contains(&card))
 }

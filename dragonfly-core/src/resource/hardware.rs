@@ -129,6 +129,9 @@ pub struct HardwareStatus {
     /// another machine's board, one word after the other, and that machine would be installed in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proven: Option<Anchors>,
+    /// The cards that it has booted from, the last few. Who has one of them in another board is in conflict with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub booted_from: Vec<Mac>,
     /// What the agent saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inventory: Option<Inventory>,

@@ -242,3 +242,25 @@ async fn a_machine_is_installed_by_any_of_its_cards_and_a_stranger_card_is_asked
     site.engine.release(&name, "me").await.unwrap();
     assert!(matches!(session(3, &[]).await, Orders::Execute(_)), "once a person has said so");
 }
+
+/// A card that a machine booted from, in another board: nobody has claimed either, and nothing is merged.
+#[tokio::test]
+async fn a_card_that_a_machine_booted_from_is_a_conflict_in_another_board() {
+    let site = Site::new().await;
+    let speak = async |card: u8, serial: &str, uuid: u128| {
+        site.clock.advance(Duration::from_secs(40));
+        let token = site.token(card).await.unwrap();
+        let mut said = hello(card);
+        said.anchors.serial = Some(serial.to_owned());
+        said.anchors.smbios_uuid = Some(Uuid::from_u128(uuid));
+        site.engine.hello(&token, said, address(card)).await.map(|welcome| welcome.machine)
+    };
+    let a = speak(1, "SN-A1", 0xaa).await.unwrap();
+    assert_eq!(speak(7, "SN-A1", 0xaa).await.unwrap(), a, "another card in the same board");
+    assert!(site.engine.cache().get::<HardwareSpec>(&a).unwrap().is_unclaimed());
+    let refused = speak(7, "SN-FOREIGN", 0xcc).await.unwrap_err().to_string();
+    assert!(refused.contains("identity in conflict"), "{refused}");
+    let known = site.engine.cache().get::<HardwareSpec>(&a).unwrap();
+    assert_eq!(known.status.anchors.as_ref().unwrap().serial.as_deref(), Some("SN-A1"), "nothing is merged");
+    assert_eq!((site.engine.machines().len(), site.fate(7).as_str()), (1, "hold"));
+}
