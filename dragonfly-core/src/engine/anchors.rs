@@ -263,6 +263,13 @@ mod tests {
             matches!(find(&anchors(&[3], 0xa1, "SN-A"), &fleet), Match::Conflict { .. }),
             "board of one, card of another"
         );
+        // They exchanged their cards.
+        for (cards, uuid, serial) in [(&[1, 2][..], 0xb1, "SN-B"), (&[3, 4], 0xa1, "SN-A"), (&[1], 0xb1, "SN-B")] {
+            let Match::Conflict { machines, .. } = find(&anchors(cards, uuid, serial), &fleet) else {
+                panic!("merged")
+            };
+            assert_eq!(machines, ["a", "b"]);
+        }
         assert!(matches!(find(&anchors(&[9], 0xa1, "SN-B"), &fleet), Match::Conflict { .. }), "two boards at once");
     }
 

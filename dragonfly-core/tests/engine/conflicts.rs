@@ -264,3 +264,50 @@ async fn a_card_that_a_machine_booted_from_is_a_conflict_in_another_board() {
     assert_eq!(known.status.anchors.as_ref().unwrap().serial.as_deref(), Some("SN-A1"), "nothing is merged");
     assert_eq!((site.engine.machines().len(), site.fate(7).as_str()), (1, "hold"));
 }
+
+/// Two known machines exchange their cards: nothing is merged, neither is given the other's work, and once a person
+/// has said of each card where it is, each is itself with the card that it has now.
+#[tokio::test]
+async fn two_machines_that_exchange_their_cards_are_asked_about_and_then_themselves() {
+    for boards_first in [true, false] {
+        let site = Site::new().await;
+        let speak = async |card: u8, serial: &str| {
+            site.clock.advance(Duration::from_secs(40));
+            let token = site.token(card).await.ok_or_else(|| format!("no identity: {}", site.fate(card)))?;
+            let mut said = hello(card);
+            said.anchors.serial = Some(serial.to_owned());
+            said.anchors.smbios_uuid = Some(Uuid::from_u128(serial.len() as u128));
+            let welcome = site.engine.hello(&token, said, address(card)).await.map_err(|error| error.to_string())?;
+            let orders = site.engine.work(welcome.session.reveal(), Ask { wait_seconds: 0 }).await.unwrap();
+            Ok::<_, String>((welcome.machine, matches!(orders, Orders::Execute(_))))
+        };
+        let a = speak(1, "SN-A").await.unwrap().0;
+        let b = speak(2, "SN-BOARD").await.unwrap().0;
+        for name in [&a, &b] {
+            site.engine.assign(name, assign(), "me").await.unwrap();
+        }
+        let exchanged = [(2, "SN-A", &a), (1, "SN-BOARD", &b)];
+        for (card, serial, _) in if boards_first { exchanged } else { [exchanged[1], exchanged[0]] } {
+            let refused = speak(card, serial).await.unwrap_err();
+            assert!(refused.contains("identity in conflict") || refused.contains("no identity: hold"), "{refused}");
+        }
+        assert_eq!((site.fate(1), site.fate(2)), ("hold".to_owned(), "hold".to_owned()));
+        for (name, serial) in [(&a, "SN-A"), (&b, "SN-BOARD")] {
+            let known = site.engine.cache().get::<HardwareSpec>(name).unwrap();
+            assert_eq!(known.status.anchors.as_ref().unwrap().serial.as_deref(), Some(serial), "nothing is merged");
+            site.engine.release(name, "me").await.unwrap();
+        }
+        assert_eq!(speak(2, "SN-A").await, Ok((a.clone(), true)), "it is installed, as itself");
+        // Its old card is still written down as its own: where that is now is another question.
+        let refused = speak(1, "SN-BOARD").await.unwrap_err();
+        let told = told(&site, &refused);
+        assert!(told.contains(&format!("dragonfly release {a} if its card was moved to {b}")), "{told}");
+        site.engine.release(&a, "me").await.unwrap();
+        assert_eq!(speak(1, "SN-BOARD").await, Ok((b.clone(), true)), "it is installed, as itself");
+        assert_eq!(speak(2, "SN-A").await.map(|(name, _)| name), Ok(a.clone()));
+        for (card, name) in [(2, &a), (1, &b)] {
+            assert_eq!(&site.engine.resolve(&mac(card).to_string()).unwrap(), name);
+        }
+        assert_eq!(site.engine.machines().len(), 2);
+    }
+}

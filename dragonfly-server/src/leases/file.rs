@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use dragonfly_boot::dhcp::Lease;
+use dragonfly_core::store::redb::is_whole;
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
-use super::trial;
 use crate::files;
 
 /// Address as a number -> lease as JSON.
@@ -224,7 +224,7 @@ fn open_path(path: &Path) -> Result<Database, redb::Error> {
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
     // redb writes to what it has open, and reads pages unchecked.
-    let whole = trial::is_whole(&file)?;
+    let whole = is_whole(&file, PAGE_CACHE)?;
     let mut database = redb::Builder::new().set_cache_size(PAGE_CACHE).create_file(file)?;
     if !whole {
         database.check_integrity()?;

@@ -12,7 +12,6 @@ mod kills;
 mod power_cuts;
 #[cfg(test)]
 mod talk;
-mod trial;
 
 use std::io;
 use std::path::Path;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, TableHandle};
@@ -112,8 +113,14 @@ enum State {
 
 impl File {
     pub(super) fn open(path: PathBuf, page_cache: usize) -> Result<Self> {
-        let place = path.clone();
-        let file = Self::open_by(path, Box::new(move || open_path(&place, page_cache)))?;
+        let (place, opened) = (path.clone(), AtomicBool::new(false));
+        // One that failed while it was open is repaired by redb, which checks what it repairs.
+        let opener = move || {
+            let database = open_path(&place, page_cache, !opened.load(Ordering::Relaxed))?;
+            opened.store(true, Ordering::Relaxed);
+            Ok(database)
+        };
+        let file = Self::open_by(path, Box::new(opener))?;
         Ok(Self { on_disk: true, ..file })
     }
 

@@ -27,6 +27,7 @@ mod restore;
 mod seal;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod writer;
 
 use std::fmt;
@@ -53,6 +54,7 @@ pub use copy::{Verified, verify};
 #[cfg(feature = "testing")]
 pub use memory_disk::MemoryDisk;
 pub use restore::restore;
+pub use trial::is_whole;
 
 /// The name in errors.
 const NAME: &str = "redb";

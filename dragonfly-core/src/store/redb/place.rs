@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use redb::Database;
 
 use super::seal::{self, Judged};
+use super::trial::is_whole;
 
-/// Opens the file, or makes it when there is none.
-pub(super) fn open_path(path: &Path, page_cache: usize) -> Result<Database, redb::Error> {
+/// Opens the file, or makes it when there is none. Every page is read first, if it is to be `checked`.
+pub(super) fn open_path(path: &Path, page_cache: usize, checked: bool) -> Result<Database, redb::Error> {
     if !path.exists() {
         make(path)?;
     }
@@ -16,13 +17,29 @@ pub(super) fn open_path(path: &Path, page_cache: usize) -> Result<Database, redb
     if file.metadata()?.len() == 0 {
         return Err(redb::Error::Corrupted("it is empty".to_owned()));
     }
+    // Nobody else writes to it while it is looked at.
+    lock(&file)?;
     // A backup that was copied here by hand, not by `restore`.
     match seal::unseal(&mut file, &mut std::io::sink())? {
         Judged::NotSealed => {}
         Judged::Whole => seal::open(&file)?,
         Judged::Altered => return Err(redb::Error::Corrupted("it is a backup that was altered".to_owned())),
     }
-    Ok(Database::builder().set_cache_size(page_cache).create_file(file)?)
+    let whole = !checked || is_whole(&file, page_cache)?;
+    let mut database = Database::builder().set_cache_size(page_cache).create_file(file)?;
+    if !whole {
+        database.check_integrity()?;
+    }
+    Ok(database)
+}
+
+/// For this process, as long as the file is open.
+fn lock(file: &std::fs::File) -> Result<(), redb::Error> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(std::fs::TryLockError::WouldBlock) => Err(redb::Error::DatabaseAlreadyOpen),
+        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+    }
 }
 
 /// Makes a file that is found whole or not at all: redb cannot open one that it had only begun when
@@ -32,11 +49,7 @@ fn make(path: &Path) -> Result<(), redb::Error> {
     draft.push(format!(".new-{}", std::process::id()));
     let draft = PathBuf::from(draft);
     let file = create(&draft)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => return Err(redb::Error::DatabaseAlreadyOpen),
-        Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
-    }
+    lock(&file)?;
     // What an earlier start left of it.
     file.set_len(0)?;
     drop(Database::builder().create_file(file)?);
