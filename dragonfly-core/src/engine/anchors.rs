@@ -186,13 +186,21 @@ fn some(names: &[&str]) -> String {
 }
 
 /// What speaks against two sets of anchors being one machine. One anchor may have changed (a board or a
-/// card was replaced); when everything on the board is another's, the card was moved.
+/// card was replaced); when nothing on the board is as it was, the card was moved.
 fn contradiction(new: &Anchors, old: &Anchors, by_mac: bool) -> Option<String> {
     let differs = |a: &Option<String>, b: &Option<String>| matches!((a, b), (Some(a), Some(b)) if a != b);
     let serial = differs(&new.serial, &old.serial);
     let uuid = matches!((&new.smbios_uuid, &old.smbios_uuid), (Some(a), Some(b)) if a != b);
     let shared_cards = new.macs.iter().filter(|mac| old.macs.contains(mac)).count();
     let all_cards = shared_cards > 0 && shared_cards == old.macs.len() && old.macs.len() > 1;
+    // Boards that have no numbers of their own take cards of others too.
+    let is_gone = old.serial.is_some() && old.smbios_uuid.is_some() && has_no_board(new);
+    if is_gone && !all_cards {
+        return Some(
+            "its network card is known, but its board says neither serial number nor SMBIOS UUID, and had both: was a card moved or an address cloned?"
+                .to_owned(),
+        );
+    }
     if serial && uuid && !all_cards {
         return Some(
             "its network card is known, but serial number and SMBIOS UUID are another board's: was a card moved or an address cloned?"
@@ -203,6 +211,11 @@ fn contradiction(new: &Anchors, old: &Anchors, by_mac: bool) -> Option<String> {
         return Some("serial number and SMBIOS UUID do not belong together as before".to_owned());
     }
     None
+}
+
+/// Nothing but cards is known.
+fn has_no_board(anchors: &Anchors) -> bool {
+    anchors.serial.is_none() && anchors.smbios_uuid.is_none()
 }
 
 #[cfg(test)]
@@ -263,6 +276,11 @@ mod tests {
             matches!(find(&anchors(&[3], 0xa1, "SN-A"), &fleet), Match::Conflict { .. }),
             "board of one, card of another"
         );
+        // Its card in a board that has no numbers of its own; the same with all cards, or known by less, is a machine
+        // to look at: see `unproven`.
+        let Match::Conflict { machines, .. } = find(&anchors(&[1], 0, "None"), &fleet) else { panic!("merged") };
+        assert_eq!(machines, ["a"]);
+        assert_eq!(find(&anchors(&[1, 2], 0, "None"), &fleet), is("a"));
         // They exchanged their cards.
         for (cards, uuid, serial) in [(&[1, 2][..], 0xb1, "SN-B"), (&[3, 4], 0xa1, "SN-A"), (&[1], 0xb1, "SN-B")] {
             let Match::Conflict { machines, .. } = find(&anchors(cards, uuid, serial), &fleet) else {

@@ -78,7 +78,12 @@ pub(super) fn unproven(machine: &Hardware) -> Option<String> {
     {
         return Some(format!("its SMBIOS UUID is {is}, and was {was}"));
     }
-    None
+    // What is left is the same, or one does not say it: a card may be in a board that has no numbers of its own.
+    let agree = (proven.serial.is_some() && proven.serial == said.serial)
+        || (proven.smbios_uuid.is_some() && proven.smbios_uuid == said.smbios_uuid);
+    let was = proven.serial.clone().map(|serial| format!("serial number {serial}"));
+    let was = was.or_else(|| proven.smbios_uuid.map(|uuid| format!("SMBIOS UUID {uuid}")));
+    was.filter(|_| !agree).map(|was| format!("its network card is this machine's, and its board does not say {was}"))
 }
 
 fn is_in_conflict(machine: &Hardware) -> bool {

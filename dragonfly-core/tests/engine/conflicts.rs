@@ -311,3 +311,40 @@ async fn two_machines_that_exchange_their_cards_are_asked_about_and_then_themsel
         assert_eq!(site.engine.machines().len(), 2);
     }
 }
+
+/// The card of a machine that is to be installed, in a board that has no numbers of its own: nothing is written there.
+#[tokio::test]
+async fn a_board_without_numbers_is_not_installed_for_having_the_card_of_another() {
+    // What the machine says of its board, and whether the whole of it is known to be gone at the first word.
+    for (serial, uuid, others, at_once) in [
+        ("SN-A1", Some(0xaa), &[][..], true),
+        ("SN-A1", Some(0xaa), &[2], false),
+        ("SN-A1", None, &[], false),
+        ("", Some(0xaa), &[], false),
+    ] {
+        let site = Site::new().await;
+        let speak = async |serial: &str, uuid: Option<u128>| {
+            site.clock.advance(Duration::from_secs(40));
+            let token = site.token(1).await.unwrap();
+            let mut said = hello(1);
+            said.anchors.macs = [1].iter().chain(others).map(|n| mac(*n)).collect();
+            said.anchors.serial = Some(serial.to_owned());
+            said.anchors.smbios_uuid = uuid.map(Uuid::from_u128);
+            let welcome = site.engine.hello(&token, said, address(1)).await.map_err(|error| error.to_string())?;
+            let orders = site.engine.work(welcome.session.reveal(), Ask { wait_seconds: 0 }).await.unwrap();
+            Ok::<_, String>((welcome.machine, orders))
+        };
+        let name = speak(serial, uuid).await.unwrap().0;
+        site.engine.assign(&name, assign(), "me").await.unwrap();
+        match speak("To Be Filled By O.E.M.", None).await {
+            Err(refused) => assert!(at_once && refused.contains("identity in conflict"), "{refused}"),
+            Ok((_, Orders::BootLocal { reason })) => assert!(!at_once && reason.contains("its board"), "{reason}"),
+            Ok((_, orders)) => panic!("{serial} {uuid:?}: {orders:?}"),
+        }
+        assert_eq!(site.fate(1), "hold");
+        // Its firmware lost them: a person says so.
+        site.engine.release(&name, "me").await.unwrap();
+        let orders = speak("To Be Filled By O.E.M.", None).await.unwrap();
+        assert!(matches!(orders.1, Orders::Execute(_)), "{orders:?}");
+    }
+}

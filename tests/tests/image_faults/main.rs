@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use case::{Case, DISK_MIB, Image, Must, Random};
+use case::{Case, Image, Must, Random};
 use dragonfly_actions::run::{Marker, builtin_on};
 use dragonfly_core::action::{ActionContext, ActionError, Canceller, ImageSource, Permit, Progress, ProgressSink};
 use dragonfly_core::resource::hardware::Overwrite;
@@ -127,7 +127,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 /// Plays cases of one kind; how many of each fault ended well, and in failure.
 async fn play(make: fn(&mut Random, &[Image]) -> Case) -> BTreeMap<&'static str, (u32, u32)> {
     let images = case::images();
-    let disk = Disk::new(DISK_MIB as u64, 512);
+    let disks: Vec<Disk> = images.iter().map(|image| Disk::new(image.disk_mib() as u64, 512)).collect();
     let (ask, mut asked) = unbounded_channel();
     let server = Server::start(ask.clone());
     // Its own server and key are another's: these images come from somewhere else.
@@ -138,11 +138,11 @@ async fn play(make: fn(&mut Random, &[Image]) -> Case) -> BTreeMap<&'static str,
     let mut ends = BTreeMap::new();
     for seed in first..first + count {
         let case = make(&mut Random(seed), &images);
-        let image = &images[case.image];
-        std::fs::write(&disk.node, vec![OLD; DISK_MIB << 20]).unwrap();
+        let (image, disk) = (&images[case.image], &disks[case.image]);
+        std::fs::write(&disk.node, vec![OLD; image.disk_mib() << 20]).unwrap();
         let path = format!("/{seed}");
         server.serve(&path, case.connections.clone());
-        let with = step(&case, image, &disk, &format!("http://{}{path}", server.address));
+        let with = step(&case, image, disk, &format!("http://{}{path}", server.address));
         let run = Run::new();
         let permit = Permit { overwrite: Overwrite::All, ..run.permit.clone() };
         let log = Arc::new(Log { lines: Mutex::default(), pauses: ask.clone() });
