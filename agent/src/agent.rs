@@ -136,13 +136,15 @@ impl Agent {
         let account = welcome.bmc_account.filter(|_| self.owns_machine).map(|wanted| {
             tokio::spawn(account::make(Arc::clone(&link), self.journal.clone(), self.roots.dev.clone(), wanted))
         });
+        let host = dragonfly_actions::run::Host::default();
         let runner = Runner {
-            actions: dragonfly_actions::builtin(),
+            actions: dragonfly_actions::run::builtin_on(host.clone()),
             images: Arc::new(images.with_session(Arc::clone(&link))),
             reports: Arc::clone(&link) as Arc<dyn crate::client::Reports>,
             journal: self.journal.clone(),
             heartbeat: Duration::from_secs(u64::from(welcome.heartbeat_seconds.clamp(2, 300))),
             is_hand_over: dragonfly_actions::is_hand_over,
+            handed_over: Arc::new(move |permit| host.hand_over(permit)),
         };
         let on_failure = || {
             if self.owns_machine {

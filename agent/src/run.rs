@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dragonfly_core::action::{
-    ActionContext, ActionError, Actions, Canceller, ImageSource, Planned, Progress, ProgressSink, Resume,
+    ActionContext, ActionError, Actions, Canceller, ImageSource, Permit, Planned, Progress, ProgressSink, Resume,
 };
 use dragonfly_core::secret::Mask;
 use dragonfly_core::wire::{Failure, Heard, Report, ReportKind, Work, WorkStep};
@@ -47,7 +47,12 @@ pub struct Runner {
     pub heartbeat: Duration,
     /// Whether an action, by name, prepares to leave the machine.
     pub is_hand_over: fn(&str) -> bool,
+    /// Notes on the disks that the machine was handed over. Blocks.
+    pub handed_over: HandedOver,
 }
+
+/// What notes on the disks of a run that its machine was handed over.
+pub type HandedOver = Arc<dyn Fn(&Permit) -> Result<(), ActionError> + Send + Sync>;
 
 impl std::fmt::Debug for Runner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -119,12 +124,24 @@ impl Runner {
         teller.finish().await;
         match self.reports.report(&wire.report(ReportKind::HandOver)).await {
             Ok(Heard::GoOn) => {
+                self.note_hand_over(&work.permit).await;
                 let last = work.steps.last().map(|s| s.action.as_str()).filter(|a| (self.is_hand_over)(a));
                 Outcome::Leave(last.map(str::to_owned))
             }
             Ok(Heard::Stop { reason }) => Outcome::Stopped(reason),
             Ok(_) => Outcome::Stopped("the server gave an answer that this agent does not know".to_owned()),
             Err(error) => Outcome::Stopped(crate::client::chain(&error)),
+        }
+    }
+
+    /// The server knows: without the note all is well as long as it does not forget.
+    async fn note_hand_over(&self, permit: &Permit) {
+        let (note, permit) = (Arc::clone(&self.handed_over), permit.clone());
+        let noted = tokio::task::spawn_blocking(move || note(&permit)).await;
+        match noted {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.journal.say(format!("the hand-over is not noted: {}", crate::client::chain(&error))),
+            Err(error) => self.journal.say(format!("the hand-over is not noted: {error}")),
         }
     }
 

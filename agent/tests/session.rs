@@ -32,6 +32,8 @@ struct Toil {
     runs: Arc<AtomicU32>,
     verified: Arc<AtomicU32>,
     stopped: Arc<AtomicU32>,
+    /// How often it was noted on the disks that the machine was handed over.
+    noted: Arc<AtomicU32>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -83,7 +85,7 @@ fn work(attempt: u32, steps: Vec<WorkStep>) -> Orders {
     Orders::Execute(Box::new(Work {
         workflow: "w".into(),
         attempt,
-        permit: Permit::default(),
+        permit: Permit { generation: 7, ..Permit::default() },
         steps,
         secrets: Vec::new(),
     }))
@@ -111,6 +113,7 @@ impl Setup {
     }
 
     fn runner(&self, link: &Arc<Link>) -> Runner {
+        let (script, noted) = (Arc::clone(&self.script), Arc::clone(&self.toil.noted));
         let images = HttpImages::new(
             vec![self.server.identity(&self.keys, "").server],
             self.keys.pin.parse().unwrap(),
@@ -123,6 +126,12 @@ impl Setup {
             journal: self.journal.clone(),
             heartbeat: Duration::from_secs(2),
             is_hand_over: |_| false,
+            handed_over: Arc::new(move |permit| {
+                assert_eq!(permit.generation, 7);
+                assert_eq!(events(&script).last().map(String::as_str), Some("handOver"), "the server knows first");
+                noted.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }),
         }
     }
 }
@@ -191,6 +200,7 @@ async fn a_server_killed_and_restarted_in_the_middle_of_a_step_changes_nothing()
     assert!(matches!(leave, Leave::Restart { .. }), "{leave:?}");
     assert_eq!(events(&script), ["began", "0 Began", "0 Succeeded", "1 Began", "1 Succeeded", "handOver"]);
     assert_eq!(s.toil.runs.load(Ordering::SeqCst), 2);
+    assert_eq!(s.toil.noted.load(Ordering::SeqCst), 1, "and the disks bear it");
     assert_eq!(script.lock().unwrap().hellos.len(), 1, "the session outlives the server");
 }
 

@@ -6,12 +6,14 @@
 mod support;
 
 use std::io::Write;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dragonfly_actions::run::builtin_on;
 use dragonfly_core::action::{ActionContext, Progress, ProgressSink};
+use dragonfly_core::resource::hardware::Overwrite;
 use dragonfly_core::testing::StaticImage;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
@@ -343,4 +345,41 @@ async fn data_on_the_disk_is_kept_without_leave() {
     assert!(said.contains("carries data (gpt)"), "{said}");
     assert!(disk.bytes()[..11 << 20] == raw[..]);
     assert!(run.images.opened().is_empty(), "not even asked for");
+}
+
+/// A server whose records were put back to an earlier time gives the same order again: what it installed is safe.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_handed_over_is_not_written_again_under_the_same_authorisation() {
+    if !may_run() {
+        return;
+    }
+    let raw = image();
+    let disk = Disk::new(16, 512);
+    let mut run = Run::new();
+    run.permit.overwrite = Overwrite::All;
+    run.images.set("/i", StaticImage::new(raw.clone()));
+    let step = || with(&disk, &sha256(&raw), json!({}));
+    run.step("image2disk", step()).await.unwrap();
+    // A power cut before the server knows: it may be done again.
+    let mut run = run.rebooted();
+    run.step("image2disk", step()).await.unwrap();
+    run.host.hand_over(&run.permit).unwrap();
+    // Somebody works with it.
+    std::fs::OpenOptions::new().write(true).open(&disk.node).unwrap().write_all_at(b"theirs", 12 << 20).unwrap();
+    let before = disk.bytes();
+    for (again, boot) in [(&run.rebooted(), "another"), (&run, "the same")] {
+        for action in ["image2disk", "partition"] {
+            let with = match action {
+                "partition" => json!({"disk": disk.selector(), "partitions": [{"name": "root", "size": "rest"}]}),
+                _ => step(),
+            };
+            let said = again.fails(action, with).await;
+            assert!(said.contains("was handed over (authorisation 1)"), "{action} in {boot} boot: {said}");
+        }
+        assert!(disk.bytes() == before, "{boot} boot");
+    }
+    // A person says so again: another authorisation.
+    run.permit.generation += 1;
+    run.step("image2disk", step()).await.unwrap();
+    assert!(disk.bytes() != before);
 }

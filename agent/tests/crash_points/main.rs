@@ -61,6 +61,7 @@ fn runner(machine: &Arc<Machine>, reports: Arc<dyn Reports>, journal: Journal) -
         journal,
         heartbeat: Duration::from_secs(12),
         is_hand_over: |action| action == LEAVES,
+        handed_over: Arc::new(|_| Ok(())),
     }
 }
 

@@ -144,6 +144,23 @@ impl Host {
         Ok(open)
     }
 
+    /// Notes on every disk of this run that the machine was handed over: under this authorisation nothing is written to
+    /// them again. A disk without room for our mark is left as it is. Blocks.
+    ///
+    /// # Errors
+    /// A disk that could not be read or written; those before it bear the note.
+    pub fn hand_over(&self, permit: &Permit) -> Result<(), ActionError> {
+        for disk in self.ours(permit) {
+            let mut open = self.open_disk(&disk, true)?;
+            let mark = Marker::read(&mut open.file).or_failed(|| format!("{} could not be read", open.name))?;
+            let Some(mark) = mark.filter(|mark| mark.workflow_uid == permit.workflow_uid) else { continue };
+            let mark = Marker { generation: permit.generation, handed_over: true, ..mark };
+            open.write_at(&mark.encode(), marker::OFFSET)?;
+            open.sync()?;
+        }
+        Ok(())
+    }
+
     /// Whether a run may write to a disk that nothing uses: it carries no data, or this run has written it before, or
     /// the authorisation says so. The error says why not.
     pub(crate) fn may_write(&self, disk: &Disk, open: &mut OpenDisk, permit: &Permit) -> Result<(), ActionError> {
@@ -172,6 +189,17 @@ fn judge(disk: &Disk, mark: Option<&Marker>, look: &Look, permit: &Permit, noted
             "{} was written by a later run (authorisation {}, this is {}); nothing was written. \
              If this run is the one that is wanted, reimage the machine anew",
             disk.name, mark.generation, permit.generation
+        ));
+    }
+    if let Some(mark) = mark
+        && mark.handed_over
+        && mark.workflow_uid == permit.workflow_uid
+        && mark.generation >= permit.generation
+    {
+        return Err(format!(
+            "{} bears what this run installed, and the machine was handed over (authorisation {}); nothing was written. \
+             The server's records may be of an earlier time: to install this machine again, reimage it anew",
+            disk.name, mark.generation
         ));
     }
     let ours = noted || mark.is_some_and(|mark| mark.workflow_uid == permit.workflow_uid);
@@ -257,6 +285,7 @@ impl OpenDisk {
             step: step.to_owned(),
             complete,
             content: content.to_owned(),
+            handed_over: false,
         };
         self.write_at(&mark.encode(), marker::OFFSET)
     }
@@ -319,7 +348,9 @@ mod tests {
             step: "partition".into(),
             complete: false,
             content: String::new(),
+            handed_over: false,
         };
+        let over = |uid: u128, generation: u64| Marker { complete: true, handed_over: true, ..mark(uid, generation) };
         let disks = |names: &[&str]| Overwrite::Disks(names.iter().map(|n| (*n).to_owned()).collect());
         let table = [
             ("blank", None, &blank, Overwrite::Blank, false, Ok(())),
@@ -339,6 +370,10 @@ mod tests {
                 false,
                 Err("later run (authorisation 6, this is 5)"),
             ),
+            ("ours, handed over", Some(over(1, 5)), &full, Overwrite::All, false, Err("was handed over")),
+            ("ours, handed over in this boot", Some(over(1, 5)), &full, Overwrite::All, true, Err("was handed over")),
+            ("ours, authorised anew", Some(over(1, 4)), &full, Overwrite::Blank, false, Ok(())),
+            ("an older run's, handed over", Some(over(2, 4)), &full, Overwrite::All, false, Ok(())),
             ("a later run's, blank", Some(mark(2, 6)), &blank, Overwrite::Blank, false, Err("later run")),
         ];
         for (name, mark, look, overwrite, noted, want) in table {

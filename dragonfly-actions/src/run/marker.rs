@@ -33,6 +33,10 @@ pub struct Marker {
     /// What it wrote: an image's digest, a table's.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub content: String,
+    /// The server has it in writing that the machine runs what was installed: under this authorisation nothing is
+    /// written here again, whatever a server says that was put back to an earlier time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handed_over: bool,
 }
 
 impl Marker {
@@ -79,10 +83,15 @@ mod tests {
             step: "image2disk".into(),
             complete: true,
             content: "sha256:aa".into(),
+            handed_over: true,
         };
         let bytes = marker.encode();
         assert_eq!(bytes.len() as u64, LENGTH);
         assert_eq!(Marker::parse(&bytes), Some(marker));
+        // As earlier versions wrote it, and a reader that knows no more than they.
+        let marker = Marker { handed_over: false, ..Marker::parse(&bytes).unwrap() };
+        assert!(!String::from_utf8_lossy(&marker.encode()).contains("handedOver"));
+        assert_eq!(Marker::parse(&marker.encode()), Some(marker));
         assert_eq!(Marker::parse(&[0; 4096]), None);
         assert_eq!(Marker::parse(b"dragonfly-mark1\nxx"), None);
     }

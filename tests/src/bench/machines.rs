@@ -189,6 +189,7 @@ async fn run(link: Arc<Link>, images: HttpImages, journal: Journal) -> Leave {
         journal: journal.clone(),
         heartbeat: Duration::from_secs(10),
         is_hand_over: |action| action == "reboot",
+        handed_over: std::sync::Arc::new(|_| Ok(())),
     };
     serve(&link, &runner, &journal, &|| {}).await
 }
