@@ -307,6 +307,8 @@ pub(crate) enum Scenario {
     Secrets,
     /// Placeholder serial numbers, a card that was replaced, a cloned address: no two machines become one
     Identity,
+    /// The server is put back to a time at which a machine that is Ready was being installed: its disk stays as it is
+    Rollback,
     /// `dragonfly why` and the machine's page name each fault while it lasts; --machines: how many at a time
     Why,
     /// A CSV of expected machines: those that are there are switched on and matched, the one that is not is named

@@ -50,6 +50,7 @@ pub(crate) fn run(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
         Scenario::Expected => scenario::expected(args, interrupt),
         Scenario::Secrets => scenario::secrets(args, interrupt),
         Scenario::Identity => scenario::identity(args, interrupt),
+        Scenario::Rollback => scenario::rollback(args, interrupt),
         Scenario::Tinkerbell if !args.manifests.is_empty() => scenario::manifests(args, interrupt),
         Scenario::Tinkerbell => scenario::tinkerbell(args, interrupt),
         Scenario::Why => scenario::why(args, interrupt),

@@ -26,7 +26,7 @@ const NEW_CARD: &str = "52:54:00:77:01:01";
 pub(in crate::lab) fn identity(args: &args::Run, interrupt: &Interrupt) -> Result<()> {
     let image = image::find_or_build(ImageChoice::Small, TemplateChoice::Disk, interrupt)?;
     let wish = Wish {
-        machines: 3,
+        machines: 4,
         dhcp: args.dhcp,
         kernel: CLOUD_KERNEL,
         image: &image,
@@ -37,19 +37,23 @@ pub(in crate::lab) fn identity(args: &args::Run, interrupt: &Interrupt) -> Resul
     };
     let world = World::build(&wish, interrupt)?;
     let mut machines = world.machines(wish.machines, args.firmware, args.dhcp)?;
-    let [first, second, third] = &mut machines[..] else { bail!("three machines") };
+    let [first, second, third, fourth] = &mut machines[..] else { bail!("four machines") };
     board(first, "SN-FIRST-01", None);
     board(second, PLACEHOLDER, Some(SHARED_UUID));
     board(third, PLACEHOLDER, Some(SHARED_UUID));
+    board(fourth, "SN-FOURTH-04", None);
     let end = Instant::now() + Duration::from_secs(args.timeout);
     let site = Site { world: &world, interrupt, end };
 
-    for machine in [&mut *first, &mut *second, &mut *third] {
+    for machine in [&mut *first, &mut *second, &mut *third, &mut *fourth] {
         machine.start(&world.namespace, world.accel, &world.timeline)?;
     }
-    site.wait("three machines register", || Ok(site.machines()?.len() == 3 && site.all_reported()?))?;
+    site.wait("four machines register", || Ok(site.machines()?.len() == 4 && site.all_reported()?))?;
     let known = site.machines()?;
-    say("placeholder serial numbers and a shared UUID: three machines are three objects");
+    say("placeholder serial numbers and a shared UUID: four machines are four objects");
+    exchange(&site, first, fourth)?;
+    ensure!(site.machines()? == known, "another object was made: {:?}", site.machines()?);
+    fourth.stop();
 
     // The first machine's card is replaced: its board says who it is.
     let before = hellos(&world, &first.name);
@@ -83,13 +87,61 @@ pub(in crate::lab) fn identity(args: &args::Run, interrupt: &Interrupt) -> Resul
     ensure!(world.server.cli(&["get", "workflows", "-o", "name"])?.trim().is_empty(), "a workflow was made");
     third.stop();
     second.stop();
-    for machine in [&*first, &*second, &*third] {
+    for machine in [&*first, &*second, &*third, &*fourth] {
         let written = disk::first_written(machine.disk())?;
         ensure!(written.is_none(), "{}: byte {written:?} of its disk was written", machine.name);
     }
     say(format_args!(
         "{}: a cloned card ({old_card} was its first) is a conflict, merges nothing, writes nothing",
         first.name
+    ));
+    Ok(())
+}
+
+/// Two machines exchange their cards: both are in conflict, and each is itself with its new card when a person has said
+/// of every card where it is.
+fn exchange(site: &Site<'_>, one: &mut Machine, other: &mut Machine) -> Result<()> {
+    let world = site.world;
+    one.stop();
+    other.stop();
+    std::mem::swap(&mut one.hardware.mac, &mut other.hardware.mac);
+    for machine in [&mut *one, &mut *other] {
+        machine.power_on(&world.namespace, world.accel, &world.timeline)?;
+    }
+    // The card is who a machine is said to be.
+    site.wait("both conflicts are told", || {
+        Ok([&*one, &*other].iter().all(|m| told(world, "identity.conflict", &m.name) > 0))
+    })?;
+    for (machine, serial) in [(&*one, "SN-FIRST-01"), (&*other, "SN-FOURTH-04")] {
+        let shown = world.server.machine(&machine.name)?;
+        ensure!(shown.pointer("/status/anchors/serial").is_some_and(|is| is == serial), "merged: {shown:#}");
+    }
+    ensure!(world.server.cli(&["get", "workflows", "-o", "name"])?.trim().is_empty(), "a workflow was made");
+    // First the cards that both have now; then that the first one's old card is not with it any more.
+    for machine in [&*one, &*other] {
+        world.server.cli(&["release", &machine.name])?;
+    }
+    let mut released = false;
+    site.wait("each is itself with its new card", || {
+        let has = |machine: &Machine| -> Result<bool> {
+            let shown = world.server.machine(&machine.name)?;
+            let card = shown.pointer("/status/session/mac").or(shown.pointer("/status/anchors/macs/0"));
+            Ok(card.is_some_and(|mac| mac.as_str().is_some_and(|mac| mac.eq_ignore_ascii_case(&machine.hardware.mac))))
+        };
+        let (first, second) = (has(one)?, has(other)?);
+        if first != second && !released {
+            let moved = if first { &*one } else { &*other };
+            // As its event says.
+            released = world.server.cli(&["why", &moved.name])?.contains("conflict");
+            if released {
+                world.server.cli(&["release", &moved.name])?;
+            }
+        }
+        Ok(first && second)
+    })?;
+    say(format_args!(
+        "{} and {} exchanged cards: a conflict, and after three releases both are themselves",
+        one.name, other.name
     ));
     Ok(())
 }
