@@ -68,6 +68,10 @@ async fn size(args: &Bench, world: &World, program: &Path, machines: usize, repo
     let case = format!("memory after pages, watches and apply, {machines} machines");
     report.ours(&case, "MiB", mebibytes(server.memory("VmRSS")));
     report.ours(&format!("{case}, at most"), "MiB", mebibytes(server.memory("VmHWM")));
+    server.kill();
+    // Every page is looked at twice then: before the file is opened, and when it is repaired.
+    let server = Server::start(world, program, directory.path())?;
+    started(report, &server, "start after SIGKILL", machines).await;
     server.stop();
     // The server and its peer have the same port: they take turns.
     for turn in 0..args.runs {

@@ -133,6 +133,11 @@ impl Server {
     pub(crate) fn stop(mut self) {
         self.process.stop(Duration::from_secs(60));
     }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(mut self) {
+        self.process.kill();
+    }
 }
 
 fn is_ready(door: &Door, connection: &mut Option<std::net::TcpStream>) -> bool {
