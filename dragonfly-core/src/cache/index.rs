@@ -17,7 +17,7 @@ type Index<K> = HashMap<K, BTreeSet<String>>;
 /// Look-ups that follow the machines of a cache.
 #[derive(Debug, Default)]
 pub(super) struct Machines {
-    /// Of `spec.macs`, `status.bootedFrom`, `status.anchors.macs` and `status.proven.macs`.
+    /// Of `spec.macs`, `status.bootedFrom` and `status.proven.macs`.
     pub(super) macs: Index<Mac>,
     /// Of `spec.displayName`, in lower case.
     pub(super) display_names: Index<String>,
@@ -115,9 +115,8 @@ impl Machines {
 const SHARED: usize = 4;
 
 fn macs(machine: &Hardware) -> BTreeSet<Mac> {
-    let said = machine.status.anchors.iter().chain(&machine.status.proven);
-    let anchored = said.flat_map(|anchors| anchors.macs.iter());
-    machine.spec.macs.iter().chain(&machine.status.booted_from).chain(anchored).copied().collect()
+    let proven = machine.status.proven.iter().flat_map(|anchors| anchors.macs.iter());
+    machine.spec.macs.iter().chain(&machine.status.booted_from).chain(proven).copied().collect()
 }
 
 fn labels(machine: &Hardware) -> impl Iterator<Item = (String, String)> {

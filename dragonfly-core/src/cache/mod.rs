@@ -222,21 +222,11 @@ impl Cache {
         }
     }
 
-    /// The machine that has this address by a person's word or because it booted from it; else those whose agents say
-    /// that they have it.
+    /// The machine that has this address by a person's word or because it booted from it. What an agent says of other
+    /// cards counts for nothing: it may be anybody's.
     pub fn by_mac(&self, mac: Mac) -> Owner {
         let state = self.read();
-        let Some(names) = state.machines.macs.get(&mac).filter(|names| names.len() > 1) else {
-            return state.owner(state.machines.macs.get(&mac));
-        };
-        let has = |name: &&String| {
-            state.hardware.get(name).is_some_and(|machine| {
-                let proven = machine.status.proven.iter().flat_map(|proven| &proven.macs);
-                machine.spec.macs.iter().chain(&machine.status.booted_from).chain(proven).any(|own| *own == mac)
-            })
-        };
-        let own: BTreeSet<String> = names.iter().filter(has).cloned().collect();
-        state.owner(Some(if own.is_empty() { names } else { &own }))
+        state.owner(state.machines.macs.get(&mac))
     }
 
     /// The machine for which an address is reserved: of several the first by name.

@@ -79,7 +79,8 @@ fn is_shared_uuid(uuid: &Uuid) -> bool {
 pub struct Known<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Addresses that a person or an earlier hello gave it.
+    /// Addresses that a person gave it, or that it booted from. What agents say of other cards counts for nothing: it
+    /// may be anybody's.
     pub macs: Vec<Mac>,
     /// The serial number that a person says it has.
     pub expected: Option<&'a str>,
@@ -113,8 +114,9 @@ pub enum Match {
     },
 }
 
-/// Finds the machine that these anchors belong to. `anchors` must be [`clean`] already.
-pub fn find(anchors: &Anchors, known: &[Known<'_>]) -> Match {
+/// Finds the machine that these anchors belong to, of which the card `booted` is the one that it booted from. `anchors`
+/// must be [`clean`] already.
+pub fn find(anchors: &Anchors, booted: Mac, known: &[Known<'_>]) -> Match {
     let by_mac: BTreeSet<&str> =
         known.iter().filter(|k| k.macs.iter().any(|mac| anchors.macs.contains(mac))).map(|k| k.name).collect();
     // A serial number is unique within a product only.
@@ -140,6 +142,14 @@ pub fn find(anchors: &Anchors, known: &[Known<'_>]) -> Match {
         }
     }
     let named: BTreeSet<&str> = by_mac.union(&by_board).copied().collect();
+    // It booted from a card of nobody's, on a board of nobody's, and says that it has cards of others: anybody can.
+    if by_board.is_empty() && !known.iter().any(|k| k.macs.contains(&booted)) {
+        if named.is_empty() {
+            return Match::New;
+        }
+        let why = format!("it says that it has network cards of {}, and booted from {booted}", some(&named));
+        return Match::Conflict { machines: named.iter().map(|n| (*n).to_owned()).collect(), why };
+    }
     // Who was released gives way, for its cards; what is on the board was never lent.
     let gives_way = |name: &&str| {
         named.len() > 1 && !by_board.contains(name) && known.iter().any(|k| k.name == *name && k.released)
@@ -169,9 +179,9 @@ pub fn find(anchors: &Anchors, known: &[Known<'_>]) -> Match {
             }
         }
         _ => {
-            let all: Vec<&str> = named.iter().chain(&from).copied().collect();
+            let all: BTreeSet<&str> = named.iter().chain(&from).copied().collect();
             Match::Conflict {
-                machines: all.iter().map(|n| (*n).to_owned()).collect(),
+                machines: named.iter().chain(&from).map(|n| (*n).to_owned()).collect(),
                 why: format!("its network cards and its board belong to different machines: {}", some(&all)),
             }
         }
@@ -179,9 +189,9 @@ pub fn find(anchors: &Anchors, known: &[Known<'_>]) -> Match {
 }
 
 /// The first few of names: a stranger may have any number of machines named.
-fn some(names: &[&str]) -> String {
-    let (few, more) = names.split_at(names.len().min(4));
-    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+fn some(names: &BTreeSet<&str>) -> String {
+    let few: Vec<&str> = names.iter().copied().take(4).collect();
+    let more = if names.len() > few.len() { format!(" and {} more", names.len() - few.len()) } else { String::new() };
     format!("{}{more}", few.join(", "))
 }
 
@@ -194,10 +204,10 @@ fn contradiction(new: &Anchors, old: &Anchors, by_mac: bool) -> Option<String> {
     let shared_cards = new.macs.iter().filter(|mac| old.macs.contains(mac)).count();
     let all_cards = shared_cards > 0 && shared_cards == old.macs.len() && old.macs.len() > 1;
     // Boards that have no numbers of their own take cards of others too.
-    let is_gone = old.serial.is_some() && old.smbios_uuid.is_some() && has_no_board(new);
+    let is_gone = !has_no_board(old) && has_no_board(new);
     if is_gone && !all_cards {
         return Some(
-            "its network card is known, but its board says neither serial number nor SMBIOS UUID, and had both: was a card moved or an address cloned?"
+            "its network card is known, but its board says neither serial number nor SMBIOS UUID any more: was a card moved or an address cloned?"
                 .to_owned(),
         );
     }
@@ -214,7 +224,7 @@ fn contradiction(new: &Anchors, old: &Anchors, by_mac: bool) -> Option<String> {
 }
 
 /// Nothing but cards is known.
-fn has_no_board(anchors: &Anchors) -> bool {
+pub(super) fn has_no_board(anchors: &Anchors) -> bool {
     anchors.serial.is_none() && anchors.smbios_uuid.is_none()
 }
 
@@ -229,6 +239,11 @@ mod tests {
             serial: Some(serial.to_owned()),
             product: Some("R1".to_owned()),
         })
+    }
+
+    /// Who this is that booted from the first of its cards.
+    fn find(anchors: &Anchors, known: &[Known<'_>]) -> Match {
+        super::find(anchors, anchors.macs[0], known)
     }
 
     fn known<'a>(name: &'a str, anchors: &'a Anchors) -> Known<'a> {
@@ -276,8 +291,18 @@ mod tests {
             matches!(find(&anchors(&[3], 0xa1, "SN-A"), &fleet), Match::Conflict { .. }),
             "board of one, card of another"
         );
-        // Its card in a board that has no numbers of its own; the same with all cards, or known by less, is a machine
-        // to look at: see `unproven`.
+        // It says that it has their cards, and booted from another.
+        for cards in [&[1][..], &[1, 2], &[1, 3]] {
+            for (uuid, serial) in [(0xc1, "SN-C"), (0, "None")] {
+                let says = anchors(&[cards, &[9]].concat(), uuid, serial);
+                let said = super::find(&says, Mac::new([2, 0, 0, 0, 0, 9]), &fleet);
+                assert!(matches!(said, Match::Conflict { .. }), "{cards:?} {serial}: {said:?}");
+            }
+        }
+        let other_card = super::find(&anchors(&[1, 9], 0xa1, "SN-A"), Mac::new([2, 0, 0, 0, 0, 9]), &fleet);
+        assert_eq!(other_card, is("a"), "its board says so");
+        // Its card in a board that has no numbers of its own; the same with all cards is a machine to look at: see
+        // `unproven`.
         let Match::Conflict { machines, .. } = find(&anchors(&[1], 0, "None"), &fleet) else { panic!("merged") };
         assert_eq!(machines, ["a"]);
         assert_eq!(find(&anchors(&[1, 2], 0, "None"), &fleet), is("a"));

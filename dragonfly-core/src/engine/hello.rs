@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::anchors::{self, Known, Match};
 use super::boot::{ADOPTED, CONFLICT};
-use super::identity::{BELIEVED, prove, settled};
+use super::identity::{BELIEVED, is_its, is_own, prove, settled};
 use super::newcomers::inventory_bytes;
 use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
@@ -89,7 +89,7 @@ impl Engine {
             anchors::clean(&said)
         };
         let mut moved = false;
-        let found = self.recognise(&anchors);
+        let found = self.recognise(&anchors, hello.mac);
         match &found {
             Match::Known(name) | Match::Moved { machine: name, .. } => self.may_greet(name)?,
             // Not counted as the machine's own: who it is is what is in question.
@@ -107,7 +107,7 @@ impl Engine {
             Match::Known(name) => name,
             Match::Moved { machine, from: others } => {
                 // Whoever is refused has moved nothing: what a person settled is not used up.
-                if !self.may_speak(&machine, hello.boot_id, now).await?.0 {
+                if !self.may_speak(&machine, hello.boot_id, hello.mac, now).await?.0 {
                     return Err(self.second_agent(&machine, from));
                 }
                 self.move_cards(&anchors, &others, &machine).await?;
@@ -117,7 +117,7 @@ impl Engine {
             Match::Conflict { machines, why } => return Err(self.conflict(&hello, &machines, &why, from).await),
         };
         let guard = self.lock(&machine).await;
-        let (free, before) = self.may_speak(&machine, hello.boot_id, now).await?;
+        let (free, before) = self.may_speak(&machine, hello.boot_id, hello.mac, now).await?;
         if !free {
             return Err(self.second_agent(&machine, from));
         }
@@ -135,8 +135,8 @@ impl Engine {
                 }
                 // The same boot of the same agent, which lost its session key, is the same session: what it
                 // runs goes on.
-                let again = m.status.session.as_ref().filter(|s| s.boot_id == hello.boot_id).map(|s| s.id);
-                let session = again.unwrap_or(session);
+                let again = m.status.session.as_ref().filter(|s| s.boot_id == hello.boot_id);
+                let (session, opened_at) = again.map_or((session, now), |s| (s.id, s.opened_at));
                 let first = m.status.phase.is_none();
                 if matches!(m.status.phase, None | Some(Phase::Registered)) {
                     m.status.phase = Some(lifecycle::next(m.status.phase, PhaseEvent::Registered)?);
@@ -145,11 +145,15 @@ impl Engine {
                     }
                     note_existing(m, hello.existing_os.as_ref(), adopt, now);
                 }
-                let believed = settled(&m.status.conditions).is_some();
-                prove(m, &anchors, hello.mac, believed, moved);
+                let said = Anchors { macs: vec![hello.mac], ..anchors.clone() };
+                // A person has said it of one who was there, or of a card or a board of this machine; whoever else comes
+                // first is not believed for it.
+                let doubted = m.status.session.as_ref().is_some_and(|s| s.said.macs == said.macs);
+                let meant = doubted || moved || is_its(m, &said) || m.status.booted_from.contains(&hello.mac);
+                let settled = settled(&m.status.conditions).filter(|_| meant).map(|settled| settled.message.clone());
+                prove(m, &said, settled.is_some(), moved);
                 m.status.anchors = Some(merged(m.status.anchors.as_ref(), &anchors));
-                if let Some(settled) = settled(&m.status.conditions) {
-                    let words = settled.message.clone();
+                if let Some(words) = settled {
                     set_condition(&mut m.status.conditions, CONFLICT, ConditionStatus::False, BELIEVED, &words, now);
                 }
                 m.status.inventory = Some(hello.inventory.clone());
@@ -160,7 +164,8 @@ impl Engine {
                     id: session,
                     boot_id: hello.boot_id,
                     token_time: claims.order(),
-                    opened_at: now,
+                    opened_at,
+                    said,
                     doubt: None,
                     ended: false,
                 });
@@ -214,8 +219,22 @@ impl Engine {
     }
 
     /// Whether the agent of this boot may speak for a machine, for no other lives; and whose session is on record.
-    pub(super) async fn may_speak(&self, machine: &str, boot_id: Uuid, now: Timestamp) -> Result<(bool, Option<Uuid>)> {
-        let before = self.fresh::<HardwareSpec>(machine).await?.and_then(|m| m.status.session.clone());
+    pub(super) async fn may_speak(
+        &self,
+        machine: &str,
+        boot_id: Uuid,
+        card: Mac,
+        now: Timestamp,
+    ) -> Result<(bool, Option<Uuid>)> {
+        let known = self.fresh::<HardwareSpec>(machine).await?;
+        let before = known.as_ref().and_then(|m| m.status.session.clone());
+        // Who only says that it has this machine's cards makes way for who booted from one.
+        let is_foreign = |m: &Hardware| {
+            is_own(m, card) && m.status.session.as_ref().is_some_and(|session| !is_its(m, &session.said))
+        };
+        if known.as_ref().is_some_and(|m| is_foreign(m)) {
+            return Ok((true, before.map(|session| session.id)));
+        }
         let same_boot = before.as_ref().is_some_and(|s| s.boot_id == boot_id);
         // Alone, what it remembers is more than what is stored: a session ends with its machine.
         let free = if self.is_shared() {
@@ -243,26 +262,21 @@ impl Engine {
         }
     }
 
-    fn recognise(&self, anchors: &Anchors) -> Match {
+    fn recognise(&self, anchors: &Anchors, booted: Mac) -> Match {
         // The others cannot match, and there may be very many.
         let machines = self.inner.cache.alike(anchors);
         let known: Vec<Known<'_>> = machines
             .iter()
             .map(|m| {
-                let said = m.status.anchors.as_ref();
                 let mut macs = m.spec.macs.clone();
                 macs.extend(m.status.proven.iter().flat_map(|a| a.macs.iter().copied()));
                 macs.extend(&m.status.booted_from);
-                // A stranger may say that any card is its own: that of a machine which nobody has seen must not be
-                // taken from it by that.
-                if !m.is_unclaimed() {
-                    macs.extend(said.into_iter().flat_map(|a| a.macs.iter().copied()));
-                }
                 let released = settled(&m.status.conditions).is_some();
-                Known { name: m.name(), macs, expected: m.spec.serial.as_deref(), anchors: said, released }
+                let anchors = m.status.anchors.as_ref();
+                Known { name: m.name(), macs, expected: m.spec.serial.as_deref(), anchors, released }
             })
             .collect();
-        anchors::find(anchors, &known)
+        anchors::find(anchors, booted, &known)
     }
 
     /// Writes down a machine that nobody has seen, under its memorable name, with the card that it booted from. What it

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::PoisonError;
 
+use super::anchors::has_no_board;
 use super::boot::CONFLICT;
 use super::strangers::Word;
 use super::{Engine, EngineError, Result};
@@ -42,19 +43,41 @@ pub(super) fn settle(machine: &mut Hardware, words: &str, now: crate::clock::Tim
     }
 }
 
-/// Keeps what a machine is known by. `believed`: a person has said that whoever asks now is this machine; `moved`: that
-/// the card it booted from is its own.
-pub(super) fn prove(machine: &mut Hardware, said: &Anchors, card: Mac, believed: bool, moved: bool) {
+/// Whether the board and the card that an agent speaks of are this machine's: by a person's word, or by what the machine
+/// was known by before. `said` has the one card that it booted from.
+pub(super) fn is_its(machine: &Hardware, said: &Anchors) -> bool {
+    let known = machine.status.proven.as_ref();
+    let by_card = said.macs.iter().any(|card| is_own(machine, *card));
+    let same = |number: &Option<String>| number.is_some() && *number == said.serial;
+    by_card
+        || same(&machine.spec.serial)
+        || known.is_some_and(|known| same(&known.serial))
+        || known.is_some_and(|known| known.smbios_uuid.is_some() && known.smbios_uuid == said.smbios_uuid)
+}
+
+/// Whether a card is a machine's by a person's word, or because the machine was known by it.
+pub(super) fn is_own(machine: &Hardware, card: Mac) -> bool {
+    let known = machine.status.proven.iter().flat_map(|known| &known.macs);
+    machine.spec.macs.iter().chain(known).any(|own| *own == card)
+}
+
+/// Keeps what a machine is known by. `said` has the one card that it booted from; `believed`: a person has said that
+/// whoever asks now is this machine; `moved`: that the card is its own.
+pub(super) fn prove(machine: &mut Hardware, said: &Anchors, believed: bool, moved: bool) {
+    if !(believed || moved || is_its(machine, said)) {
+        return;
+    }
     let status = &mut machine.status;
-    // What an earlier version wrote down has been believed so far.
-    let known = status.proven.take().or_else(|| status.anchors.clone()).filter(|_| !believed);
-    let mut proven = known.unwrap_or_else(|| Anchors { macs: vec![card], ..said.clone() });
-    if moved && !proven.macs.contains(&card) {
-        proven.macs.push(card);
+    let known = status.proven.take().filter(|_| !believed);
+    let mut proven = known.unwrap_or_else(|| said.clone());
+    for card in &said.macs {
+        if moved && !proven.macs.contains(card) {
+            proven.macs.push(*card);
+        }
+        status.booted_from.retain(|known| known != card);
+        status.booted_from.push(*card);
     }
     status.proven = Some(proven);
-    status.booted_from.retain(|known| *known != card);
-    status.booted_from.push(card);
     let over = status.booted_from.len().saturating_sub(BOOTED_FROM);
     status.booted_from.drain(..over);
 }
@@ -62,12 +85,17 @@ pub(super) fn prove(machine: &mut Hardware, said: &Anchors, card: Mac, believed:
 /// Why it is not certain enough that the agent that speaks for a machine runs on it: enough to look at it, and not to
 /// write to its disks.
 pub(super) fn unproven(machine: &Hardware) -> Option<String> {
-    let (proven, said) = (machine.status.proven.as_ref()?, machine.status.anchors.as_ref()?);
-    let own = |card: &&Mac| machine.spec.macs.contains(card) || proven.macs.contains(card);
-    if !said.macs.iter().any(|card| own(&card)) {
-        let cards = said.macs.iter().take(3).map(Mac::to_string).collect::<Vec<_>>().join(", ");
-        return Some(format!("its board is this machine's, and its network cards ({cards}) are not"));
+    // Of a session that an earlier version opened this is not known.
+    let said = machine.status.session.as_ref().map(|session| &session.said).filter(|said| !said.macs.is_empty())?;
+    if let (Some(written), Some(is)) = (&machine.spec.serial, &said.serial)
+        && written != is
+    {
+        return Some(format!("its serial number is {is}, and spec.serial says {written}"));
     }
+    let cards = said.macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ");
+    let Some(proven) = &machine.status.proven else {
+        return Some(format!("it booted from {cards}, which is not in spec.macs; if it is its card, add it there"));
+    };
     if let (Some(was), Some(is)) = (&proven.serial, &said.serial)
         && was != is
     {
@@ -78,12 +106,24 @@ pub(super) fn unproven(machine: &Hardware) -> Option<String> {
     {
         return Some(format!("its SMBIOS UUID is {is}, and was {was}"));
     }
-    // What is left is the same, or one does not say it: a card may be in a board that has no numbers of its own.
-    let agree = (proven.serial.is_some() && proven.serial == said.serial)
+    // What is left is the same, or one of them does not say it: a card may be in a board that has no numbers of its own,
+    // or have been known in one.
+    let same_board = (proven.serial.is_some() && proven.serial == said.serial)
         || (proven.smbios_uuid.is_some() && proven.smbios_uuid == said.smbios_uuid);
-    let was = proven.serial.clone().map(|serial| format!("serial number {serial}"));
-    let was = was.or_else(|| proven.smbios_uuid.map(|uuid| format!("SMBIOS UUID {uuid}")));
-    was.filter(|_| !agree).map(|was| format!("its network card is this machine's, and its board does not say {was}"))
+    if !same_board && !(has_no_board(proven) && has_no_board(said)) {
+        let number = |board: &Anchors| match (&board.serial, &board.smbios_uuid) {
+            (Some(serial), _) => format!("serial number {serial}"),
+            (None, Some(uuid)) => format!("SMBIOS UUID {uuid}"),
+            (None, None) => "no number at all".to_owned(),
+        };
+        return Some(format!("its board says {}, and said {}", number(said), number(proven)));
+    }
+    // By its board, and one of the cards that it has: which of them it boots from is firmware's choice.
+    let seen = machine.status.anchors.iter().filter(|_| same_board).flat_map(|anchors| &anchors.macs);
+    if !said.macs.iter().chain(seen).any(|card| is_own(machine, *card)) {
+        return Some(format!("its board is this machine's, and its network cards ({cards}) are not"));
+    }
+    None
 }
 
 fn is_in_conflict(machine: &Hardware) -> bool {
@@ -103,7 +143,7 @@ impl Engine {
                 continue;
             }
             // One whose agent lives goes on: it is who asks that is doubtful.
-            match self.may_speak(name, hello.boot_id, now).await {
+            match self.may_speak(name, hello.boot_id, hello.mac, now).await {
                 Ok((true, _)) => {}
                 Ok((false, _)) => return self.second_agent(name, from),
                 Err(error) => return error,
@@ -133,10 +173,12 @@ impl Engine {
                      if this is {one} with another board, delete {others}"
                 )
             }
-            _ => {
-                let named = if held.is_empty() { &others } else { &held };
-                format!("take the addresses from all but one of {} (spec.macs, by dragonfly apply)", named.join(", "))
-            }
+            ([], others) => format!(
+                "if it is {}, add {} to its spec.macs by dragonfly apply, and take its other cards from all others",
+                others.join(" or "),
+                hello.mac
+            ),
+            _ => format!("take the addresses from all but one of {} (spec.macs, by dragonfly apply)", held.join(", ")),
         };
         // Where nobody is held they have done nothing, and are told no more than is told of strangers.
         let is_told = !held.is_empty()

@@ -89,7 +89,9 @@ pub(super) fn hold(status: &mut HardwareStatus, past: Past, now: Timestamp) -> R
     let beyond = u64::try_from(now.unix_seconds()).unwrap_or(0);
     status.authorisation_generation = status.authorisation_generation.max(beyond);
     // Nor does it know the tokens that have been used since.
+    // And who spoke for the machine may have been overtaken.
     if let Some(session) = &mut status.session {
+        session.ended = true;
         session.token_time = session.token_time.max(now);
     }
     let authorisation = status.authorisation.take();

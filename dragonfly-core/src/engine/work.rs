@@ -73,6 +73,10 @@ impl Engine {
     }
 
     async fn orders(&self, claims: &SessionClaims, machine: &Hardware) -> Result<Orders> {
+        // It has left, was switched off, or was there before a backup was put back: who it is now is a new question.
+        if machine.status.session.as_ref().is_some_and(|session| session.ended) && self.keeps(Rule::LatestSession) {
+            return Err(EngineError::Unauthenticated { why: "this session has ended; boot again" });
+        }
         let decision = self.decision_for(machine);
         Ok(match decision.fate {
             Fate::Discover => Orders::Wait { reason: decision.reason },
@@ -128,7 +132,7 @@ impl Engine {
             .filled(machine, &workflow.spec.content, &workflow.spec.values, self.server_of(claims), workflow.name())
             .map_err(|problems| failure(machine.name(), &problems))?;
         if !filled.secrets.is_empty() && machine.spec.trust == Trust::Bmc {
-            was_cycled_for(machine, claims).map_err(Unfit::Unproven)?;
+            was_cycled_for(machine).map_err(Unfit::Unproven)?;
         }
         let steps = filled
             .content
@@ -268,10 +272,12 @@ impl From<Failure> for Unfit {
 
 /// Whether an agent's session began soon after its machine's controller had cycled it (`spec.trust: bmc`): whoever
 /// only took its place on the network did not start then.
-fn was_cycled_for(machine: &Hardware, claims: &SessionClaims) -> std::result::Result<(), String> {
+fn was_cycled_for(machine: &Hardware) -> std::result::Result<(), String> {
     let cycled = machine.status.power.as_ref().and_then(|power| power.cycled_at);
-    match cycled.filter(|cycled| *cycled <= claims.opened_at) {
-        Some(cycled) if claims.opened_at.since(cycled) < CYCLED_LATELY => Ok(()),
+    // A session that is opened anew by the same boot of the agent is as old as that boot's first.
+    let opened = machine.status.session.as_ref().map(|session| session.opened_at);
+    match cycled.zip(opened).filter(|(cycled, opened)| cycled <= opened) {
+        Some((cycled, opened)) if opened.since(cycled) < CYCLED_LATELY => Ok(()),
         _ => Err("its secrets go out to an agent that starts within 15 minutes after a power cycle by its controller \
                   (spec.trust: bmc); that is awaited: dragonfly power cycle"
             .to_owned()),

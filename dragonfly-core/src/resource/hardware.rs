@@ -181,8 +181,11 @@ pub struct SessionInfo {
     /// When the token that opened it was made, or a moment after the last one's where the clock was set back: no token
     /// as old as this one opens another.
     pub token_time: Timestamp,
-    /// When it was opened.
+    /// When the first session of this boot of the agent was opened.
     pub opened_at: Timestamp,
+    /// What its agent says of the board, and the card that it booted from; of other cards nothing.
+    #[serde(default)]
+    pub said: Anchors,
     /// Another agent asked to speak for the machine, and this one is to show that it lives: its next word takes
     /// this away.
     #[schemars(with = "Option<String>")]

@@ -5,6 +5,7 @@
 
 mod admission;
 mod conflicts;
+mod impostors;
 mod stubborn;
 
 use std::net::{IpAddr, SocketAddr};
