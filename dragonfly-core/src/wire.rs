@@ -10,6 +10,11 @@
 //! POST /dragonfly/v1/agent/log     Authorization: Bearer <session>  text, ?offset=N -> 204
 //! POST /dragonfly/v1/agent/bmc-account  Authorization: Bearer <session>  BmcAccountReport -> Heard
 //! ```
+//!
+//! A hello without a boot token that is good for its card (none, a guess, another card's, one of more than ten minutes ago) is
+//! answered 403, in the same words for all of them; one whose token was used, 403; one for whose machine another agent speaks,
+//! 409. After a 403 an agent asks for a new identity. The other routes answer 401 where the session has ended: an agent then says
+//! hello again.
 
 use std::collections::BTreeMap;
 

@@ -33,32 +33,38 @@ fn main() {
     }
 }
 
-fn key(name: &str) -> Key {
-    Key::new(Kind::HARDWARE, name)
+/// Of every two writers of a name, one writes a machine and one a workflow.
+fn key(writer: &str) -> Key {
+    let (kind, name) = writer.split_once('/').unwrap();
+    Key::new(if kind == "w" { Kind::WORKFLOW } else { Kind::HARDWARE }, name)
 }
 
-/// Writes each of its objects over and over, deletes it now and then, and says what it asks for
+/// Writes a part of each of its objects over and over, deletes it now and then, and says what it asks for
 /// and what is answered.
 async fn child(path: &Path) {
     let store = RedbStore::open(path).unwrap();
     let writers = (0..WRITERS).map(|n| {
         let store = store.clone();
         async move {
-            let name = format!("m{n}");
+            let name = format!("{}/m{}", ["h", "w"][n % 2], n / 2);
             let mut seen = store.get(&key(&name)).await.unwrap();
-            let mut count = seen.as_ref().map_or(0, |record| record.spec["n"].as_u64().unwrap()) + 1;
+            let mut count = counts(seen.as_ref())[0].max(counts(seen.as_ref())[1]) + 1;
             loop {
-                let delete = seen.as_ref().filter(|_| count % 6 == 5);
-                say(&name, "asks", delete.map_or(json!(count), |_| Value::Null));
-                seen = match delete {
-                    Some(record) => {
-                        store.delete(&key(&name), &record.metadata.resource_version).await.unwrap();
-                        None
-                    }
-                    None => Some(put(&store, &name, count, seen).await),
+                let new = match &seen {
+                    Some(_) if count % 6 == 5 => None,
+                    Some(_) if count % 2 == 0 => Some([counts(seen.as_ref())[0], count]),
+                    // There is no status of what is not there.
+                    _ => Some([count, counts(seen.as_ref())[1]]),
                 };
-                let has = seen.as_ref().map_or(Value::Null, |_| json!(count));
-                say(&name, "has", json!([has, seen.as_ref().map(|record| &record.metadata.resource_version)]));
+                say(&name, "asks", json!(new));
+                match (new, seen) {
+                    (None, Some(record)) => {
+                        store.delete(&key(&name), &record.metadata.resource_version).await.unwrap();
+                        seen = None;
+                    }
+                    (_, old) => seen = Some(put(&store, &name, count, old).await),
+                }
+                say(&name, "has", json!([new, seen.as_ref().map(|record| &record.metadata.resource_version)]));
                 count += 1;
             }
         }
@@ -66,18 +72,25 @@ async fn child(path: &Path) {
     futures_util::future::join_all(writers).await;
 }
 
-/// What an object is at its `count`: nothing of it is like anything else's.
-fn spec(count: u64) -> Value {
+/// Which of its writes an object's `spec` and `status` are of.
+fn counts(record: Option<&Record>) -> [u64; 2] {
+    record.map_or([0; 2], |record| [&record.spec, &record.status].map(|part| part["n"].as_u64().unwrap_or(0)))
+}
+
+/// A part of an object as it is at its `count`: nothing of it is like anything else's.
+fn part(count: u64) -> Value {
     let text = format!("{count:016x}").repeat((count * 97 % 5000 / 16) as usize);
     json!({ "n": count, "text": text })
 }
 
-async fn put(store: &RedbStore, name: &str, count: u64, seen: Option<Record>) -> Record {
-    let metadata = Metadata { name: name.to_owned(), ..Metadata::default() };
-    let spec = spec(count);
-    let record = Record { kind: Kind::HARDWARE, metadata, spec, status: Value::Null };
+/// Its status where the count is even and there is one to write, else its spec.
+async fn put(store: &RedbStore, writer: &str, count: u64, seen: Option<Record>) -> Record {
+    let Key { kind, name } = key(writer);
+    let metadata = Metadata { name, ..Metadata::default() };
+    let which = if seen.is_some() && count % 2 == 0 { Part::Status } else { Part::Spec };
+    let record = Record { kind, metadata, spec: part(count), status: part(count) };
     let when = seen.map_or(When::Absent, |seen| When::Unchanged(seen.metadata.resource_version));
-    store.put(record, Part::Spec, when).await.unwrap()
+    store.put(record, which, when).await.unwrap()
 }
 
 /// One line, whole, at once.
@@ -144,14 +157,22 @@ async fn parent() {
         slowest = slowest.max(began.elapsed());
         for (name, object) in &mut objects {
             let record = store.get(&key(name)).await.unwrap();
-            let found = record.as_ref().map_or(Value::Null, |record| record.spec["n"].clone());
-            // All of it is of one write.
-            assert!(record.is_none_or(|record| record.spec == spec(record.spec["n"].as_u64().unwrap())), "{name}");
+            let found = record.as_ref().map_or(Value::Null, |record| json!(counts(Some(record))));
+            // All of each part is of one write.
+            let parts = record.as_ref().map(|record| ([&record.spec, &record.status], counts(Some(record))));
+            let torn = parts.is_some_and(|(parts, counts)| {
+                parts
+                    .into_iter()
+                    .zip(counts)
+                    .any(|(found, count)| *found != if count == 0 { Value::Null } else { part(count) })
+            });
+            assert!(!torn, "{name}");
             let expected = found == object.has || Some(&found) == object.asks.as_ref();
             assert!(expected, "round {round}: {name} is {found}, and its writer was at {object:?}");
             *object = Object { has: found, asks: None };
         }
-        resumes(&store).await;
+        resumes(&store, Kind::HARDWARE).await;
+        resumes(&store, Kind::WORKFLOW).await;
         store.close().await.unwrap();
         let found = verify(&path).unwrap();
         assert!(found.problems.is_empty(), "round {round}: {found:?}");
@@ -178,11 +199,11 @@ async fn began(path: &Path, wait: Duration) {
 }
 
 /// A watch that resumes in the middle of what the killed process wrote hears the rest.
-async fn resumes(store: &RedbStore) {
-    let all = store.list(Kind::HARDWARE, &Selector::all(), 0, None).await.unwrap().items;
+async fn resumes(store: &RedbStore, kind: Kind) {
+    let all = store.list(kind, &Selector::all(), 0, None).await.unwrap().items;
     let Some(oldest) = all.iter().min_by_key(|r| r.metadata.resource_version.parse::<u64>().unwrap()) else { return };
     let mut rest: Vec<&Record> = all.iter().filter(|record| *record != oldest).collect();
-    let mut watch = store.watch(Kind::HARDWARE, Some(oldest.metadata.resource_version.clone()));
+    let mut watch = store.watch(kind, Some(oldest.metadata.resource_version.clone()));
     while !rest.is_empty() {
         match watch.next().await.unwrap().unwrap() {
             WatchEvent::Applied(record) => rest.retain(|r| **r != *record),

@@ -199,14 +199,27 @@ impl Auth {
         format!("expires={expires}&signature={tag}")
     }
 
-    /// Whether a query opens this path now.
-    pub fn opens(&self, path: &str, query: &str) -> bool {
+    /// What a query is worth for this path now.
+    pub fn judge(&self, path: &str, query: &str) -> ImageLink {
         let pairs: HashMap<_, _> = url::form_urlencoded::parse(query.as_bytes()).take(8).collect();
-        let (Some(expires), Some(tag)) = (pairs.get("expires"), pairs.get("signature")) else { return false };
-        let Ok(seconds) = expires.parse::<i64>() else { return false };
-        self.images.check(format!("{seconds} {path}").as_bytes(), tag)
-            && self.clock.now() < Timestamp::from_unix_seconds(seconds)
+        let (Some(expires), Some(tag)) = (pairs.get("expires"), pairs.get("signature")) else { return ImageLink::None };
+        let Ok(seconds) = expires.parse::<i64>() else { return ImageLink::None };
+        if !self.images.check(format!("{seconds} {path}").as_bytes(), tag) {
+            return ImageLink::None;
+        }
+        if self.clock.now() < Timestamp::from_unix_seconds(seconds) { ImageLink::Holds } else { ImageLink::Over }
     }
+}
+
+/// What a query is worth for an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageLink {
+    /// It opens it.
+    Holds,
+    /// It did once.
+    Over,
+    /// It is none of ours, or was made for something else.
+    None,
 }
 
 impl ImageLinks for Auth {
@@ -309,12 +322,14 @@ mod tests {
         let url: Url = link.parse().unwrap();
         let query = url.query().unwrap().to_owned();
         assert_eq!(url.path(), "/images/debian%2012.raw");
-        assert!(auth.opens(url.path(), &query));
-        assert!(!auth.opens("/images/other.raw", &query));
-        assert!(!auth.opens(url.path(), &query.replace("expires=1", "expires=2")));
-        assert!(!auth.opens(url.path(), ""));
+        assert_eq!(auth.judge(url.path(), &query), ImageLink::Holds);
+        let foreign = |path: &str, query: &str| assert_eq!(auth.judge(path, query), ImageLink::None, "{path}?{query}");
+        foreign("/images/other.raw", &query);
+        foreign(url.path(), &query.replace("expires=", "expires=2"));
+        foreign(url.path(), "");
         clock.0.store(3601, Ordering::SeqCst);
-        assert!(!auth.opens(url.path(), &query));
+        assert_eq!(auth.judge(url.path(), &query), ImageLink::Over);
+        foreign("/images/other.raw", &query);
     }
 
     #[test]

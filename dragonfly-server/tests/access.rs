@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use common::{Bench, NAME, TOKEN, bench, hello, hello_of};
 use dragonfly_boot::http::Route as BootRoute;
+use dragonfly_core::clock::Timestamp;
 use dragonfly_server::http::Access::{self, Agent, BootToken, Image, Open, Page, Person};
 use dragonfly_server::http::{Route, table};
 use serde_json::json;
@@ -32,6 +33,12 @@ enum Who {
     ExpiredAgent,
     /// A sign-in that was good until its time was over.
     ExpiredBrowser,
+    /// A boot token that was good for the card that it comes with until its ten minutes were over.
+    ExpiredBootToken,
+    /// Whoever has the link of the image that is asked for.
+    ImageLink,
+    /// The same, when its time is over.
+    ExpiredImageLink,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +51,7 @@ enum Got {
     Failed(StatusCode),
 }
 
-const EVERYBODY: [Who; 11] = [
+const EVERYBODY: [Who; 14] = [
     Who::Nobody,
     Who::WrongToken,
     Who::Admin,
@@ -56,6 +63,9 @@ const EVERYBODY: [Who; 11] = [
     Who::OthersBootToken,
     Who::ExpiredAgent,
     Who::ExpiredBrowser,
+    Who::ExpiredBootToken,
+    Who::ImageLink,
+    Who::ExpiredImageLink,
 ];
 
 /// Every route and who may use it, written by hand: what the router says of itself is held against this. Each
@@ -176,22 +186,18 @@ fn expected(access: Access, safe: bool, who: Who) -> Got {
                 G::Forbidden
             }
         }
+        (Access::Image, W::ImageLink) => G::In,
         // Another machine is let in, and then sees its own things only: `identity.rs` has that.
-        (Access::Image | Access::Agent, W::AgentSession | W::OtherMachine) => G::In,
-        // Not even what is about the agent's own machine.
-        (Access::Person | Access::Page, W::AgentSession | W::OtherMachine) => G::Forbidden,
+        (Access::Agent, W::AgentSession | W::OtherMachine) => G::In,
+        // Not even what is about the agent's own machine. An image only beside the link that it was given: see below.
+        (Access::Person | Access::Page | Access::Image, W::AgentSession | W::OtherMachine) => G::Forbidden,
         (Access::BootToken, W::BootToken) => G::In,
+        // In the same words for all: `identity.rs` has that.
+        (Access::BootToken, _) => G::Forbidden,
         // What is over, or was made for something else, is worth as much as nothing.
-        (
-            Access::Page,
-            W::Nobody | W::WrongToken | W::BootToken | W::OthersBootToken | W::ExpiredAgent | W::ExpiredBrowser,
-        ) if safe => G::SentToSignIn,
-        (
-            Access::Person | Access::Page | Access::Image,
-            W::Nobody | W::WrongToken | W::BootToken | W::OthersBootToken | W::ExpiredAgent | W::ExpiredBrowser,
-        ) => G::Unauthenticated,
+        (Access::Page, _) if safe => G::SentToSignIn,
         // A session is not the token of a boot, nor the other way round.
-        (Access::BootToken | Access::Agent, _) => G::Unauthenticated,
+        (Access::Person | Access::Page | Access::Image | Access::Agent, _) => G::Unauthenticated,
     }
 }
 
@@ -223,13 +229,19 @@ async fn ask(bench: &Bench, callers: &Callers, method: &Method, route: &str, who
         .replace("{capability}", "x")
         .replace("{*path}", "none.raw");
     assert!(!path.contains('{'), "{route}: say what stands for its parameters");
-    let mut request = Request::builder().method(method).uri(&path);
+    let now = bench.app.engine.now();
+    let uri = match who {
+        Who::ImageLink => format!("{path}?{}", bench.app.auth.sign(&path, now.plus(MINUTE))),
+        Who::ExpiredImageLink => format!("{path}?{}", bench.app.auth.sign(&path, callers.began.plus(MINUTE))),
+        _ => path,
+    };
+    let mut request = Request::builder().method(method).uri(&uri);
     if !safe(method) {
         request = request.header("content-type", "application/json").header("host", "10.9.0.1:3000");
     }
     let bearer = |token: &str| format!("Bearer {token}");
     request = match who {
-        Who::Nobody => request,
+        Who::Nobody | Who::ImageLink | Who::ExpiredImageLink => request,
         Who::WrongToken => request.header("authorization", "Bearer wrong"),
         Who::Admin => request.header("authorization", bearer(TOKEN)),
         Who::Browser => request.header("cookie", bench.cookie()).header("origin", "https://10.9.0.1:3000"),
@@ -237,11 +249,13 @@ async fn ask(bench: &Bench, callers: &Callers, method: &Method, route: &str, who
         Who::AgentSession => request.header("authorization", bearer(&callers.this)),
         Who::OtherMachine => request.header("authorization", bearer(&callers.other)),
         Who::BootToken | Who::OthersBootToken => request.header("authorization", bearer(&callers.booted)),
+        Who::ExpiredBootToken => request.header("authorization", bearer(&callers.late)),
         Who::ExpiredAgent => request.header("authorization", bearer(&callers.over)),
         Who::ExpiredBrowser => request.header("cookie", &callers.signed_out),
     };
     let body = match (route.ends_with("/hello"), who) {
         (true, Who::BootToken) => serde_json::to_string(&hello_of(BOOTED.parse().unwrap())).unwrap(),
+        (true, Who::ExpiredBootToken) => serde_json::to_string(&hello_of(LATE.parse().unwrap())).unwrap(),
         (true, _) => serde_json::to_string(&hello()).unwrap(),
         _ => "{}".to_owned(),
     };
@@ -260,10 +274,17 @@ async fn ask(bench: &Bench, callers: &Callers, method: &Method, route: &str, who
 /// The card of a machine that was booted and has not yet said hello.
 const BOOTED: &str = "52:54:00:ab:cd:04";
 
+/// The card of one that was booted and says hello too late.
+const LATE: &str = "52:54:00:ab:cd:06";
+const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
+
 struct Callers {
     this: String,
     other: String,
     booted: String,
+    late: String,
+    /// When those whose time is over got what they show.
+    began: Timestamp,
     over: String,
     signed_out: String,
 }
@@ -271,6 +292,8 @@ struct Callers {
 async fn callers(bench: &Bench) -> Callers {
     let over = bench.session_of("52:54:00:ab:cd:03".parse().unwrap()).await.reveal().to_owned();
     let signed_out = bench.cookie();
+    let late = bench.token_of(LATE.parse().unwrap()).await.reveal().to_owned();
+    let began = bench.app.engine.now();
     let long =
         bench.app.engine.session_machine(&over).await.map(|_| std::time::Duration::from_secs(32 * 24 * 3600)).unwrap();
     bench.clock.advance(long);
@@ -278,7 +301,7 @@ async fn callers(bench: &Bench) -> Callers {
     assert_eq!(bench.app.engine.session_machine(&this).await.unwrap(), NAME, "this is the machine that is asked about");
     let other = bench.session_of("52:54:00:ab:cd:02".parse().unwrap()).await.reveal().to_owned();
     let booted = bench.token_of(BOOTED.parse().unwrap()).await.reveal().to_owned();
-    Callers { this, other, booted, over, signed_out }
+    Callers { this, other, booted, late, began, over, signed_out }
 }
 
 fn safe(method: &Method) -> bool {
@@ -475,6 +498,44 @@ async fn an_agent_has_the_rest_of_an_image_when_its_link_has_expired() {
     for bearer in ["", "Bearer wrong"] {
         assert_eq!(rest(bearer).await.0, StatusCode::UNAUTHORIZED, "{bearer}");
     }
+    // Whoever may register a machine has a session: alone, or beside the link of another image, it opens none.
+    let other = bench.app.auth.sign("/images/other.raw", ends);
+    for query in ["", "?expires=1&signature=x", &format!("?{other}")] {
+        let request = Request::builder().uri(format!("/images/small.raw{query}")).header("authorization", &agent);
+        let status = bench.send(request.body(Body::empty()).unwrap()).await.status();
+        assert_eq!(status, StatusCode::FORBIDDEN, "{query}");
+    }
     bench.session().await;
     assert_eq!(rest(&agent).await.0, StatusCode::UNAUTHORIZED, "a later agent speaks for the machine");
+}
+
+/// Named by its path or with this server's address before it; what lies elsewhere is fetched as it is named.
+#[tokio::test]
+async fn a_runs_orders_have_links_of_this_servers_own_images() {
+    let elsewhere = "https://10.9.0.2:3000/images/small.raw";
+    for url in ["/images/small.raw", "https://10.9.0.1:3000/images/small.raw", elsewhere] {
+        let bench = bench().await;
+        let template = format!(
+            "apiVersion: dragonfly.computer/v1\nkind: Template\nmetadata: {{ name: links }}\nspec: {{ actions: [\
+             {{ name: i, action: image2disk, with: {{ url: '{url}', insecureNoDigest: true, disk: {{ smallest: true }} }} }}] }}\n"
+        );
+        bench.app.engine.apply(&template, "test").await.unwrap();
+        let session = bench.session().await.reveal().to_owned();
+        let assign = format!("/dragonfly/v1/machines/{NAME}/assign");
+        let (status, run) = bench.admin(Method::POST, &assign, Some(json!({ "template": "links" }))).await;
+        assert_eq!(status, StatusCode::CREATED, "{run}");
+        let request = Request::builder().method(Method::POST).uri("/dragonfly/v1/agent/work");
+        let request = request.header("authorization", format!("Bearer {session}"));
+        let request = common::with_json(request, Some(json!({ "waitSeconds": 0 })));
+        let orders = common::text(bench.send(request).await).await;
+        let link =
+            orders.split('"').find(|word| word.contains("/images/small.raw")).unwrap_or_else(|| panic!("{orders}"));
+        if url == elsewhere {
+            assert_eq!(link, elsewhere);
+            continue;
+        }
+        let query = link.strip_prefix("https://10.9.0.1:3000/images/small.raw?").unwrap_or_else(|| panic!("{link}"));
+        let request = Request::builder().uri(format!("/images/small.raw?{query}")).body(Body::empty()).unwrap();
+        assert_eq!(bench.send(request).await.status(), StatusCode::OK, "{link}");
+    }
 }

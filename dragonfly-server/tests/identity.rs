@@ -77,14 +77,13 @@ async fn refusals(bench: &Bench) -> (u64, usize) {
     (times, events.iter().filter(of_it).count())
 }
 
-/// Says hello as this machine, is refused, and is told of: once more on its timeline, and by an event if the token
-/// was one that could have opened a session.
-async fn refused(bench: &Bench, token: Option<&str>, want: StatusCode, event: bool) {
+/// Says hello as this machine, is refused, and is told of: once more on its timeline, and by an event.
+async fn refused(bench: &Bench, token: Option<&str>, want: StatusCode) {
     let before = refusals(bench).await;
     let (status, answer) = send(bench, post(HELLO, token, &said_hello(MAC))).await;
     assert_eq!(status, want, "{token:?}: {answer}");
     let after = refusals(bench).await;
-    assert_eq!(after, (before.0 + 1, before.1 + usize::from(event)), "{token:?}, {want}: {}", told(bench));
+    assert_eq!(after, (before.0 + 1, before.1 + 1), "{token:?}, {want}: {}", told(bench));
 }
 
 #[tokio::test]
@@ -111,12 +110,12 @@ async fn who_answers_to_a_machines_mac_learns_nothing_of_its_secrets() {
     let generation = orders["permit"]["generation"].as_u64().unwrap();
 
     // Without a token, with one that is nobody's, with the one that was used.
-    for (token, want, event) in [
-        (None, StatusCode::UNAUTHORIZED, false),
-        (Some("guess"), StatusCode::UNAUTHORIZED, false),
-        (Some(first.as_str()), StatusCode::CONFLICT, true),
+    for (token, want) in [
+        (None, StatusCode::FORBIDDEN),
+        (Some("guess"), StatusCode::FORBIDDEN),
+        (Some(first.as_str()), StatusCode::CONFLICT),
     ] {
-        refused(&bench, token, want, event).await;
+        refused(&bench, token, want).await;
     }
     // A script that he fetched for himself, and the identity that it names, while the machine's agent lives.
     let (status, script) =
@@ -124,7 +123,7 @@ async fn who_answers_to_a_machines_mac_learns_nothing_of_its_secrets() {
     assert_eq!(status, StatusCode::OK, "{script}");
     bench.clock.advance(Duration::from_secs(5));
     let own = bench.boot_token().await;
-    refused(&bench, Some(own.reveal()), StatusCode::CONFLICT, true).await;
+    refused(&bench, Some(own.reveal()), StatusCode::CONFLICT).await;
     assert!(told(&bench).contains("a second agent asked"), "{}", told(&bench));
 
     // His own machine's session, for this machine's work.
@@ -143,7 +142,7 @@ async fn who_answers_to_a_machines_mac_learns_nothing_of_its_secrets() {
 
     // His machine's token, for this machine's card.
     let his = bench.token_of("52:54:00:ab:cd:04".parse().unwrap()).await;
-    refused(&bench, Some(his.reveal()), StatusCode::UNAUTHORIZED, false).await;
+    refused(&bench, Some(his.reveal()), StatusCode::FORBIDDEN).await;
 }
 
 #[tokio::test]
@@ -153,8 +152,48 @@ async fn a_used_token_stays_used_when_its_agent_is_gone() {
     assert_eq!(send(&bench, post(HELLO, Some(&token), &said_hello(MAC))).await.0, StatusCode::OK);
     // Silent for so long that another agent may speak for the machine.
     bench.clock.advance(Duration::from_secs(60));
-    refused(&bench, Some(&token), StatusCode::FORBIDDEN, true).await;
+    refused(&bench, Some(&token), StatusCode::FORBIDDEN).await;
     assert!(told(&bench).contains("a boot token was used a second time"), "{}", told(&bench));
     bench.clock.advance(Duration::from_secs(11 * 60));
-    refused(&bench, Some(&token), StatusCode::UNAUTHORIZED, false).await;
+    refused(&bench, Some(&token), StatusCode::FORBIDDEN).await;
+    assert!(told(&bench).contains("without a good boot token: the boot token is older"), "{}", told(&bench));
+}
+
+/// Neither what is wrong with a token nor which cards there are is told to whoever has no good one.
+#[tokio::test]
+async fn a_hello_without_a_good_token_is_answered_the_same_whatever_it_names() {
+    let bench = bench().await;
+    bench.session().await;
+    let (unknown, his) = ("52:54:00:ab:cd:07", "52:54:00:ab:cd:04");
+    let old = bench.boot_token().await.reveal().to_owned();
+    bench.clock.advance(Duration::from_secs(11 * 60));
+    let his = bench.token_of(his.parse().unwrap()).await.reveal().to_owned();
+    let mut answers = Vec::new();
+    for card in [MAC, unknown] {
+        for token in [None, Some("guess"), Some(old.as_str()), Some(his.as_str())] {
+            let response = bench.send(post(HELLO, token, &said_hello(card))).await;
+            answers.push((response.status(), format!("{:?}", response.headers()), text(response).await));
+        }
+    }
+    assert_eq!(answers[0].0, StatusCode::FORBIDDEN);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+    let told = told(&bench);
+    assert_eq!(told.matches("identity.refused").count(), 4, "of the card that is a machine's: {told}");
+}
+
+#[tokio::test]
+async fn whoever_has_no_token_floods_no_events_and_keeps_nobody_out() {
+    let bench = bench().await;
+    bench.session().await;
+    let before = refusals(&bench).await;
+    for _ in 0..500 {
+        assert_eq!(send(&bench, post(HELLO, None, &said_hello(MAC))).await.0, StatusCode::FORBIDDEN);
+    }
+    let after = refusals(&bench).await;
+    assert_eq!(after, (before.0 + 500, before.1 + 5), "each stands on the timeline, and few are events");
+    // The machine itself is heard, though as many hellos were said in its name as are heard of it.
+    bench.clock.advance(Duration::from_secs(40));
+    let token = bench.boot_token().await.reveal().to_owned();
+    let (status, answer) = send(&bench, post(HELLO, Some(&token), &said_hello(MAC))).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
 }

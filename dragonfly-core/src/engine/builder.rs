@@ -144,6 +144,7 @@ impl EngineBuilder {
             strangers: Mutex::default(),
             newcomers: Mutex::default(),
             greetings: Mutex::default(),
+            unproven: Mutex::default(),
             waiting: waiting::Waiting::default(),
             unopened: Mutex::default(),
             locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),

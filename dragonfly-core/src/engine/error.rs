@@ -53,6 +53,13 @@ pub enum EngineError {
         /// What is wrong with the proof.
         why: &'static str,
     },
+    /// A hello came without a boot token that is good for the card that it names. Why is for us: whoever asks is told
+    /// the same of all of them, known card or not.
+    #[error("refused: {why}")]
+    Unproven {
+        /// What is wrong with the token.
+        why: &'static str,
+    },
     /// The caller is known and may not do this.
     #[error("refused: {why}")]
     Forbidden {

@@ -138,14 +138,17 @@ impl Engine {
         value.map_err(|e| format!("Secret `{}`: {e}", from.name))
     }
 
-    /// Every `url` that begins with `/images/` becomes a link to this server's own images.
+    /// Every `url` that begins with `/images/`, or with this server's address before that, becomes a link to its own images.
     fn link_images(&self, value: &mut Value, server: &url::Url) {
         match value {
             Value::Object(fields) => {
                 for (key, item) in fields {
                     match item {
-                        Value::String(text) if key == "url" && text.starts_with("/images/") => {
-                            *text = self.inner.images.link(server, text);
+                        Value::String(text) if key == "url" => {
+                            let path = text.strip_prefix(server.as_str().trim_end_matches('/')).unwrap_or(text);
+                            if path.starts_with("/images/") {
+                                *text = self.inner.images.link(server, path);
+                            }
                         }
                         other => self.link_images(other, server),
                     }

@@ -9,13 +9,17 @@ use std::net::IpAddr;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use serde_json::json;
 use uuid::Uuid;
 
 use super::newcomers::{Bucket, Rate};
 use super::rules::Rule;
 use super::sessions::TokenClaims;
 use super::{Engine, EngineError, Result};
+use crate::Mac;
+use crate::cache::Owner;
 use crate::clock::Timestamp;
+use crate::event::NewEvent;
 use crate::resource::HardwareSpec;
 
 /// Of one machine: one more every five seconds.
@@ -71,6 +75,24 @@ impl Engine {
         let lives = self.inner.sessions.live(machine, self.now()) == Some(stored.id);
         let is_another = lives && stored.boot_id != boot_id;
         Err(if is_another { self.second_agent(machine, from) } else { self.used_token(machine, from) })
+    }
+
+    /// Tells for the machine whose card it is that a hello came without a good token: as often as a machine's hellos are
+    /// heard. Each of them stands on its timeline.
+    pub(super) fn unproven(&self, card: Mac, from: IpAddr, why: &str) {
+        let Owner::One(machine) = self.inner.cache.by_mac(card) else { return };
+        let now = self.now();
+        if self.inner.unproven.lock().unwrap_or_else(PoisonError::into_inner).one_more(machine.name(), now).is_some() {
+            return;
+        }
+        // Whoever can invent a machine can have it register itself.
+        let claimed = (!machine.is_unclaimed()).then(|| machine.name());
+        if self.inner.strangers.lock().unwrap_or_else(PoisonError::into_inner).has_room(claimed, now) {
+            let message = format!("somebody at {from} said hello as {card} without a good boot token: {why}");
+            let (machine, data) = (Some(machine.name().to_owned()), json!({ "mac": card, "from": from }));
+            let event = NewEvent { kind: "identity.refused", machine, workflow: None, message, data };
+            self.inner.events.publish(now, event);
+        }
     }
 
     pub(super) fn used_token(&self, machine: &str, from: IpAddr) -> EngineError {

@@ -35,7 +35,7 @@ impl Engine {
     /// An agent shows its boot token and says what machine it runs on.
     ///
     /// # Errors
-    /// `Unauthenticated` when the token is not ours, is ten minutes old, or asks from elsewhere;
+    /// `Unproven` when the token is not ours, is ten minutes old, was made for another card, or asks from elsewhere;
     /// `Forbidden` when it has opened a session already; `Busy` when another agent speaks for this
     /// machine or its identity is in conflict; `TooMany` when it is one of too many new machines or says hello too often;
     /// `Protocol` when no version is shared.
@@ -52,6 +52,9 @@ impl Engine {
             // On the timeline of the card that it names: whoever looks for this machine looks there.
             let seen = Seen::AgentRefused { refusal: refusal(error), why: error.to_string() };
             self.witness(Sighting { mac: Some(mac), from: None, seen });
+            if let EngineError::Unproven { why } = error {
+                self.unproven(mac, from, why);
+            }
         }
         said
     }
@@ -68,16 +71,16 @@ impl Engine {
             .inner
             .tokens
             .open(token)
-            .ok_or(EngineError::Unauthenticated { why: "this is not a boot token of this server" })?;
+            .ok_or(EngineError::Unproven { why: "this is not a boot token of this server" })?;
         if now.since(claims.made_at) > TOKEN_LIFE {
-            return Err(EngineError::Unauthenticated { why: STALE });
+            return Err(EngineError::Unproven { why: STALE });
         }
         if claims.mac != hello.mac {
-            return Err(EngineError::Unauthenticated { why: "the boot token was made for another network card" });
+            return Err(EngineError::Unproven { why: "the boot token was made for another network card" });
         }
         // The agent's DHCP client may have been given another address than its firmware was.
         if claims.from.is_some_and(|asked| !self.same_network(asked, from)) {
-            return Err(EngineError::Unauthenticated { why: "the boot token was given to another address" });
+            return Err(EngineError::Unproven { why: "the boot token was given to another address" });
         }
         let protocol = Versions::OURS
             .pick(hello.protocol)
@@ -364,8 +367,8 @@ enum Greeted {
 
 fn refusal(error: &EngineError) -> Refusal {
     match error {
-        EngineError::Unauthenticated { why } if *why == STALE => Refusal::StaleToken,
-        EngineError::Unauthenticated { .. } => Refusal::ForeignToken,
+        EngineError::Unproven { why } if *why == STALE => Refusal::StaleToken,
+        EngineError::Unproven { .. } => Refusal::ForeignToken,
         EngineError::Forbidden { .. } => Refusal::UsedToken,
         EngineError::Busy { .. } => Refusal::Busy,
         EngineError::Protocol { .. } => Refusal::Protocol,

@@ -53,6 +53,18 @@ pub(super) enum Word {
 }
 
 impl Strangers {
+    /// Whether something may be told beside what was told last: it counts as one more, and is not counted where it is not.
+    pub(super) fn has_room(&mut self, claimed: Option<&str>, now: Timestamp) -> bool {
+        let (said, measure) = match claimed {
+            None => (&mut self.all, STRANGERS),
+            Some(machine) => (self.each.entry(machine.to_owned()).or_default(), OF_ONE),
+        };
+        said.give_back(measure, now);
+        let room = !said.is_silent && said.said < measure.at_once;
+        said.said += u32::from(room);
+        room
+    }
+
     /// One thing more, of a stranger or of a machine that somebody has claimed.
     pub(super) fn one_more(&mut self, claimed: Option<&str>, now: Timestamp) -> Word {
         let Some(machine) = claimed else { return self.all.one_more(STRANGERS, now) };
@@ -139,6 +151,20 @@ mod tests {
         assert_eq!(told(Some("a"), 3, 100), 0, "nothing until half of it is there again");
         assert_eq!(told(Some("a"), 5, 300), 100);
         assert_eq!(told(Some("a"), 60, 199), 199);
+    }
+
+    #[test]
+    fn what_is_told_beside_another_word_counts_too() {
+        let mut strangers = Strangers::default();
+        let at = |seconds| Timestamp::from_unix_seconds(1_800_000_000).plus(std::time::Duration::from_secs(seconds));
+        for whose in [Some("a"), None] {
+            let most = whose.map_or(1000, |_| 200);
+            assert_eq!((0..6000).filter(|_| strangers.has_room(whose, at(0))).count(), most);
+            assert_eq!(strangers.one_more(whose, at(0)), Word::LeaveOut);
+            assert!(!strangers.has_room(whose, at(3)), "nothing until half of it is there again");
+            assert_eq!(strangers.one_more(whose, at(60)), Word::Tell(1));
+            assert!(strangers.has_room(whose, at(60)));
+        }
     }
 
     #[test]

@@ -99,6 +99,18 @@ impl PowerCutDisk {
         moments
     }
 
+    /// Some of these, one of them when all was done.
+    pub fn some_moments(&self, most: usize, dice: &mut Dice) -> Vec<usize> {
+        let mut moments = self.moments(dice);
+        let last = moments.pop();
+        while moments.len() >= most.max(1) {
+            let one = usize::try_from(dice.below(moments.len() as u64)).unwrap_or(0);
+            moments.swap_remove(one);
+        }
+        moments.extend(last);
+        moments
+    }
+
     /// What is found when the power went at a moment and is back. Another throw of the dice, another
     /// find.
     pub fn cut(&self, moment: usize, dice: &mut Dice) -> Vec<u8> {

@@ -414,9 +414,9 @@ async fn a_token_opens_one_session_for_ten_minutes_from_its_network() {
     let from = |a: &str| a.parse::<IpAddr>().unwrap();
     let engine = &site.engine;
     let hear = |token: String, h: Hello, a: IpAddr| async move { engine.hello(&token, h, a).await };
-    assert!(matches!(hear(token.clone(), hello(1), from("192.0.2.1")).await, Err(EngineError::Unauthenticated { .. })));
-    assert!(matches!(hear(token.clone(), hello(2), address(1)).await, Err(EngineError::Unauthenticated { .. })));
-    assert!(matches!(hear(format!("{token}x"), hello(1), address(1)).await, Err(EngineError::Unauthenticated { .. })));
+    assert!(matches!(hear(token.clone(), hello(1), from("192.0.2.1")).await, Err(EngineError::Unproven { .. })));
+    assert!(matches!(hear(token.clone(), hello(2), address(1)).await, Err(EngineError::Unproven { .. })));
+    assert!(matches!(hear(format!("{token}x"), hello(1), address(1)).await, Err(EngineError::Unproven { .. })));
     assert!(matches!(
         hear(token.clone(), Hello { protocol: Versions { min: 9, max: 9 }, ..hello(1) }, address(1)).await,
         Err(EngineError::Protocol { .. })
@@ -426,7 +426,7 @@ async fn a_token_opens_one_session_for_ten_minutes_from_its_network() {
     assert!(matches!(hear(token.clone(), hello(1), address(1)).await, Err(EngineError::Forbidden { .. })), "used");
     let old = site.token(2).await.unwrap();
     site.clock.advance(Duration::from_secs(601));
-    assert!(matches!(hear(old, hello(2), address(2)).await, Err(EngineError::Unauthenticated { .. })), "too old");
+    assert!(matches!(hear(old, hello(2), address(2)).await, Err(EngineError::Unproven { .. })), "too old");
 }
 
 #[tokio::test]

@@ -214,7 +214,7 @@ async fn a_clock_that_is_set_back_keeps_nobody_out_for_longer_than_silence() {
     }
     let token = site.token(1).await.unwrap();
     site.clock.advance(Duration::from_secs(601));
-    assert!(matches!(hear(token).await, Err(EngineError::Unauthenticated { .. })), "it lasts no longer for that");
+    assert!(matches!(hear(token).await, Err(EngineError::Unproven { .. })), "it lasts no longer for that");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::App;
 use super::extract::Largest;
 use super::problem::Problem;
 use super::route::Access;
-use crate::auth::COOKIE;
+use crate::auth::{COOKIE, ImageLink};
 
 /// How much is read of a hello without a boot token, in bytes: enough to learn which machine it names.
 const STRANGERS_HELLO: usize = 32 * 1024;
@@ -57,10 +57,11 @@ pub(crate) async fn admit(
         }
         Access::Image => {
             let uri = request.uri();
-            let signed = app.auth.opens(uri.path(), uri.query().unwrap_or_default());
-            // A transfer may take longer than its link holds: the agent's session opens images as well.
+            let link = app.auth.judge(uri.path(), uri.query().unwrap_or_default());
+            // A transfer may take longer than its link holds: beside an agent's session an old one opens its image still. The
+            // session alone opens none: whoever may register a machine has one, and a run's links are its own machine's.
             let agent = match bearer(request.headers()).map(str::to_owned) {
-                Some(shown) if !signed => match app.engine.session_machine(&shown).await {
+                Some(shown) if link == ImageLink::Over => match app.engine.session_machine(&shown).await {
                     Ok(_) => true,
                     Err(EngineError::Unauthenticated { .. }) => false,
                     // Not that it may not, but that this cannot be known now: an agent comes again.
@@ -68,7 +69,7 @@ pub(crate) async fn admit(
                 },
                 _ => false,
             };
-            if !signed && !agent {
+            if link != ImageLink::Holds && !agent {
                 person(&app, &request).map_err(|refusal| refuse(access, &request, refusal))?;
             }
         }

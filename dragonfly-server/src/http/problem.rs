@@ -71,6 +71,10 @@ impl Problem {
     }
 }
 
+/// Whoever has no good token learns nothing from the answer: not what is wrong with his, nor whether the card is known.
+const UNPROVEN: &str = "refused: a hello shows the boot token that this boot of this card was given, ten minutes old at most; \
+     boot again";
+
 /// An error and its causes in one line.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -101,6 +105,7 @@ impl From<EngineError> for Problem {
             E::Invalid(_) | E::Manifest(_) => StatusCode::UNPROCESSABLE_ENTITY,
             E::Illegal { .. } | E::Protected { .. } | E::WouldDestroy { .. } | E::Busy { .. } => StatusCode::CONFLICT,
             E::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
+            E::Unproven { .. } => return Self::new(StatusCode::FORBIDDEN, UNPROVEN),
             E::Forbidden { .. } => StatusCode::FORBIDDEN,
             E::Power { source, .. } => return Self::new(of_power(source), chain(&error)),
             E::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,

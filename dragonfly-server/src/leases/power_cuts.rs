@@ -1,4 +1,5 @@
-//! Power cuts and full disks: an address that was acknowledged is its client's, whatever the disk forgot.
+//! Power cuts and full disks: an address that was acknowledged is its client's, whatever the disk forgot. Some of what a
+//! cut leaves is opened as a file too, as a server does, and some is cut again while it is opened.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use dragonfly_boot::dhcp::{Lease, LeaseState, LeaseStore as _};
 use dragonfly_core::clock::{Clock as _, Timestamp};
 use dragonfly_core::testing::{Dice, ManualClock, PowerCutDisk};
-use redb::{Builder, Durability};
+use redb::{Builder, Database, Durability};
 
 use super::RedbLeases;
 use super::file::{FileError, LeaseFile, PAGE_CACHE};
@@ -18,10 +19,16 @@ const HISTORIES: u64 = 6;
 /// More clients than addresses.
 const ADDRESSES: u16 = 8;
 const CLIENTS: u64 = 12;
+/// Of one cut that is cut again.
+const MORE_CUTS: usize = 3;
+
+fn database(disk: &PowerCutDisk) -> Result<Database, redb::Error> {
+    Ok(Builder::new().set_cache_size(PAGE_CACHE).create_with_backend(disk.clone())?)
+}
 
 fn on(disk: &PowerCutDisk, durability: Durability) -> Result<RedbLeases, FileError> {
     let disk = disk.clone();
-    let opener = Box::new(move || Ok(Builder::new().set_cache_size(PAGE_CACHE).create_with_backend(disk.clone())?));
+    let opener = Box::new(move || database(&disk));
     Ok(RedbLeases::start(LeaseFile::open_by(Path::new("disk"), opener, durability)?).unwrap())
 }
 
@@ -95,15 +102,41 @@ impl History {
     async fn judge(&self, seed: u64) -> Result<usize, String> {
         let mut dice = Dice::new(seed ^ 0xfeed);
         let moments = self.disk.moments(&mut dice);
+        let mut cuts = moments.len();
         for moment in &moments {
-            self.cut(*moment, &mut dice).await.map_err(|wrong| format!("history {seed}, cut at {moment}: {wrong}"))?;
+            cuts += self
+                .cut(*moment, &mut dice)
+                .await
+                .map_err(|wrong| format!("history {seed}, cut at {moment}: {wrong}"))?;
         }
-        Ok(moments.len())
+        Ok(cuts)
     }
 
-    async fn cut(&self, moment: usize, dice: &mut Dice) -> Result<(), String> {
+    /// Cuts the power once, and maybe again. Gives how many more times.
+    async fn cut(&self, moment: usize, dice: &mut Dice) -> Result<usize, String> {
+        let told = Told::until(moment, &self.events.lock().unwrap());
+        let bytes = self.disk.cut(moment, dice);
+        let rows = told.open(&bytes).await?;
+        // A file's syncs are those of a real disk: fewer of them.
+        match dice.below(24) {
+            0..6 => told.again(&bytes, &rows, dice).await,
+            6 => told.as_a_file(&bytes, &rows).await.map(|()| 0).map_err(|wrong| format!("as a file: {wrong}")),
+            _ => Ok(0),
+        }
+    }
+}
+
+/// What the clients had been told at some moment.
+struct Told {
+    /// Whose an address is, and until when.
+    holders: HashMap<Ipv4Addr, (u16, Timestamp)>,
+    now: Option<Timestamp>,
+}
+
+impl Told {
+    fn until(moment: usize, events: &[(usize, Timestamp, Event)]) -> Self {
         let (mut holders, mut now) = (HashMap::new(), None);
-        for (_, at, event) in self.events.lock().unwrap().iter().filter(|(at, _, _)| *at <= moment) {
+        for (_, at, event) in events.iter().filter(|(at, _, _)| *at <= moment) {
             now = Some(*at);
             match event {
                 Event::Has(who, address, until) => drop(holders.insert(*address, (*who, *until))),
@@ -111,12 +144,50 @@ impl History {
                 Event::Later => {}
             }
         }
-        let found = PowerCutDisk::holding(self.disk.cut(moment, dice));
+        holders.retain(|_, (_, until)| now.is_some_and(|now| *until > now));
+        Self { holders, now }
+    }
+
+    /// Opens what a cut left, and judges it. Gives its rows.
+    async fn open(&self, bytes: &[u8]) -> Result<Vec<Lease>, String> {
+        let found = PowerCutDisk::holding(bytes.to_vec());
         let store = on(&found, Durability::Immediate).map_err(|error| format!("does not open: {error:?}"))?;
+        self.judge(store).await
+    }
+
+    /// Cuts the power again while what a cut left is opened, put in order and closed. Gives how many times.
+    async fn again(&self, bytes: &[u8], rows: &[Lease], dice: &mut Dice) -> Result<usize, String> {
+        let disk = PowerCutDisk::holding(bytes.to_vec());
+        let mut opened = database(&disk).map_err(|error| format!("does not open a second time: {error:?}"))?;
+        opened.check_integrity().map_err(|error| format!("is not put in order: {error:?}"))?;
+        drop(opened);
+        let moments = disk.some_moments(MORE_CUTS, dice);
+        // It writes nothing of its own: what is there is what was.
+        for moment in &moments {
+            match self.open(&disk.cut(*moment, dice)).await {
+                Ok(after) if after == rows => {}
+                Ok(after) => return Err(format!("a second cut, at {moment}: {after:?} was {rows:?}")),
+                Err(wrong) => return Err(format!("a second cut, at {moment}: {wrong}")),
+            }
+        }
+        Ok(moments.len())
+    }
+
+    /// Opens what a cut left as a server does.
+    async fn as_a_file(&self, bytes: &[u8], rows: &[Lease]) -> Result<(), String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leases.redb");
+        std::fs::write(&path, bytes).unwrap();
+        let store = RedbLeases::open(&path).map_err(|error| format!("does not open: {error:?}"))?;
+        let found = self.judge(store).await?;
+        if found == rows { Ok(()) } else { Err(format!("{found:?} was {rows:?}")) }
+    }
+
+    /// Judges a store, and that it goes on. Gives what was in it, or what is wrong.
+    async fn judge(&self, store: RedbLeases) -> Result<Vec<Lease>, String> {
         let rows = store.load().await.map_err(|error| format!("cannot be read: {error:?}"))?;
-        let Some(now) = now else { return Ok(()) };
-        holders.retain(|_, (_, until)| *until > now);
-        for (address, (who, until)) in &holders {
+        let (Some(now), holders) = (self.now, &self.holders) else { return Ok(rows) };
+        for (address, (who, until)) in holders {
             let kept = rows.iter().any(|row: &Lease| {
                 row.address == *address && row.expires >= *until && row.state == LeaseState::Bound { client: key(*who) }
             });
@@ -138,7 +209,7 @@ impl History {
                 ));
             }
         }
-        Ok(())
+        Ok(rows)
     }
 }
 

@@ -20,6 +20,8 @@ use world::World;
 
 /// How much more memory the server may take under any of the floods than before, in MiB.
 const MORE_MEMORY: u64 = 150;
+/// How much more at its peak, over all floods together, than before the first of them, in MiB.
+const MOST_MEMORY: u64 = 250;
 /// Questions of each kind that a machine asks during one flood.
 const ROUNDS: usize = 12;
 
@@ -30,6 +32,7 @@ fn machines_boot_beside_a_flood() {
     let before = world.server.memory();
     world.client_side(async |site| {
         let mut report = vec![row("calm", &honest::boot_often(&site, ROUNDS * times).await, before, &world)];
+        let first = world.server.memory();
         for flood in Flood::ALL {
             let calm = world.server.memory();
             let running = flood.start(&site, times);
@@ -52,6 +55,10 @@ fn machines_boot_beside_a_flood() {
             assert!(open <= 2 * (6666 + 1024) + 200, "{}: {open} open files", flood.word());
         }
         write(&report);
+        // Each of them may leave what it took: together they may not.
+        let most = world.server.most_memory().saturating_sub(first) >> 20;
+        println!("{most} MiB more at most than before the first flood");
+        assert!(most <= MOST_MEMORY, "{most} MiB more at most\n{report:#?}");
     });
 }
 

@@ -14,6 +14,7 @@ mod server;
 mod support;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,6 +33,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What lies on a disk before: whoever did not write is known by it.
 const OLD: u8 = 0xA5;
+/// What is made to look whole last, at each end.
+const END: usize = 1 << 20;
 /// Where our mark lies.
 const MARK: std::ops::Range<usize> = 0xFF000..0x10_0000;
 
@@ -68,8 +71,10 @@ fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-fn step(case: &Case, image: &Image, disk: &Disk, url: &str) -> Value {
-    let mut with = json!({"url": url, "disk": disk.selector(), "insecureNoDigest": true});
+fn step(case: &Case, image: &Image, place: Value, url: &str) -> Value {
+    let mut with = place;
+    with["url"] = url.into();
+    with["insecureNoDigest"] = true.into();
     let fields = with.as_object_mut().unwrap();
     if case.judged.packed() {
         fields.remove("insecureNoDigest");
@@ -84,9 +89,43 @@ fn step(case: &Case, image: &Image, disk: &Disk, url: &str) -> Value {
     with
 }
 
-/// What is wrong with what came of it.
-fn judge(case: &Case, image: &Image, result: &Result<(), ActionError>, disk: &[u8]) -> Result<(), String> {
+/// A disk with three partitions, of which images go into the one in the middle.
+struct Parted {
+    disk: Disk,
+    run: Run,
+    middle: std::ops::Range<usize>,
+}
+
+impl Parted {
+    /// With as much room for an image as it has on a disk of its own.
+    async fn new(image: &Image) -> Self {
+        let mib = image.disk_mib();
+        let middle = 2 * END..2 * END + (mib << 20);
+        let (disk, mut run) = (Disk::new(mib as u64 + 5, 512), Run::new());
+        run.permit.overwrite = Overwrite::All;
+        let partitions = json!([
+            {"label": "front", "size": "1MiB"}, {"label": "middle", "size": format!("{mib}MiB")}, {"label": "back", "size": "rest"},
+        ]);
+        run.step("partition", json!({"disk": disk.selector(), "partitions": partitions})).await.unwrap();
+        let node = std::fs::File::options().write(true).open(&disk.node).unwrap();
+        // Up to the second copy of the table.
+        node.write_all_at(&vec![OLD; (mib + 3) << 20], END as u64).unwrap();
+        node.sync_all().unwrap();
+        Self { disk, run, middle }
+    }
+}
+
+/// What is wrong with what came of it, in the place that it was written to.
+fn judge(
+    case: &Case,
+    image: &Image,
+    result: &Result<(), ActionError>,
+    disk: &[u8],
+    is_marked: bool,
+) -> Result<(), String> {
     let zero = |range: std::ops::Range<usize>| disk[range].iter().all(|byte| *byte == 0);
+    // A partition bears no mark.
+    let start = if is_marked { MARK.start } else { END };
     let mark = Marker::parse(&disk[MARK]);
     if result.is_ok() {
         if case.must == Must::Fail {
@@ -97,10 +136,10 @@ fn judge(case: &Case, image: &Image, result: &Result<(), ActionError>, disk: &[u
             return Err(format!("a wrong disk is called good: byte {at}"));
         }
         // Nothing old is left where boot loaders and second tables are looked for.
-        if (length < MARK.start && !zero(length..MARK.start)) || !zero(length.max(disk.len() - (1 << 20))..disk.len()) {
+        if (length < start && !zero(length..start)) || !zero(length.max(disk.len() - END)..disk.len()) {
             return Err("something old is left".into());
         }
-        if length < MARK.start && !mark.is_some_and(|mark| mark.complete) {
+        if is_marked && length < MARK.start && !mark.is_some_and(|mark| mark.complete) {
             return Err("the mark does not say that it is complete".into());
         }
         return Ok(());
@@ -111,10 +150,11 @@ fn judge(case: &Case, image: &Image, result: &Result<(), ActionError>, disk: &[u
     if disk.iter().all(|byte| *byte == OLD) {
         return Ok(());
     }
-    if !zero(0..MARK.start) || !zero(disk.len() - (1 << 20)..disk.len()) {
+    if !zero(0..start) || !zero(disk.len() - END..disk.len()) {
         return Err("a failed image may boot".into());
     }
     match mark {
+        _ if !is_marked => Ok(()),
         Some(mark) if !mark.complete => Ok(()),
         mark => Err(format!("a failed image is marked {mark:?}")),
     }
@@ -128,6 +168,10 @@ fn number(name: &str, otherwise: u64) -> u64 {
 async fn play(make: fn(&mut Random, &[Image]) -> Case) -> BTreeMap<&'static str, (u32, u32)> {
     let images = case::images();
     let disks: Vec<Disk> = images.iter().map(|image| Disk::new(image.disk_mib() as u64, 512)).collect();
+    let mut parted = Vec::new();
+    for image in &images {
+        parted.push(Parted::new(image).await);
+    }
     let (ask, mut asked) = unbounded_channel();
     let server = Server::start(ask.clone());
     // Its own server and key are another's: these images come from somewhere else.
@@ -138,12 +182,21 @@ async fn play(make: fn(&mut Random, &[Image]) -> Case) -> BTreeMap<&'static str,
     let mut ends = BTreeMap::new();
     for seed in first..first + count {
         let case = make(&mut Random(seed), &images);
-        let (image, disk) = (&images[case.image], &disks[case.image]);
-        std::fs::write(&disk.node, vec![OLD; image.disk_mib() << 20]).unwrap();
+        let image = &images[case.image];
+        // One in four goes into a partition.
+        let into = (seed % 4 == 0).then(|| &parted[case.image]);
+        let disk = into.map_or(&disks[case.image], |into| &into.disk);
+        let place = into.map_or(0..image.disk_mib() << 20, |into| into.middle.clone());
+        let node = std::fs::File::options().write(true).open(&disk.node).unwrap();
+        node.write_all_at(&vec![OLD; place.len()], place.start as u64).unwrap();
+        drop(node);
+        let before = disk.bytes();
         let path = format!("/{seed}");
         server.serve(&path, case.connections.clone());
-        let with = step(&case, image, disk, &format!("http://{}{path}", server.address));
-        let run = Run::new();
+        let target = into.map_or_else(|| json!({"disk": disk.selector()}), |_| json!({"target": "middle"}));
+        let with = step(&case, image, target, &format!("http://{}{path}", server.address));
+        let own = Run::new();
+        let run = into.map_or(&own, |into| &into.run);
         let permit = Permit { overwrite: Overwrite::All, ..run.permit.clone() };
         let log = Arc::new(Log { lines: Mutex::default(), pauses: ask.clone() });
         let client: Arc<dyn ImageSource> = if case.gullible { Arc::new(Gullible) } else { agents.clone() };
@@ -158,7 +211,7 @@ async fn play(make: fn(&mut Random, &[Image]) -> Case) -> BTreeMap<&'static str,
         let skipped = builtin_on(run.host.clone()).plan("image2disk", &with).unwrap().verify(&cx).await.unwrap();
         let told = || {
             format!(
-                "seed {seed}: {}, {} of {} bytes ({} packed), {:?}, told {}, gullible {}, {} connections: {result:?} {:#?}",
+                "seed {seed}: {} at {place:?}, {} of {} bytes ({} packed), {:?}, told {}, gullible {}, {} connections: {result:?} {:#?}",
                 case.fault,
                 case.packing,
                 image.raw.len(),
@@ -170,9 +223,12 @@ async fn play(make: fn(&mut Random, &[Image]) -> Case) -> BTreeMap<&'static str,
                 log.lines.lock().unwrap(),
             )
         };
-        if let Err(wrong) = judge(&case, image, &result, &disk.bytes()) {
+        let after = disk.bytes();
+        if let Err(wrong) = judge(&case, image, &result, &after[place.clone()], into.is_none()) {
             panic!("{wrong}: {}", told());
         }
+        let same = before[..place.start] == after[..place.start] && before[place.end..] == after[place.end..];
+        assert!(same, "something was written beside the partition: {}", told());
         assert!(!skipped || result.is_ok(), "a retry would skip a failed image: {}", told());
         let end: &mut (u32, u32) = ends.entry(case.fault).or_default();
         if result.is_ok() { end.0 += 1 } else { end.1 += 1 }

@@ -96,7 +96,7 @@ async fn hello(world: &World, machine: usize, boot: Uuid, tries: u32, data: &Mac
                 return Some(welcome.session.reveal().to_owned());
             }
             Some(Err(EngineError::Busy { .. })) => world.oracle.borrow_mut().seen.refused += 1,
-            Some(Err(EngineError::Unauthenticated { .. } | EngineError::Forbidden { .. })) => token = None,
+            Some(Err(EngineError::Unproven { .. } | EngineError::Forbidden { .. })) => token = None,
             Some(Err(_)) | None => {}
         }
         rest(world, 1_000, 9_000).await;
