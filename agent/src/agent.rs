@@ -42,6 +42,7 @@ pub fn main(options: Options) -> ExitCode {
     let journal = Journal::new(console);
     if options.owns_machine {
         // Secrets of the machine's template are in its memory: a crash must leave none of them behind.
+        // A program that the kernel hands dumps to minds only the second.
         let kept = setrlimit(Resource::RLIMIT_CORE, 0, 0).and_then(|()| nix::sys::prctl::set_dumpable(false));
         if let Err(error) = kept {
             journal.say(format!("a core dump of this agent would hold its secrets: {error}"));

@@ -13,6 +13,8 @@ use crate::console::Console;
 const KEPT: usize = 1024 * 1024;
 /// The longest line; the rest of it is cut.
 const LINE: usize = 2000;
+/// What ends a line that was cut.
+const CUT: &str = " ...";
 
 /// The log. Cheap to clone; never blocks on the network and never fails.
 #[derive(Debug, Clone)]
@@ -87,6 +89,9 @@ impl Journal {
         let seconds = self.inner.boot_offset + self.inner.started.elapsed().as_secs_f64();
         let mut line = format!("{seconds:9.2} ");
         line.extend(text.chars().take(LINE).map(|c| if c.is_control() { ' ' } else { c }));
+        if text.chars().nth(LINE).is_some() {
+            line.push_str(CUT);
+        }
         line.push('\n');
         {
             let mut kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,10 +113,12 @@ impl Journal {
         &self.inner.console
     }
 
-    /// What is not shipped yet: where it begins in the whole log, and at most `limit` bytes of it.
+    /// What is not shipped yet: where it begins in the whole log, and at most `limit` bytes of it. It ends with a line,
+    /// if one fits: the server looks for secrets in each part by itself.
     pub fn pending(&self, limit: usize) -> Option<(u64, Bytes)> {
         let kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let part = &kept.text[..kept.text.len().min(limit)];
+        let part = part.iter().rposition(|b| *b == b'\n').map_or(part, |end| &part[..=end]);
         (!part.is_empty()).then(|| (kept.offset, Bytes::copy_from_slice(part)))
     }
 
@@ -150,6 +157,22 @@ mod tests {
         let text = String::from_utf8(text.to_vec()).unwrap();
         assert_eq!(text.matches("[secret] and [secret]").count(), 2, "{text}");
         assert!(!text.contains("-secret"));
+    }
+
+    #[test]
+    fn a_part_ends_with_a_line_and_a_long_line_says_that_it_is_cut() {
+        let journal = Journal::new(Console::stderr());
+        journal.note("first");
+        journal.note("x".repeat(LINE));
+        journal.note("x".repeat(LINE + 1));
+        let (_, whole) = journal.pending(usize::MAX).unwrap();
+        let lines: Vec<&[u8]> = whole.split_inclusive(|b| *b == b'\n').collect();
+        assert!(lines[1].ends_with(b"x\n") && lines[2].ends_with(b"x ...\n"), "{}", String::from_utf8_lossy(&whole));
+        let first = lines[0].len();
+        for limit in [first, first + 1, first + 100] {
+            assert_eq!(journal.pending(limit).unwrap().1, lines[0], "{limit}");
+        }
+        assert_eq!(journal.pending(first - 1).unwrap().1, lines[0][..first - 1], "it goes on whatever the limit");
     }
 
     #[test]

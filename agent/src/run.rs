@@ -159,7 +159,7 @@ impl Runner {
         teller.at(index, &canceller);
         let sink = Arc::new(Sink { progress: Arc::clone(&teller.progress), journal: self.journal.clone() });
         let images = Arc::clone(&self.images);
-        let context = ActionContext::new(&canceller, sink, images, work.permit.clone());
+        let context = ActionContext::new(&canceller, sink, images, work.permit.clone()).with_mask(mask.clone());
         let title = format!("[{}/{}] {}", index + 1, work.steps.len(), step.name);
         if step.done_before && !*again && planned.resume() == Resume::Verify {
             teller.verifies(true);

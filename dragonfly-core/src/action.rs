@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use url::Url;
 
+use crate::secret::Mask;
 use crate::wire::FailureKind;
 use crate::{Source, fields};
 
@@ -247,6 +248,7 @@ pub struct ActionContext {
     sink: Arc<dyn ProgressSink>,
     images: Arc<dyn ImageSource>,
     permit: Permit,
+    mask: Arc<Mask>,
 }
 
 /// What the machine's authorisation allows, and which run it is: becomes the marker on the disk.
@@ -269,7 +271,19 @@ impl ActionContext {
         images: Arc<dyn ImageSource>,
         permit: Permit,
     ) -> Self {
-        Self { cancelled: canceller.0.subscribe(), sink, images, permit }
+        Self { cancelled: canceller.0.subscribe(), sink, images, permit, mask: Arc::default() }
+    }
+
+    /// The same, for a step whose run knows these secrets.
+    #[must_use]
+    pub fn with_mask(self, mask: Mask) -> Self {
+        Self { mask: Arc::new(mask), ..self }
+    }
+
+    /// What takes the run's secrets out of text. Needed only before text is cut: the log and failures are masked
+    /// anyway, but half a secret is not recognised there.
+    pub fn mask(&self) -> &Mask {
+        &self.mask
     }
 
     /// Says how much is done. Never blocks and never fails; slow readers see fewer reports.

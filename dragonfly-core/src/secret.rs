@@ -8,7 +8,7 @@ mod mask;
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64URL};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -202,7 +202,7 @@ impl SealingKey {
 pub fn random_token() -> Result<SecretString, SealError> {
     let mut bytes = Zeroizing::new([0u8; 32]);
     getrandom::fill(bytes.as_mut()).map_err(|_| SealError::NoRandom)?;
-    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_ref()).into())
+    Ok(BASE64URL.encode(bytes.as_ref()).into())
 }
 
 /// A random password for devices that take little: 16 letters and digits, at least one of each kind (95 bits). IPMI 2.0

@@ -17,8 +17,10 @@ use super::fail::{OrFailed, because};
 use super::host::Host;
 use super::sys;
 
-/// The longest line that is logged; the rest of it is left out.
+/// The longest line that is logged, in bytes; the rest of it is left out.
 const LONGEST_LINE: u64 = 4096;
+/// What ends a line of which the rest is left out.
+const LEFT_OUT: &str = " ... (the rest of this line is left out)";
 /// How many of its last lines an error repeats.
 const LAST_LINES: usize = 5;
 
@@ -173,26 +175,100 @@ impl Drop for Group {
     }
 }
 
-/// Every line to the log, long ones cut, control characters replaced.
+/// Every line to the log: secrets are taken out, long ones cut, control characters replaced.
 fn listen(reader: impl Read, log: &ActionContext, lines: &mpsc::Sender<String>) {
     let mut reader = BufReader::new(reader);
-    loop {
-        let mut line = Vec::new();
-        match reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        let text: String = String::from_utf8_lossy(&line)
-            .trim_end()
-            .chars()
-            .map(|c| if c.is_control() && c != '\t' { '\u{FFFD}' } else { c })
-            .collect();
+    while let Some((line, is_whole)) = next_line(&mut reader) {
+        // Before anything else is done to it: whoever gets it then would not know a secret that was cut or changed.
+        let text = String::from_utf8_lossy(&line);
+        let hidden = if is_whole { log.mask().hide(&text) } else { log.mask().hide_cut(&text) };
+        let mut text: String =
+            hidden.trim_end().chars().map(|c| if c.is_control() && c != '\t' { '\u{FFFD}' } else { c }).collect();
         if text.is_empty() {
             continue;
+        }
+        if !is_whole {
+            text.push_str(LEFT_OUT);
         }
         log.log(&text);
         if lines.send(text).is_err() {
             return;
+        }
+    }
+}
+
+/// The next line, and whether it is all of it; of a longer one the rest is read past.
+fn next_line(reader: &mut impl BufRead) -> Option<(Vec<u8>, bool)> {
+    let mut line = Vec::new();
+    if reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line).ok()? == 0 {
+        return None;
+    }
+    let is_whole = (line.len() as u64) < LONGEST_LINE
+        || line.ends_with(b"\n")
+        || reader.fill_buf().is_ok_and(|rest| matches!(rest, [] | [b'\n', ..]));
+    // The line feed alone, if nothing else is left; nothing, if it was read. What went wrong shows at the next line.
+    if !line.ends_with(b"\n") {
+        let _ = reader.skip_until(b'\n');
+    }
+    if !is_whole {
+        // Half a character is none: what stands before it may be half a secret.
+        let half = line.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
+        line.truncate(line.len() - half);
+    }
+    Some((line, is_whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use dragonfly_core::action::{Canceller, Permit};
+    use dragonfly_core::secret::Mask;
+    use dragonfly_core::testing::{RecordingSink, StaticImages};
+
+    use super::*;
+
+    const SECRET: &str = "s\u{e9}cret-0123456789-abcdef";
+
+    /// What is logged of this output, and what an error repeats of it.
+    fn heard(output: &[u8]) -> Vec<String> {
+        let sink = RecordingSink::new();
+        let images = Arc::new(StaticImages::default());
+        let cx = ActionContext::new(&Canceller::default(), Arc::new(sink.clone()), images, Permit::default())
+            .with_mask(Mask::new(&[SECRET.to_owned().into()]));
+        let (lines, heard) = mpsc::channel();
+        listen(output, &cx, &lines);
+        drop(lines);
+        let said: Vec<String> = heard.iter().collect();
+        assert_eq!(said, sink.lines());
+        said
+    }
+
+    #[test]
+    fn of_a_long_line_the_rest_is_left_out_and_that_is_told_once() {
+        let longest = LONGEST_LINE as usize;
+        for over in [1, 2, longest, 3 * longest + 5] {
+            let long = "x".repeat(longest + over);
+            let cut = format!("{}{LEFT_OUT}", "x".repeat(longest));
+            assert_eq!(heard(format!("{long}\nnext\n").as_bytes()), [cut.as_str(), "next"], "{over}");
+            assert_eq!(heard(long.as_bytes()), [cut], "{over}");
+        }
+        for whole in [longest - 1, longest] {
+            let line = "x".repeat(whole);
+            assert_eq!(heard(format!("{line}\nnext\n").as_bytes()), [line.as_str(), "next"]);
+            assert_eq!(heard(line.as_bytes()), [line]);
+        }
+        // A character that is cut in two.
+        let wide = format!("{}\u{e9}", "x".repeat(longest - 1));
+        assert_eq!(heard(wide.as_bytes()), [format!("{}{LEFT_OUT}", "x".repeat(longest - 1))]);
+    }
+
+    #[test]
+    fn a_secret_across_the_end_of_a_long_line_leaves_no_part() {
+        for part in 1..SECRET.len() {
+            let before = "x".repeat(LONGEST_LINE as usize - part);
+            let said = heard(format!("{before}{SECRET} and {SECRET}\n{SECRET}\n").as_bytes());
+            assert_eq!(said, [format!("{before}[secret]{LEFT_OUT}"), "[secret]".to_owned()], "{part}");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -24,8 +25,26 @@ impl Server {
 
     /// With more of the command line.
     pub fn with(words: &[&str]) -> Self {
+        Self::serve(Command::new(env!("CARGO_BIN_EXE_dragonfly")), tempfile::tempdir().unwrap(), words)
+    }
+
+    /// As another user than root, also where the tests run as root.
+    pub fn as_nobody() -> Self {
+        const NOBODY: u32 = 65_534;
+        if !nix::unistd::geteuid().is_root() {
+            return Self::start();
+        }
         let dir = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dragonfly"));
+        // That user may not get to where it was built.
+        let program = dir.path().join("dragonfly");
+        std::fs::copy(env!("CARGO_BIN_EXE_dragonfly"), &program).unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        let mut command = Command::new(program);
+        command.uid(NOBODY).gid(NOBODY);
+        Self::serve(command, dir, &[])
+    }
+
+    fn serve(mut command: Command, dir: TempDir, words: &[&str]) -> Self {
         command.env_clear().args(["--host", "127.0.0.1", "--port", "0", "--log", "debug,hyper=info", "--data"]);
         command
             .arg(dir.path().join("data"))

@@ -1,4 +1,7 @@
-//! `--scenario secrets`: a marked secret goes through a whole installation, and is found nowhere but on the disk.
+//! `--scenario secrets`: a marked secret goes through a whole installation, and is found nowhere but on the disk, although
+//! a program that has it says it and fails.
+
+mod guest;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,8 +47,15 @@ pub(in crate::lab) fn secrets(args: &args::Run, interrupt: &Interrupt) -> Result
     let mut traces = Traces::default();
     let end = Instant::now() + Duration::from_secs(args.timeout);
     let mut looked = Instant::now();
+    let mut said = false;
     while !watch.all_settled() && Instant::now() < end && !interrupt.is_set() {
         watch.step(&world, &mut machines)?;
+        let machine = machines.first().context("a machine")?;
+        if !said && let Some(why) = watch.state(&machine.name).error.take() {
+            said = true;
+            traces.look_at_failure(&world, machine, &why, &forms)?;
+            world.server.cli(&["retry", &machine.name])?;
+        }
         if looked.elapsed() >= LOOK {
             looked = Instant::now();
             traces.look_at_processes(&forms)?;
@@ -56,7 +66,9 @@ pub(in crate::lab) fn secrets(args: &args::Run, interrupt: &Interrupt) -> Result
     watch.give_up(&machines);
     let machine = machines.first_mut().context("a machine")?;
     ensure!(watch.state(&machine.name).error.is_none(), "{:?}", watch.state(&machine.name).error);
+    ensure!(said, "the step that was to fail did not");
     traces.ask(&world, machine, &forms)?;
+    traces.back_up(&world)?;
     machine.stop();
     wire.stop(Duration::from_secs(5));
     traces.read(&world, machine, &forms)?;
@@ -79,16 +91,7 @@ fn mark() -> Result<String> {
 }
 
 fn apply(world: &World, mark: &str, steps: &str) -> Result<()> {
-    // A template whose secret goes into a file and, by its environment, into a program.
-    let more = r#"- name: secret
-  action: writefile
-  with: {target: {label: dflyroot}, path: /etc/dragonfly-lab-secret, content: "{{ values.mark }}", mode: "0600"}
-- name: environment
-  action: chroot-exec
-  with: {target: {label: dflyroot}, argv: [/bin/sh, -c, 'test -n "$MARK"'], env: {MARK: "{{ values.mark }}"}}
-- name: grow
-"#;
-    let steps = steps.replacen("- name: grow\n", more, 1);
+    let steps = steps.replacen("- name: grow\n", &format!("{}- name: grow\n", guest::steps()), 1);
     let template = manifest::template(TEMPLATE, &steps).replacen(
         "    nonce: unset\n",
         "    nonce: unset\n    mark: {valueFrom: {secretRef: {name: marked, key: mark}}}\n",
@@ -122,7 +125,8 @@ impl Traces {
         }
     }
 
-    /// What every user of the machine can see of the processes that run.
+    /// What every user of the lab's own machine can see of the processes that run: the server and its command line, and
+    /// the emulator. The machine looks at its own by itself.
     fn look_at_processes(&mut self, forms: &[Form]) -> Result<()> {
         let own = std::process::id().to_string();
         for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -139,7 +143,34 @@ impl Traces {
         Ok(())
     }
 
-    /// Everything that the server tells the administrator, and its backup.
+    /// A step has failed, and has said the secret: what is told of that is there, and without it.
+    fn look_at_failure(&mut self, world: &World, machine: &Machine, why: &str, forms: &[Form]) -> Result<()> {
+        ensure!(why.contains("failed twice with the same cause"), "it failed otherwise than it was to: {why}");
+        // The log comes after the failure.
+        let path = format!("/dragonfly/v1/machines/{}/log", machine.name.to_lowercase());
+        let end = Instant::now() + Duration::from_secs(20);
+        let mut missing = vec![""];
+        while !missing.is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(300));
+            let log = world.server.get(&path)?;
+            missing = guest::SAID.into_iter().filter(|words| !log.contains(words)).collect();
+        }
+        self.ask(world, machine, forms)?;
+        ensure!(missing.is_empty(), "the log does not show {missing:?}, so what was searched is not what was said");
+        let name = &machine.name;
+        let told = [
+            ("the event", why.to_owned()),
+            ("the status", serde_json::to_string(&world.server.machine(name)?)?),
+            ("`workflows`", world.server.cli(&["get", "workflows", "-o", "json"])?),
+        ];
+        for (what, text) in told {
+            self.search("what is told of a failure", text.as_bytes(), forms);
+            ensure!(text.contains(guest::FAILED), "{what} does not tell of the failure: {text}");
+        }
+        Ok(())
+    }
+
+    /// Everything that the server tells the administrator.
     fn ask(&mut self, world: &World, machine: &Machine, forms: &[Form]) -> Result<()> {
         let name = machine.name.to_lowercase();
         let mut paths: Vec<String> = ["", "/why", "/timeline", "/events", "/log"]
@@ -160,15 +191,20 @@ impl Traces {
         for entry in world.timeline.all() {
             self.search("events", format!("{:?}", entry.fact).as_bytes(), forms);
         }
-        let backup = world.directory.join("backup");
-        world.server.cli(&["backup", &backup.display().to_string()])?;
         for words in [
             vec!["describe", "machine", &name],
+            vec!["why", &name],
             vec!["get", "secrets", "-o", "yaml"],
             vec!["get", "workflows", "-o", "json"],
         ] {
             self.search("the command line's answers", world.server.cli(&words)?.as_bytes(), forms);
         }
+        Ok(())
+    }
+
+    fn back_up(&self, world: &World) -> Result<()> {
+        let backup = world.directory.join("backup");
+        world.server.cli(&["backup", &backup.display().to_string()])?;
         Ok(())
     }
 
