@@ -127,13 +127,15 @@ impl Place {
     }
 
     /// May what is meant for it be done to the machine on which an agent says this? It is the one that was proven, or
-    /// nobody can tell it from that.
+    /// nobody can tell it from that. A machine boots from any of its cards, so what it says of the others counts too.
     pub(crate) fn is(&self, machine: usize, said: Words) -> bool {
         match self.proof {
             Proof::Nobody => false,
             Proof::Unknown => true,
             Proof::Is { machine: proven, said: was } => {
-                proven == machine || said.is_board_of(was) && (said.card == was.card || self.cards.contains(&said.card))
+                let mut cards = [Some(said.card), said.also].into_iter().flatten();
+                let has_its_card = cards.any(|card| card == was.card || self.cards.contains(&card));
+                proven == machine || said.is_board_of(was) && has_its_card
             }
         }
     }

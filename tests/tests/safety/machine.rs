@@ -9,8 +9,6 @@ use dragonfly_core::wire::{Failure, Report, ReportKind, Work};
 use dragonfly_core::workflow::StepEvent;
 use uuid::Uuid;
 
-use crate::identity::Words;
-
 /// Which run has written the disk last, and under which number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
@@ -154,11 +152,6 @@ pub(crate) enum Did {
 }
 
 impl Machine {
-    /// What its agent says of it.
-    pub(crate) fn words(&self, number: usize) -> Words {
-        Words::honest(number, self.card, !self.no_numbers)
-    }
-
     pub(crate) fn existing_os(&self) -> Option<ExistingOs> {
         self.disk.existing_os()
     }

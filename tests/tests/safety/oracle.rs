@@ -232,7 +232,9 @@ impl Oracle {
         self.latest[machine] = None;
         self.epoch[machine] = self.grants.len();
         // The use of a token is written on the machine.
-        self.tokens.iter_mut().for_each(|t| drop(t.used.remove(&machine)));
+        for token in &mut self.tokens {
+            token.used.remove(&machine);
+        }
         // A record made anew is neither protected nor held; one that stayed is what it was.
         let gone = |known: Option<bool>| if done { Some(false) } else { known.filter(|on| !on) };
         let known = &mut self.known[machine];

@@ -287,7 +287,7 @@ impl World {
                 let (card, text) = self.tokens[token].clone();
                 let has_it = self.machines.iter().position(|m| m.card == card);
                 let (machine, said) = match has_it {
-                    Some(machine) => (machine, self.machines[machine].words(machine)),
+                    Some(machine) => (machine, self.honest(machine)),
                     None => (STRANGER, Words::claimed(card, 0)),
                 };
                 self.hello(machine, said, Some(token), &text, Uuid::new_v4()).await?;
@@ -560,6 +560,12 @@ impl World {
         BootRequest { from, to, ..BootRequest::from_mac(common::card(number(card))) }
     }
 
+    /// What the agent of a machine says of it.
+    fn honest(&self, machine: usize) -> Words {
+        let Machine { card, no_numbers, .. } = self.machines[machine];
+        Words::honest(machine, card, !no_numbers)
+    }
+
     /// What the machine would boot now.
     async fn fate(&mut self, machine: usize) -> Kept<Fate> {
         let card = self.machines[machine].card;
@@ -611,7 +617,7 @@ impl World {
         let Some(agent) = self.machines[machine].agent.clone() else { return Ok(()) };
         let Some(session) = agent.session else {
             let text = self.tokens[agent.token].1.clone();
-            let said = self.machines[machine].words(machine);
+            let said = self.honest(machine);
             let answer = self.hello(machine, said, Some(agent.token), &text, agent.boot).await?;
             match answer {
                 Some(Ok(session)) if hears => self.change(machine, |agent| agent.session = Some(session)),
@@ -772,7 +778,7 @@ impl World {
     }
 
     async fn forged_token(&mut self, machine: usize, token: usize, how: usize) -> Kept {
-        let said = self.machines[machine].words(machine);
+        let said = self.honest(machine);
         let other = self.tokens.iter().filter(|(card, _)| how == 0 || *card != said.card).map(|(_, text)| text.clone());
         let other: Vec<String> = other.collect();
         let Some(real) = other.get(token % other.len().max(1)) else { return Ok(()) };
