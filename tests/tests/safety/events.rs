@@ -248,7 +248,7 @@ fn single(dice: &mut Dice, machine: usize) -> Event {
         42 => Event::Delete { machine },
         43 => Event::DeleteWorkflow { workflow: any },
         44 => Event::EditTemplate { content: any },
-        45..47 => Event::Forge { machine, how: dice.below(5) },
+        45..47 => Event::Forge { machine, how: dice.below(6).min(4) },
         47..49 => Event::Backup,
         49 => Event::Restore { backup: any },
         50 => Event::Restart,

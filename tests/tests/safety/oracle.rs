@@ -45,10 +45,10 @@ struct Grant {
     done: bool,
     /// A hand-over was sent and its answer never came: it may have ended so.
     perhaps_done: bool,
-    /// Attempts that were acknowledged, with their sessions, and after how many rollbacks.
-    begun: BTreeSet<(usize, u32, String)>,
-    /// So many of these the server has forgotten: it may let them begin again.
-    forgotten: usize,
+    /// Attempts that were acknowledged, with their sessions, as far as the server can remember.
+    begun: BTreeSet<(u32, String)>,
+    /// How many were, those included that it has forgotten.
+    ever_begun: usize,
     /// The machine whose disk was written for it last, and whether that says that it was handed over.
     disk: Option<usize>,
     on_disk: bool,
@@ -104,8 +104,6 @@ pub(crate) struct Oracle {
     latest: [Option<uuid::Uuid>; MACHINES],
     /// Only grants from here on are of this record of the machine.
     epoch: [usize; MACHINES],
-    /// How often the server was set back.
-    rollbacks: usize,
     pub(crate) seen: Seen,
 }
 
@@ -144,7 +142,6 @@ impl Oracle {
             tokens: Vec::new(),
             latest: [None; MACHINES],
             epoch: [0; MACHINES],
-            rollbacks: 0,
             seen: Seen::default(),
         }
     }
@@ -184,7 +181,7 @@ impl Oracle {
             done: false,
             perhaps_done: false,
             begun: BTreeSet::new(),
-            forgotten: 0,
+            ever_begun: 0,
             disk: None,
             on_disk: false,
             set_back: false,
@@ -274,11 +271,10 @@ impl Oracle {
 
     /// The server's disk is what it was when this picture was taken, and nobody has told it. What was called off,
     /// protected, held, retried or used up since, it cannot know: of that nothing can be asked. What was under way
-    /// then may be done again, by as many attempts as it has forgotten. What is asked still is that nothing is wiped
+    /// then is done again by whatever attempts are left of it then, for it has forgotten those that came after. What is asked still is that nothing is wiped
     /// which a disk says was handed over: see [`wiped`](Self::wiped).
     pub(crate) fn rolled_back(&mut self, then: &Picture) {
         self.seen.rolled_back += 1;
-        self.rollbacks += 1;
         self.known = then.known.clone();
         self.latest = then.latest;
         self.epoch = then.epoch;
@@ -288,7 +284,7 @@ impl Oracle {
                 grant.unknown = true;
                 continue;
             };
-            grant.forgotten = grant.begun.len() - (was.begun.len() - was.forgotten);
+            grant.begun.clone_from(&was.begun);
             grant.workflow = grant.workflow.take().or_else(|| was.workflow.clone());
             grant.void = was.void;
             grant.retries = was.retries;
@@ -425,9 +421,9 @@ impl Oracle {
     ) -> Kept<usize> {
         let index = self.covered(machine, workflow, now, "Began was acknowledged")?;
         let grant = &mut self.grants[index];
-        grant.begun.insert((self.rollbacks, attempt, session.to_owned()));
+        grant.ever_begun += usize::from(grant.begun.insert((attempt, session.to_owned())));
         self.seen.begun += 1;
-        if grant.begun.len() > ATTEMPTS + grant.retries + grant.forgotten {
+        if grant.begun.len() > ATTEMPTS + grant.retries {
             let told = format!("{} attempts of {workflow} began, with {} retries", grant.begun.len(), grant.retries);
             return broken("no more attempts than operators and the limit allow", told);
         }
@@ -447,7 +443,7 @@ impl Oracle {
         let grant = &*grant;
         let told = || format!("{:?} wipes", grant.workflow);
         // Each attempt that a session was let begin destroys once.
-        if grant.wipes > grant.begun.len() {
+        if grant.wipes > grant.ever_begun {
             let told = format!("{:?} wipes {} times, and {:?} began", grant.workflow, grant.wipes, grant.begun);
             return broken("no more wipes than attempts that began", told);
         }
