@@ -58,7 +58,7 @@ pub(crate) enum Event {
     DeleteWorkflow { workflow: usize },
     /// An operator changes the template.
     EditTemplate { content: usize },
-    /// Somebody applies a workflow, or a machine, with a status of his own making.
+    /// Somebody applies a workflow, or a machine, with a status of his own making, or changes one that was authorised.
     Forge { machine: usize, how: usize },
     /// A stranger who answers to a card says hello, and what he likes: see [`Words::claimed`](crate::identity::Words).
     Claims { card: usize, what: usize, works: bool },

@@ -270,9 +270,10 @@ impl Oracle {
     }
 
     /// The server's disk is what it was when this picture was taken, and nobody has told it. What was called off,
-    /// protected, held, retried or used up since, it cannot know: of that nothing can be asked. What was under way
-    /// then is done again by whatever attempts are left of it then, for it has forgotten those that came after. What is asked still is that nothing is wiped
-    /// which a disk says was handed over: see [`wiped`](Self::wiped).
+    /// protected, held, retried, authorised or used up since, it cannot know: of that nothing can be asked. What was
+    /// under way then is done again, by as many attempts as were left of it then. Whatever an operator allowed before
+    /// the picture is asked for still, and that nothing is wiped which its disk says was handed over: see
+    /// [`wiped`](Self::wiped).
     pub(crate) fn rolled_back(&mut self, then: &Picture) {
         self.seen.rolled_back += 1;
         self.known = then.known.clone();
