@@ -91,6 +91,8 @@ pub(crate) struct Place {
     proof: Proof,
     /// Cards that are its own: operators have said so, or that it is the other's now was said by the release of that one.
     pub(crate) cards: BTreeSet<usize>,
+    /// Its record has the card that it is named after, as far as anybody knows.
+    pub(crate) at_home: bool,
     /// An operator has settled a conflict of its: the next agent that is welcomed is believed.
     pub(crate) settled: bool,
 }
@@ -98,7 +100,7 @@ pub(crate) struct Place {
 impl Place {
     /// A record that is made when somebody boots from this card.
     pub(crate) fn new(card: usize) -> Self {
-        Self { proof: Proof::Nobody, cards: BTreeSet::from([card]), settled: false }
+        Self { proof: Proof::Nobody, cards: BTreeSet::from([card]), at_home: true, settled: false }
     }
 
     /// An agent was welcomed as this machine. `lent`: another's conflict was settled, so that a card of that one may be

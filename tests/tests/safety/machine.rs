@@ -28,7 +28,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    fn is_ours(&self, run: Uuid) -> bool {
+    pub(crate) fn is_ours(&self, run: Uuid) -> bool {
         self.mark.is_some_and(|mark| mark.run == run)
     }
 
@@ -44,11 +44,11 @@ impl Disk {
         self.is_ours(run) && (0..steps).all(|step| self.done.contains(&step))
     }
 
-    /// The hand-over of what this run has written was acknowledged. Whether the disk says so now.
-    pub(crate) fn hand_over(&mut self, run: Uuid) -> bool {
-        let Some(mark) = self.mark.as_mut().filter(|mark| mark.run == run) else { return false };
-        mark.handed_over = true;
-        true
+    /// The hand-over of what was written on it was acknowledged: it says so from now on.
+    pub(crate) fn hand_over(&mut self) {
+        if let Some(mark) = &mut self.mark {
+            mark.handed_over = true;
+        }
     }
 
     /// Whether what this order is for was handed over, as the disk says.

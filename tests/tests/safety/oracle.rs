@@ -319,16 +319,19 @@ impl Oracle {
 
     /// An operator has said which cards a machine has, as far as anybody knows.
     pub(crate) fn has_cards(&mut self, record: usize, cards: &[usize], heard: bool) {
-        let own = &mut self.known[record].place.cards;
+        let place = &mut self.known[record].place;
+        let has_own = cards.contains(&record);
         if heard {
-            own.clear();
+            place.cards.clear();
+            place.at_home = has_own;
         }
-        own.extend(cards);
+        place.at_home &= has_own;
+        place.cards.extend(cards);
     }
 
     /// Whether this card is that of its own record still.
     pub(crate) fn is_at_home(&self, card: usize) -> bool {
-        self.known[card].place.cards.contains(&card)
+        self.known[card].place.at_home
     }
 
     /// Is what is meant for a record done to the machine that it is?

@@ -683,8 +683,12 @@ impl World {
             ReportKind::HandOver => {
                 let machine = &mut self.machines[machine];
                 machine.agent = None;
-                if self.without != Without::HandOverMark && machine.disk.hand_over(run.work.permit.workflow_uid) {
-                    self.oracle.ended_on_disk(&run.work.workflow);
+                let run = &run.work;
+                if machine.disk.is_ours(run.permit.workflow_uid) {
+                    self.oracle.ended_on_disk(&run.workflow);
+                    if self.without != Without::HandOverMark {
+                        machine.disk.hand_over();
+                    }
                 }
             }
             ReportKind::Began => self.change_run(machine, |run| {
