@@ -171,7 +171,7 @@ impl Engine {
         if !is_authorised(machine, report) && self.keeps(Rule::LateReport) {
             return Some(NOT_AUTHORISED.to_owned());
         }
-        if let Some(why) = unproven(machine) {
+        if let Some(why) = unproven(machine).filter(|_| self.keeps(Rule::Proven)) {
             return Some(format!("it is not certain that this is {}: {why}", machine.name()));
         }
         let decision = self.decision_for(machine);

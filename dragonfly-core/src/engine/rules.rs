@@ -32,6 +32,10 @@ pub enum Rule {
     Hold,
     /// What a restored backup allowed is void.
     HoldRestored,
+    /// Nothing is written before it is certain enough that an agent runs on the machine that it speaks for.
+    Proven,
+    /// A workflow that was changed since it was authorised is not carried out.
+    AsMade,
     /// What is judged of a machine is judged on what is written, where others may write too.
     LastLook,
 }
@@ -39,7 +43,7 @@ pub enum Rule {
 impl Rule {
     /// Every rule that one engine stands on; [`LastLook`](Self::LastLook) is for several.
     #[cfg(feature = "testing")]
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Generation,
         Self::RetryLimit,
         Self::LateReport,
@@ -52,6 +56,8 @@ impl Rule {
         Self::Protection,
         Self::Hold,
         Self::HoldRestored,
+        Self::Proven,
+        Self::AsMade,
     ];
 }
 

@@ -84,7 +84,7 @@ impl Engine {
             Fate::Chain { .. } => Orders::Reboot { reason: decision.reason },
             Fate::Image { .. } => match self.authorised(machine, self.now()) {
                 Err(why) => Orders::Wait { reason: why },
-                Ok(_) if let Some(why) = unproven(machine) => {
+                Ok(_) if let Some(why) = unproven(machine).filter(|_| self.keeps(Rule::Proven)) => {
                     self.doubt(machine.name(), &why).await?;
                     Orders::BootLocal { reason: format!("it is not certain that this is {}: {why}", machine.name()) }
                 }

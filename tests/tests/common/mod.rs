@@ -53,6 +53,16 @@ pub(crate) const fn card(machine: u8) -> Mac {
     Mac::new([0x52, 0x54, 0, 0xab, 0xcd, machine])
 }
 
+/// The serial number of a machine's board, by its number.
+pub(crate) fn serial(machine: u8) -> String {
+    format!("SN-000{machine}X")
+}
+
+/// The SMBIOS UUID of a machine's board, by its number.
+pub(crate) const fn board(machine: u8) -> uuid::Uuid {
+    uuid::Uuid::from_u128(0xd7a9_0000_4000_8000_0000_0000_0000_0100 + machine as u128)
+}
+
 /// The address that a machine asks from, by its number.
 pub(crate) fn address(machine: u8) -> IpAddr {
     IpAddr::from([10, 0, 0, 16 + machine])
@@ -61,7 +71,8 @@ pub(crate) fn address(machine: u8) -> IpAddr {
 /// What the agent of a machine says.
 pub(crate) fn hello(machine: u8, boot_id: uuid::Uuid, existing_os: Option<ExistingOs>) -> Hello {
     let macs = vec![card(machine)];
-    let anchors = Anchors { macs, serial: Some(format!("SN-000{machine}X")), ..Anchors::default() };
+    let anchors =
+        Anchors { macs, serial: Some(serial(machine)), smbios_uuid: Some(board(machine)), ..Anchors::default() };
     Hello {
         protocol: Versions::OURS,
         agent: "test".to_owned(),

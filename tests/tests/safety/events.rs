@@ -4,6 +4,12 @@ use dragonfly_core::testing::Rule;
 
 /// How many machines a site has.
 pub(crate) const MACHINES: usize = 2;
+/// How many cards somebody answers to: the machines' own, and a stranger's.
+pub(crate) const CARDS: usize = MACHINES + 1;
+/// How many things a stranger says of himself.
+pub(crate) const CLAIMS: usize = 8;
+/// How many ways there are to write a machine's cards and serial number.
+pub(crate) const EDITS: usize = 6;
 
 /// One thing that happens. `machine` is an index; every other index is taken modulo what there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +58,20 @@ pub(crate) enum Event {
     DeleteWorkflow { workflow: usize },
     /// An operator changes the template.
     EditTemplate { content: usize },
-    /// Somebody applies a workflow, or a machine, with a status of his own making.
+    /// Somebody applies a workflow, or a machine, with a status of his own making, or changes one that was authorised.
     Forge { machine: usize, how: usize },
+    /// A stranger who answers to a card says hello, and what he likes: see [`Words::claimed`](crate::identity::Words).
+    Claims { card: usize, what: usize, works: bool },
+    /// The two machines exchange their cards.
+    Swap,
+    /// A board loses its numbers, or has them again.
+    Numbers { machine: usize, on: bool },
+    /// An operator writes a machine's cards or its serial number anew, or writes a machine down.
+    Edit { machine: usize, what: usize },
+    /// Somebody takes a picture of the server's disk.
+    Snapshot,
+    /// Such a picture is put back, and nobody tells the server.
+    Rollback { snapshot: usize },
     /// The store is backed up.
     Backup,
     /// An old backup is put back.
@@ -105,8 +123,10 @@ pub(crate) fn history(seed: u64) -> Vec<Event> {
     while events.len() < length {
         // Most of it is about one machine.
         let machine = usize::from(dice.below(5) == 0);
-        match dice.below(10) {
-            0..3 => story(&mut dice, machine, &mut events),
+        match dice.below(40) {
+            0..11 => story(&mut dice, machine, &mut events),
+            11 => intrigue(&mut dice, machine, &mut events),
+            12 => rollback(&mut dice, machine, &mut events),
             _ => {
                 let event = single(&mut dice, machine);
                 events.push(event);
@@ -153,10 +173,58 @@ fn story(dice: &mut Dice, machine: usize, events: &mut Vec<Event>) {
     }
 }
 
+/// A stranger makes a machine out to be the other, one word after the other, and that other one boots; or a
+/// person has moved cards.
+fn intrigue(dice: &mut Dice, machine: usize, events: &mut Vec<Event>) {
+    let other = 1 - machine;
+    if dice.coin() {
+        events.push(Event::Edit { machine, what: dice.below(EDITS) });
+    }
+    if dice.below(3) == 0 {
+        events.push(Event::Swap);
+    } else {
+        for _ in 0..1 + dice.below(3) {
+            events.push(Event::Claims { card: machine, what: dice.below(CLAIMS), works: dice.coin() });
+        }
+    }
+    if dice.coin() {
+        events.push(Event::Release { machine });
+    }
+    events.push(Event::Assign { machine, all: true });
+    if dice.below(4) == 0 {
+        events.push(single(dice, machine));
+    }
+    let boots = if dice.coin() { machine } else { other };
+    events.push(Event::PowerOn { machine: boots });
+    events.push(Event::Agent { machine: boots, actions: 4 + dice.below(16), hasty: dice.coin() });
+}
+
+/// A machine is on its way, perhaps to its end, and the server is set back to some moment of that.
+fn rollback(dice: &mut Dice, machine: usize, events: &mut Vec<Event>) {
+    events.push(Event::PowerOn { machine });
+    let at = dice.below(4);
+    let mut push = |n: usize, event| {
+        events.extend((n == at).then_some(Event::Snapshot));
+        events.push(event);
+    };
+    push(0, Event::Reimage { machine });
+    push(1, Event::Agent { machine, actions: 1 + dice.below(4), hasty: false });
+    push(2, Event::Agent { machine, actions: 1 + dice.below(6), hasty: dice.coin() });
+    push(3, Event::Agent { machine, actions: 4 + dice.below(16), hasty: false });
+    if dice.coin() {
+        events.push(single(dice, machine));
+    }
+    events.push(Event::Rollback { snapshot: if dice.coin() { usize::MAX } else { dice.below(8) } });
+    if dice.coin() {
+        events.push(Event::PowerOn { machine });
+    }
+    events.push(Event::Agent { machine, actions: 4 + dice.below(16), hasty: dice.coin() });
+}
+
 fn single(dice: &mut Dice, machine: usize) -> Event {
     let any = dice.below(64);
     let on = dice.below(3) > 0;
-    match dice.below(58) {
+    match dice.below(66) {
         0..6 => Event::PowerOn { machine },
         6 => Event::PowerOff { machine },
         7 => Event::Ask { machine },
@@ -180,13 +248,19 @@ fn single(dice: &mut Dice, machine: usize) -> Event {
         42 => Event::Delete { machine },
         43 => Event::DeleteWorkflow { workflow: any },
         44 => Event::EditTemplate { content: any },
-        45..47 => Event::Forge { machine, how: dice.below(4) },
+        45..47 => Event::Forge { machine, how: dice.below(6).min(4) },
         47..49 => Event::Backup,
         49 => Event::Restore { backup: any },
         50 => Event::Restart,
         51 => Event::Kill,
         52..55 => Event::Cut { write: dice.below(4) as u32, after: dice.coin(), kill: dice.coin() },
         55 => Event::Sweep,
+        58..61 => Event::Claims { card: dice.below(CARDS), what: dice.below(CLAIMS), works: on },
+        61 => Event::Swap,
+        62 => Event::Numbers { machine, on },
+        63 => Event::Edit { machine, what: dice.below(EDITS) },
+        64 => Event::Snapshot,
+        65 => Event::Rollback { snapshot: any },
         _ => {
             let leaps = [1, 31, 31, 61, 601, 1000, 14_500, 25 * 3600, -1, -30, -1200, -25 * 3600];
             Event::Clock { seconds: leaps[dice.below(leaps.len())] }
@@ -209,6 +283,8 @@ pub(crate) fn promise(rule: Rule) -> &'static str {
         Rule::Protection => "nothing on a protected machine",
         Rule::Hold => "nothing on a held machine",
         Rule::HoldRestored => "nothing that only a restored backup allows",
+        Rule::Proven => "nobody is installed in another's place",
+        Rule::AsMade => "nothing but what was authorised",
         other => panic!("say what the promise is that {other:?} stands for"),
     }
 }

@@ -14,6 +14,8 @@ use uuid::Uuid;
 struct Mark {
     run: Uuid,
     generation: u64,
+    /// The server has acknowledged that the machine was handed over with what this run has written.
+    handed_over: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -26,7 +28,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    fn is_ours(&self, run: Uuid) -> bool {
+    pub(crate) fn is_ours(&self, run: Uuid) -> bool {
         self.mark.is_some_and(|mark| mark.run == run)
     }
 
@@ -40,6 +42,19 @@ impl Disk {
     /// Whether this run's every step is done on it.
     pub(crate) fn is_finished(&self, run: Uuid, steps: usize) -> bool {
         self.is_ours(run) && (0..steps).all(|step| self.done.contains(&step))
+    }
+
+    /// The hand-over of what was written on it was acknowledged: it says so from now on.
+    pub(crate) fn hand_over(&mut self) {
+        if let Some(mark) = &mut self.mark {
+            mark.handed_over = true;
+        }
+    }
+
+    /// Whether what this order is for was handed over, as the disk says.
+    fn is_ended(&self, work: &Work) -> bool {
+        let ended = |mark: Mark| mark.handed_over && work.permit.generation <= mark.generation;
+        self.is_ours(work.permit.workflow_uid) && self.mark.is_some_and(ended)
     }
 
     /// May it be written under this order? As the agent's own actions judge.
@@ -113,6 +128,10 @@ pub(crate) struct Agent {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Machine {
     pub(crate) disk: Disk,
+    /// The card that is in it.
+    pub(crate) card: usize,
+    /// Its board has lost its serial number and its UUID.
+    pub(crate) no_numbers: bool,
     pub(crate) agent: Option<Agent>,
     /// The next step fails, with one of two causes.
     pub(crate) fails: Option<bool>,
@@ -128,6 +147,8 @@ pub(crate) enum Did {
     },
     /// It would not: the disk is not this run's to write.
     Refused,
+    /// Nor this run's any more.
+    Ended,
 }
 
 impl Machine {
@@ -161,6 +182,12 @@ impl Machine {
                 Some(Did::Nothing)
             }
             Stage::In(index) => {
+                // Every step that writes asks this, not the first alone.
+                if self.disk.is_ended(&run.work) {
+                    tell(index, StepEvent::Failed, Some(Failure::message("sda was handed over by this very run")));
+                    run.stage = Stage::Failed;
+                    return Some(Did::Ended);
+                }
                 let refused = (index == 0).then(|| self.disk.refuses(&run.work)).flatten();
                 if let Some(why) = refused {
                     tell(index, StepEvent::Failed, Some(Failure::message(why)));
@@ -169,7 +196,7 @@ impl Machine {
                 }
                 let did = if index == 0 {
                     let carried_data = self.disk.data && !self.disk.is_ours(uid);
-                    let mark = Mark { run: uid, generation: run.work.permit.generation };
+                    let mark = Mark { run: uid, generation: run.work.permit.generation, handed_over: false };
                     self.disk = Disk { data: true, mark: Some(mark), done: BTreeSet::new() };
                     Did::Wiped { carried_data }
                 } else {

@@ -9,6 +9,7 @@
 mod common;
 mod cut;
 mod events;
+mod identity;
 mod machine;
 mod oracle;
 mod shrink;
@@ -27,6 +28,33 @@ const HISTORIES: u64 = 10_000;
 /// How many histories a broken engine may survive.
 const PATIENCE: u64 = 5_000;
 
+/// What a site lacks, so that it must be caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Without {
+    Nothing,
+    /// One of the engine's rules.
+    Rule(Rule),
+    /// The mark that an agent leaves on a disk whose hand-over was acknowledged.
+    HandOverMark,
+}
+
+impl Without {
+    fn rule(self) -> Option<Rule> {
+        match self {
+            Self::Rule(rule) => Some(rule),
+            Self::Nothing | Self::HandOverMark => None,
+        }
+    }
+
+    /// What it is caught by, in the words of the promise.
+    fn promise(self) -> &'static str {
+        match self {
+            Self::Rule(rule) => events::promise(rule),
+            Self::Nothing | Self::HandOverMark => "nothing after the hand-over",
+        }
+    }
+}
+
 fn number(variable: &str, default: u64) -> u64 {
     match std::env::var(variable) {
         Ok(text) => text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")),
@@ -40,7 +68,7 @@ fn runtime() -> tokio::runtime::Runtime {
     runtime.expect("a runtime is built")
 }
 
-async fn play(site: &Site, without: Option<Rule>, events: &[Event]) -> (Seen, Option<(usize, Broken)>) {
+async fn play(site: &Site, without: Without, events: &[Event]) -> (Seen, Option<(usize, Broken)>) {
     let mut world = World::new(site, without).await;
     let broken = world.play(events).await.err();
     (world.seen(), broken)
@@ -55,7 +83,7 @@ struct Found {
 }
 
 /// Plays histories on every core until one breaks the promise or `most` are done.
-fn search(without: Option<Rule>, first: u64, most: u64) -> (Vec<Seen>, Option<Found>) {
+fn search(without: Without, first: u64, most: u64) -> (Vec<Seen>, Option<Found>) {
     let workers = std::thread::available_parallelism().map_or(2, usize::from) as u64;
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let (found, all) = (Mutex::new(None::<Found>), Mutex::new(Vec::new()));
@@ -92,7 +120,7 @@ fn search(without: Option<Rule>, first: u64, most: u64) -> (Vec<Seen>, Option<Fo
 }
 
 /// The shortest history found that breaks the same part of the promise.
-fn shrunk(without: Option<Rule>, found: &Found) -> Vec<Event> {
+fn shrunk(without: Without, found: &Found) -> Vec<Event> {
     let runtime = runtime();
     let site = runtime.block_on(Site::new());
     shrink::shrink(&found.events, |events| {
@@ -104,9 +132,9 @@ fn shrunk(without: Option<Rule>, found: &Found) -> Vec<Event> {
 #[test]
 fn no_history_breaks_the_promise() {
     let (most, first) = (number("DRAGONFLY_HISTORIES", HISTORIES), number("DRAGONFLY_SEED", 0));
-    let (all, found) = search(None, first, most);
+    let (all, found) = search(Without::Nothing, first, most);
     if let Some(found) = found {
-        let events = shrunk(None, &found);
+        let events = shrunk(Without::Nothing, &found);
         let Broken { promise, told } = &found.broken;
         panic!("seed {} broke \"{promise}\": {told}\n{events:#?}", found.seed);
     }
@@ -124,6 +152,12 @@ fn no_history_breaks_the_promise() {
         ("holds", sum(|s| s.held)),
         ("hellos refused", sum(|s| s.tokens_refused)),
         ("disks refused by their mark or data", sum(|s| s.marks_refused)),
+        ("false claims believed", sum(|s| s.claims_believed)),
+        ("false claims refused", sum(|s| s.claims_refused)),
+        ("conflicts settled", sum(|s| s.settled)),
+        ("wipes of another's disk, as an operator settled it", sum(|s| s.elsewhere)),
+        ("server disks set back unseen", sum(|s| s.rolled_back)),
+        ("disks refused for they were handed over", sum(|s| s.ends_refused)),
     ];
     for (what, count) in counts {
         println!("{count:>10} {what}");
@@ -149,7 +183,7 @@ fn a_deletion_without_an_answer_leaves_a_hold_in_doubt() {
                 Event::PowerOn { machine },
                 ask,
             ];
-            let (saw, broken) = runtime.block_on(play(&site, None, &events));
+            let (saw, broken) = runtime.block_on(play(&site, Without::Nothing, &events));
             assert_eq!(broken, None, "{events:#?}");
             // The hold went with the record, or stands.
             assert_eq!(saw.granted, u64::from(after), "{events:#?}");
@@ -171,22 +205,22 @@ fn of_two_calls_without_an_answer_the_later_one_stands_behind_the_workflow() {
         Event::Cut { write: 2, after: true, kill: false },
         Event::Reimage { machine },
     ];
-    let (_, broken) = runtime.block_on(play(&site, None, &events));
+    let (_, broken) = runtime.block_on(play(&site, Without::Nothing, &events));
     assert_eq!(broken, None);
 }
 
 #[test]
 fn an_engine_without_one_of_its_rules_is_caught() {
-    for rule in Rule::ALL {
-        let (_, found) = search(Some(rule), 1 << 32, PATIENCE);
-        let found = found.unwrap_or_else(|| panic!("an engine without {rule:?} survived {PATIENCE} histories"));
-        let events = shrunk(Some(rule), &found);
+    for without in Rule::ALL.map(Without::Rule).into_iter().chain([Without::HandOverMark]) {
+        let (_, found) = search(without, 1 << 32, PATIENCE);
+        let found = found.unwrap_or_else(|| panic!("a site without {without:?} survived {PATIENCE} histories"));
+        let events = shrunk(without, &found);
         let Broken { promise, told } = &found.broken;
         println!(
-            "without {rule:?}: caught after {} histories, shrunk to {}: {promise}: {told}",
+            "without {without:?}: caught after {} histories, shrunk to {}: {promise}: {told}",
             found.histories,
             events.len()
         );
-        assert_eq!(*promise, events::promise(rule), "without {rule:?}: {told}\n{events:#?}");
+        assert_eq!(*promise, without.promise(), "without {without:?}: {told}\n{events:#?}");
     }
 }

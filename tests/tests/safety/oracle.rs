@@ -7,6 +7,7 @@ use std::time::Duration;
 use dragonfly_core::clock::Timestamp;
 
 use crate::events::MACHINES;
+use crate::identity::{Place, Words};
 
 /// How long an authorisation lasts.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -31,6 +32,7 @@ pub(crate) fn broken<T>(promise: &'static str, told: impl Into<String>) -> Kept<
 /// An operator's own word that a machine may be wiped: one assign or reimage.
 #[derive(Debug, Clone)]
 struct Grant {
+    /// The record that it was given for.
     machine: usize,
     /// Unknown while the call that asked for it was cut off.
     workflow: Option<String>,
@@ -43,8 +45,17 @@ struct Grant {
     done: bool,
     /// A hand-over was sent and its answer never came: it may have ended so.
     perhaps_done: bool,
-    /// Attempts that were acknowledged, with their sessions.
+    /// Attempts that were acknowledged, with their sessions, as far as the server can remember.
     begun: BTreeSet<(u32, String)>,
+    /// How many were, those included that it has forgotten.
+    ever_begun: usize,
+    /// The machine whose disk was written for it last, and whether that says that it was handed over.
+    disk: Option<usize>,
+    on_disk: bool,
+    /// The server was set back to a moment at which this was given.
+    set_back: bool,
+    /// The server was set back to a moment at which this was not given yet, and knows nothing of it.
+    unknown: bool,
     /// How often what is on the disk was destroyed for it.
     wipes: usize,
     /// Retries that operators asked for.
@@ -53,24 +64,35 @@ struct Grant {
 }
 
 /// What an operator knows of a machine. `None`: the call that would tell was cut off.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Known {
     protected: Option<bool>,
     held: Option<bool>,
     /// Its hand-over was acknowledged, and nobody has asked for anything since.
     ready: bool,
+    place: Place,
 }
 
 #[derive(Debug, Clone)]
 struct Token {
-    machine: usize,
     made_at: Timestamp,
-    used: bool,
+    /// The records for which it opened a session: a use is written there.
+    used: BTreeSet<usize>,
 }
 
 /// What an operator knew when a backup was made.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory([Known; MACHINES]);
+
+/// What the server knew when a picture of its disk was taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Picture {
+    known: [Known; MACHINES],
+    grants: Vec<Grant>,
+    tokens: Vec<Token>,
+    latest: [Option<uuid::Uuid>; MACHINES],
+    epoch: [usize; MACHINES],
+}
 
 /// The model.
 #[derive(Debug)]
@@ -99,13 +121,24 @@ pub(crate) struct Seen {
     pub(crate) cut: u64,
     pub(crate) tokens_refused: u64,
     pub(crate) marks_refused: u64,
+    pub(crate) rolled_back: u64,
+    pub(crate) claims_believed: u64,
+    pub(crate) claims_refused: u64,
+    pub(crate) settled: u64,
+    pub(crate) elsewhere: u64,
+    pub(crate) ends_refused: u64,
 }
 
 impl Oracle {
     pub(crate) fn new() -> Self {
         Self {
             grants: Vec::new(),
-            known: [Known { protected: Some(false), held: Some(false), ready: false }; MACHINES],
+            known: std::array::from_fn(|machine| Known {
+                protected: Some(false),
+                held: Some(false),
+                ready: false,
+                place: Place::new(machine),
+            }),
             tokens: Vec::new(),
             latest: [None; MACHINES],
             epoch: [0; MACHINES],
@@ -148,6 +181,11 @@ impl Oracle {
             done: false,
             perhaps_done: false,
             begun: BTreeSet::new(),
+            ever_begun: 0,
+            disk: None,
+            on_disk: false,
+            set_back: false,
+            unknown: false,
             wipes: 0,
             retries: 0,
             generation: None,
@@ -191,24 +229,31 @@ impl Oracle {
         self.latest[machine] = None;
         self.epoch[machine] = self.grants.len();
         // The use of a token is written on the machine.
-        self.tokens.iter_mut().filter(|t| t.machine == machine).for_each(|t| t.used = false);
+        for token in &mut self.tokens {
+            token.used.remove(&machine);
+        }
         // A record made anew is neither protected nor held; one that stayed is what it was.
         let gone = |known: Option<bool>| if done { Some(false) } else { known.filter(|on| !on) };
-        let Known { protected, held, .. } = self.known[machine];
-        self.known[machine] = Known { protected: gone(protected), held: gone(held), ready: false };
+        let known = &mut self.known[machine];
+        (known.protected, known.held, known.ready) = (gone(known.protected), gone(known.held), false);
+        if done {
+            known.place = Place::new(machine);
+        } else {
+            known.place.perhaps_gone();
+        }
         if done {
             self.void(machine, "nothing that a deleted machine was allowed");
         }
     }
 
     pub(crate) fn remember(&self) -> Memory {
-        Memory(self.known)
+        Memory(self.known.clone())
     }
 
     /// The server stands on an old backup.
     pub(crate) fn restored(&mut self, memory: &Memory) {
         self.seen.restored += 1;
-        self.known = memory.0;
+        self.known = memory.0.clone();
         for machine in 0..MACHINES {
             self.epoch[machine] = self.grants.len();
         }
@@ -216,14 +261,96 @@ impl Oracle {
         self.grants.iter_mut().for_each(|g| g.void = Some("nothing that only a restored backup allows"));
         self.latest = [None; MACHINES];
         // A machine that the backup does not know has nothing to write a token's use on.
-        self.tokens.iter_mut().for_each(|t| t.used = false);
+        self.tokens.iter_mut().for_each(|t| t.used.clear());
+    }
+
+    pub(crate) fn picture(&self) -> Picture {
+        let Self { known, grants, tokens, latest, epoch, .. } = self;
+        Picture { known: known.clone(), grants: grants.clone(), tokens: tokens.clone(), latest: *latest, epoch: *epoch }
+    }
+
+    /// The server's disk is what it was when this picture was taken, and nobody has told it. What was called off,
+    /// protected, held, retried, authorised or used up since, it cannot know: of that nothing can be asked. What was
+    /// under way then is done again, by as many attempts as were left of it then. Whatever an operator allowed before
+    /// the picture is asked for still, and that nothing is wiped which its disk says was handed over: see
+    /// [`wiped`](Self::wiped).
+    pub(crate) fn rolled_back(&mut self, then: &Picture) {
+        self.seen.rolled_back += 1;
+        self.known = then.known.clone();
+        self.latest = then.latest;
+        self.epoch = then.epoch;
+        for (n, grant) in self.grants.iter_mut().enumerate() {
+            let Some(was) = then.grants.get(n) else {
+                grant.void = Some("nothing that the server has never heard of");
+                grant.unknown = true;
+                continue;
+            };
+            grant.begun.clone_from(&was.begun);
+            grant.workflow = grant.workflow.take().or_else(|| was.workflow.clone());
+            grant.void = was.void;
+            grant.retries = was.retries;
+            grant.generation = was.generation;
+            (grant.set_back, grant.unknown) = (true, was.unknown);
+        }
+        for (n, token) in self.tokens.iter_mut().enumerate() {
+            token.used = then.tokens.get(n).map(|was| was.used.clone()).unwrap_or_default();
+        }
+    }
+
+    // Who is whom.
+
+    /// An agent was welcomed as the machine of this record.
+    pub(crate) fn welcomed(&mut self, record: usize, machine: usize, said: Words) {
+        let others = self.known.iter().enumerate().filter(|(n, _)| *n != record);
+        let lent = others.map(|(_, known)| known.place.settled).any(|settled| settled);
+        self.known[record].place.welcomed(machine, said, lent);
+    }
+
+    /// A hello was cut off.
+    pub(crate) fn perhaps_welcomed(&mut self) {
+        self.known.iter_mut().for_each(|known| known.place.perhaps_welcomed());
+    }
+
+    /// An operator has settled the conflict of a machine, as far as anybody knows.
+    pub(crate) fn settled(&mut self, record: usize) {
+        self.seen.settled += 1;
+        self.known[record].place.settled = true;
+    }
+
+    /// An operator has said which cards a machine has, as far as anybody knows.
+    pub(crate) fn has_cards(&mut self, record: usize, cards: &[usize], heard: bool) {
+        let place = &mut self.known[record].place;
+        let has_own = cards.contains(&record);
+        if heard {
+            place.cards.clear();
+            place.at_home = has_own;
+        }
+        place.at_home &= has_own;
+        place.cards.extend(cards);
+    }
+
+    /// Whether this card is that of its own record still.
+    pub(crate) fn is_at_home(&self, card: usize) -> bool {
+        self.known[card].place.at_home
+    }
+
+    /// Is what is meant for a record done to the machine that it is?
+    pub(crate) fn in_its_place(&self, record: usize, machine: usize, said: Words, told: &str) -> Kept {
+        let place = &self.known[record].place;
+        if place.is(machine, said) {
+            return Ok(());
+        }
+        broken(
+            "nobody is installed in another's place",
+            format!("{told} for {record} on {machine}, which says {said:?}; it is {place:?}"),
+        )
     }
 
     // What the server says.
 
     /// May this workflow be carried out on this machine now?
     fn covered(&mut self, machine: usize, workflow: &str, now: Timestamp, told: &str) -> Kept<usize> {
-        let known = self.known[machine];
+        let known = self.known[machine].clone();
         let named = self.grants.iter().position(|g| g.workflow.as_deref() == Some(workflow));
         // Of a call that was cut off, the workflow is learned here; each such call stands for one. It is the latest's:
         // had an earlier one come to anything, this one would have been refused.
@@ -271,8 +398,10 @@ impl Oracle {
         let index = self.covered(machine, workflow, now, "the order is Execute")?;
         let first = self.epoch[machine];
         let before = self.grants.iter().enumerate().skip(first).filter(|(n, g)| *n != index && g.machine == machine);
-        let (older, newer): (Vec<_>, Vec<_>) =
-            before.filter_map(|(n, g)| Some((n, g.generation?))).partition(|(n, _)| *n < index);
+        let (older, newer): (Vec<_>, Vec<_>) = before
+            .filter(|(_, g)| !g.unknown)
+            .filter_map(|(n, g)| Some((n, g.generation?)))
+            .partition(|(n, _)| *n < index);
         let told = || format!("{workflow} has number {generation}; others are {older:?} and {newer:?}");
         if older.iter().any(|(_, g)| *g >= generation) {
             return broken("each authorisation has a higher number than those before it", told());
@@ -296,7 +425,7 @@ impl Oracle {
     ) -> Kept<usize> {
         let index = self.covered(machine, workflow, now, "Began was acknowledged")?;
         let grant = &mut self.grants[index];
-        grant.begun.insert((attempt, session.to_owned()));
+        grant.ever_begun += usize::from(grant.begun.insert((attempt, session.to_owned())));
         self.seen.begun += 1;
         if grant.begun.len() > ATTEMPTS + grant.retries {
             let told = format!("{} attempts of {workflow} began, with {} retries", grant.begun.len(), grant.retries);
@@ -308,19 +437,23 @@ impl Oracle {
     /// The agent destroys what is on the disk.
     pub(crate) fn wiped(&mut self, machine: usize, grant: usize, carries_data: bool) -> Kept {
         self.seen.wiped += 1;
+        self.seen.elsewhere += u64::from(self.grants[grant].machine != machine);
+        // What the disk said is gone with it.
+        let over = self.grants.iter_mut().enumerate().filter(|(n, g)| *n != grant && g.disk == Some(machine));
+        over.for_each(|(_, g)| (g.on_disk, g.disk) = (false, None));
         let grant = &mut self.grants[grant];
         grant.wipes += 1;
+        grant.disk = Some(machine);
         let grant = &*grant;
         let told = || format!("{:?} wipes", grant.workflow);
         // Each attempt that a session was let begin destroys once.
-        if grant.wipes > grant.begun.len() {
+        if grant.wipes > grant.ever_begun {
             let told = format!("{:?} wipes {} times, and {:?} began", grant.workflow, grant.wipes, grant.begun);
             return broken("no more wipes than attempts that began", told);
         }
-        if grant.machine != machine {
-            return broken("an operator stands behind every wipe", told());
-        }
-        if grant.done {
+        // A server that was set back to before the end cannot know of it; the disk does, from the moment at which the
+        // agent that wrote it has heard that it was.
+        if grant.done && (grant.on_disk || !grant.set_back) {
             return broken("nothing after the hand-over", told());
         }
         if carries_data && !grant.all {
@@ -347,7 +480,8 @@ impl Oracle {
         if grant.void == Some("nothing after it was called off") {
             return broken("what is over stays over", format!("the hand-over of {workflow}, called off, was accepted"));
         }
-        if !finished {
+        // Set back, the server takes what was reported then for what is on the disk now.
+        if !finished && !grant.set_back {
             return broken(
                 "Ready only when its disk was finished",
                 format!("the hand-over of {workflow} was accepted"),
@@ -363,29 +497,40 @@ impl Oracle {
         Ok(())
     }
 
+    /// The agent has heard that its hand-over was acknowledged, and its disk says so.
+    pub(crate) fn ended_on_disk(&mut self, workflow: &str) {
+        let grant = self.grants.iter_mut().find(|g| g.workflow.as_deref() == Some(workflow));
+        if let Some(grant) = grant {
+            grant.on_disk = true;
+        }
+    }
+
     // Who may speak.
 
-    pub(crate) fn token_made(&mut self, machine: usize, now: Timestamp) -> usize {
-        self.tokens.push(Token { machine, made_at: now, used: false });
+    pub(crate) fn token_made(&mut self, now: Timestamp) -> usize {
+        self.tokens.push(Token { made_at: now, used: BTreeSet::new() });
         self.tokens.len() - 1
     }
 
-    /// A session was opened with this token, or the answer was lost.
-    pub(crate) fn token_used(&mut self, token: usize, boot: uuid::Uuid, heard: bool, now: Timestamp) -> Kept {
+    /// A session was opened with this token for this record, if it is one of ours.
+    pub(crate) fn token_used(&mut self, token: usize, record: Option<usize>, boot: uuid::Uuid, now: Timestamp) -> Kept {
         let token = &mut self.tokens[token];
-        if !heard {
-            self.latest[token.machine] = None;
-            return Ok(());
-        }
-        if token.used {
+        if record.is_some_and(|record| token.used.contains(&record)) {
             return broken("a boot token opens one session", "it opened a second one");
         }
         if now.since(token.made_at) > TOKEN_LIFE {
             return broken("a boot token lasts ten minutes", format!("it is {:?} old", now.since(token.made_at)));
         }
-        token.used = true;
-        self.latest[token.machine] = Some(boot);
+        if let Some(record) = record {
+            token.used.insert(record);
+            self.latest[record] = Some(boot);
+        }
         Ok(())
+    }
+
+    /// A hello was cut off: whoever it was of, somebody else may speak for that by now.
+    pub(crate) fn perhaps_used(&mut self) {
+        self.latest = [None; MACHINES];
     }
 
     /// A session was answered.

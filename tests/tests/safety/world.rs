@@ -9,22 +9,24 @@ use dragonfly_core::clock::{Clock, Timestamp};
 use dragonfly_core::engine::{AssignRequest, Engine, EngineError, ReimageRequest};
 use dragonfly_core::name;
 use dragonfly_core::resource::hardware::Overwrite;
-use dragonfly_core::resource::{HardwareSpec, Kind, WorkflowSpec};
+use dragonfly_core::resource::{HardwareSpec, Kind, Workflow, WorkflowSpec};
 use dragonfly_core::secret::SealingKey;
 use dragonfly_core::store::redb::{Options, RedbStore};
-use dragonfly_core::store::{Key, Selector, Store};
-use dragonfly_core::testing::{ManualClock, MemoryDisk, Rule};
+use dragonfly_core::store::{Key, Part, Selector, Store, When};
+use dragonfly_core::testing::{ManualClock, MemoryDisk};
 use dragonfly_core::wire::{Ask, Heard, Identity, Orders, Report, ReportKind, Welcome};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::Without;
 use crate::common;
 use crate::cut::CutStore;
 use crate::events::{Event, MACHINES};
+use crate::identity::{NOBODYS, STRANGER, Words};
 use crate::machine::{Agent, Did, Machine, Run, Stage};
-use crate::oracle::{Kept, Memory, Oracle, Seen, broken};
+use crate::oracle::{Kept, Memory, Oracle, Picture, Seen, broken};
 
 /// A site that was set up, before its first machine: every history begins here.
 #[derive(Debug, Clone)]
@@ -46,24 +48,39 @@ struct Server {
 /// Everything there is.
 #[derive(Debug)]
 pub(crate) struct World {
-    without: Option<Rule>,
+    without: Without,
     key: SealingKey,
     clock: ManualClock,
     disk: MemoryDisk,
     server: Option<Server>,
     next_cut: Cut,
     machines: [Machine; MACHINES],
-    /// Every boot token that was given out: its machine, and itself.
+    /// Every boot token that was given out: its card, and itself.
     tokens: Vec<(usize, String)>,
-    /// Every session that was opened: its machine, its boot, and its key.
-    sessions: Vec<(usize, Uuid, String)>,
+    /// Every session that was opened.
+    sessions: Vec<Session>,
     /// Every report that was sent: its session.
     reports: Vec<(usize, Report)>,
     /// What was ordered: a workflow's uid and how many steps it has.
     orders: HashMap<String, (Uuid, usize)>,
+    /// What was authorised: a workflow's steps.
+    authorised: HashMap<String, Vec<Value>>,
     backups: Vec<(MemoryDisk, Memory)>,
+    pictures: Vec<(MemoryDisk, Picture)>,
     oracle: Oracle,
     applied: usize,
+}
+
+/// What came of a hello.
+#[derive(Debug, Clone)]
+struct Session {
+    /// The record that it speaks for; `None` when that is none of those that operators name.
+    record: Option<usize>,
+    /// Where its agent runs, and what that said.
+    machine: usize,
+    said: Words,
+    boot: Uuid,
+    key: String,
 }
 
 /// A message as the other side reads it.
@@ -72,8 +89,14 @@ fn wire<T: Serialize + DeserializeOwned>(message: &T) -> T {
     serde_json::from_slice(&text).expect("a message that was written is read")
 }
 
-fn word(machine: usize) -> String {
-    common::card(number(machine)).to_string()
+/// The record that is made for whoever boots from a card first: what operators call the machine.
+fn record(card: usize) -> String {
+    name::memorable(common::card(number(card))).to_lowercase()
+}
+
+/// The number of a record that operators name.
+fn known_record(name: &str) -> Option<usize> {
+    (0..MACHINES).find(|machine| record(*machine) == name)
 }
 
 fn number(machine: usize) -> u8 {
@@ -98,7 +121,7 @@ impl Site {
 }
 
 impl World {
-    pub(crate) async fn new(site: &Site, without: Option<Rule>) -> Self {
+    pub(crate) async fn new(site: &Site, without: Without) -> Self {
         let mut world = Self {
             without,
             key: site.key.clone(),
@@ -111,12 +134,15 @@ impl World {
             sessions: Vec::new(),
             reports: Vec::new(),
             orders: HashMap::new(),
+            authorised: HashMap::new(),
             backups: Vec::new(),
+            pictures: Vec::new(),
             oracle: Oracle::new(),
             applied: 0,
         };
         // The second machine came with an operating system.
         world.machines[1].disk.data = true;
+        world.machines.iter_mut().enumerate().for_each(|(n, machine)| machine.card = n);
         world.start().await;
         world
     }
@@ -141,7 +167,7 @@ impl World {
             cut.arm(at.map(|(write, after, _)| (write, after)));
             let build = common::builder(Arc::new(cut.clone()), &self.key, &self.clock)
                 .restored(restored)
-                .without(self.without)
+                .without(self.without.rule())
                 .build();
             let built = tokio::select! {
                 biased;
@@ -247,7 +273,7 @@ impl World {
         match event {
             Event::PowerOn { machine } => self.power_on(machine).await?,
             Event::PowerOff { machine } => self.machines[machine].agent = None,
-            Event::Ask { machine } => drop(self.identity(machine).await),
+            Event::Ask { machine } => drop(self.identity(self.machines[machine].card).await),
             Event::Agent { machine, actions, hasty } => {
                 for _ in 0..actions {
                     self.agent(machine, hasty, true).await?;
@@ -258,8 +284,13 @@ impl World {
             Event::Fails { machine, cause } => self.machines[machine].fails = Some(cause),
             Event::OldToken { token } if !self.tokens.is_empty() => {
                 let token = token % self.tokens.len();
-                let (machine, text) = self.tokens[token].clone();
-                self.hello(machine, Some(token), &text, Uuid::new_v4(), true).await?;
+                let (card, text) = self.tokens[token].clone();
+                let has_it = self.machines.iter().position(|m| m.card == card);
+                let (machine, said) = match has_it {
+                    Some(machine) => (machine, self.honest(machine)),
+                    None => (STRANGER, Words::claimed(card, 0)),
+                };
+                self.hello(machine, said, Some(token), &text, Uuid::new_v4()).await?;
             }
             Event::ForgedToken { machine, token, how } => self.forged_token(machine, token, how).await?,
             Event::OldSession { session } if !self.sessions.is_empty() => {
@@ -274,10 +305,27 @@ impl World {
             }
             Event::Flood { machine } => {
                 for report in 0..self.reports.len() {
-                    if self.sessions[self.reports[report].0].0 == machine {
+                    if self.sessions[self.reports[report].0].machine == machine {
                         self.arrives(report).await?;
                     }
                 }
+            }
+            Event::Claims { card, what, works } => self.claims(card, what, works).await?,
+            Event::Swap => {
+                let [a, b] = &mut self.machines;
+                std::mem::swap(&mut a.card, &mut b.card);
+                // Nobody does that to a machine that is on.
+                (a.agent, b.agent) = (None, None);
+            }
+            Event::Numbers { machine, on } => self.machines[machine].no_numbers = !on,
+            Event::Snapshot => self.pictures.push((self.disk.snapshot(), self.oracle.picture())),
+            Event::Rollback { snapshot } if !self.pictures.is_empty() => {
+                let at = if snapshot == usize::MAX { self.pictures.len() - 1 } else { snapshot % self.pictures.len() };
+                let (disk, then) = &self.pictures[at];
+                self.oracle.rolled_back(then);
+                self.server = None;
+                self.disk = disk.snapshot();
+                self.start().await;
             }
             Event::Backup => {
                 let disk = self.server().store.backup_to_memory().await.expect("a backup is made");
@@ -297,7 +345,11 @@ impl World {
                 self.clock.set(Timestamp::from_unix_seconds(self.now().unix_seconds() + seconds));
             }
             Event::Sweep => drop(self.call(async |engine| engine.sweep().await).await),
-            Event::OldToken { .. } | Event::OldSession { .. } | Event::Late { .. } | Event::Restore { .. } => {}
+            Event::OldToken { .. }
+            | Event::OldSession { .. }
+            | Event::Late { .. }
+            | Event::Restore { .. }
+            | Event::Rollback { .. } => {}
             operator => self.operator(operator).await?,
         }
         Ok(())
@@ -309,33 +361,36 @@ impl World {
             Event::Assign { machine, all } => {
                 let overwrite = if all { Overwrite::All } else { Overwrite::Blank };
                 let request = AssignRequest { template: "debian".to_owned(), overwrite, ..AssignRequest::default() };
-                let answer = self.call(async |engine| engine.assign(&word(machine), request, "operator").await).await;
-                self.granted(machine, answer.map(|a| a.map(|run| run.name().to_owned())), all, true, now)?;
+                let answer = self.call(async |engine| engine.assign(&record(machine), request, "operator").await).await;
+                let answer = self.authorised(answer);
+                self.granted(machine, answer, all, true, now)?;
             }
             Event::Reimage { machine } => {
                 let request = ReimageRequest { template: Some("debian".to_owned()), ..ReimageRequest::default() };
-                let answer = self.call(async |engine| engine.reimage(&word(machine), request, "operator").await).await;
-                self.granted(machine, answer.map(|a| a.map(|run| run.name().to_owned())), true, false, now)?;
+                let answer =
+                    self.call(async |engine| engine.reimage(&record(machine), request, "operator").await).await;
+                let answer = self.authorised(answer);
+                self.granted(machine, answer, true, false, now)?;
             }
             Event::Retry { machine } => {
-                match self.call(async |engine| engine.retry(&word(machine), "operator").await).await {
+                match self.call(async |engine| engine.retry(&record(machine), "operator").await).await {
                     Some(Err(_)) => {}
                     answer => self.oracle.retried(machine, answer.is_some())?,
                 }
             }
             Event::Abort { machine } => {
-                if let Some(Ok(())) = self.call(async |engine| engine.abort(&word(machine), "operator").await).await {
+                if let Some(Ok(())) = self.call(async |engine| engine.abort(&record(machine), "operator").await).await {
                     self.oracle.aborted(machine);
                 }
             }
             Event::Protect { machine, on } => {
-                match self.call(async |engine| engine.protect(&word(machine), on, "operator").await).await {
+                match self.call(async |engine| engine.protect(&record(machine), on, "operator").await).await {
                     Some(Err(_)) => {}
                     answer => self.oracle.protected(machine, answer.map(|_| on)),
                 }
             }
             Event::Hold { machine } => {
-                match self.call(async |engine| engine.hold(&word(machine), "wait", "operator").await).await {
+                match self.call(async |engine| engine.hold(&record(machine), "wait", "operator").await).await {
                     Some(Err(_)) => {}
                     answer => {
                         self.oracle.seen.held += 1;
@@ -344,13 +399,19 @@ impl World {
                 }
             }
             Event::Release { machine } => {
-                match self.call(async |engine| engine.release(&word(machine), "operator").await).await {
+                let in_conflict = self.is_in_conflict(machine);
+                match self.call(async |engine| engine.release(&record(machine), "operator").await).await {
                     Some(Err(_)) => {}
-                    answer => self.oracle.held(machine, answer.map(|_| false)),
+                    answer => {
+                        self.oracle.held(machine, answer.map(|_| false));
+                        if in_conflict {
+                            self.oracle.settled(machine);
+                        }
+                    }
                 }
             }
             Event::Delete { machine } => {
-                let name = name::memorable(common::card(number(machine))).to_lowercase();
+                let name = record(machine);
                 match self.call(async |engine| engine.delete(Kind::HARDWARE, &name, "operator").await).await {
                     Some(Err(_)) => {}
                     answer => self.oracle.deleted(machine, answer.is_some()),
@@ -367,10 +428,63 @@ impl World {
                 let text = common::SETUP.replace("debian.raw", &format!("debian-{content}.raw"));
                 self.call(async |engine| engine.apply(&text, "operator").await).await;
             }
+            Event::Edit { machine, what } => self.edit(machine, what).await,
             Event::Forge { machine, how } => self.forge(machine, how).await,
             other => panic!("{other:?} is not an operator's"),
         }
         Ok(())
+    }
+
+    /// What an operator was told that his machine is to be installed with.
+    fn authorised(&mut self, answer: Option<Result<Workflow, EngineError>>) -> Option<Result<String, EngineError>> {
+        Some(answer?.map(|run| {
+            let steps = run.spec.content.actions.iter().map(|action| step(&action.name, &action.with));
+            self.authorised.insert(run.name().to_owned(), steps.collect());
+            run.name().to_owned()
+        }))
+    }
+
+    /// An operator looks at a machine before he says anything about it.
+    fn is_in_conflict(&self, machine: usize) -> bool {
+        let known = self.engine().cache().get::<HardwareSpec>(&record(machine));
+        known.is_some_and(|known| known.conflict().is_some())
+    }
+
+    /// An operator writes the cards or the serial number of a machine, which may be the first that is known of it.
+    async fn edit(&mut self, machine: usize, what: usize) {
+        let other = 1 - machine;
+        let known = self.engine().cache().get::<HardwareSpec>(&record(machine));
+        let was_in_conflict = self.is_in_conflict(machine);
+        let mut spec = known.map_or_else(|| json!({ "macs": [common::card(number(machine))] }), |m| json!(m.spec));
+        let cards: Option<&[usize]> = match what {
+            0 => Some(&[machine]),
+            1 => Some(&[machine, other]),
+            2 => Some(&[other]),
+            3 => Some(&[NOBODYS]),
+            _ => None,
+        };
+        if let Some(cards) = cards {
+            let macs: Vec<_> = cards.iter().map(|card| common::card(number(*card))).collect();
+            spec["macs"] = json!(macs);
+        } else {
+            spec["serial"] = json!(common::serial(number(if what == 4 { machine } else { other })));
+        }
+        let object = json!({
+            "apiVersion": "dragonfly.computer/v1",
+            "kind": "Hardware",
+            "metadata": { "name": record(machine) },
+            "spec": spec,
+        });
+        let text = object.to_string();
+        let answer = self.call(async |engine| engine.apply(&text, "operator").await).await;
+        if !matches!(answer, Some(Err(_))) {
+            if let Some(cards) = cards {
+                self.oracle.has_cards(machine, cards, answer.is_some());
+            }
+            if was_in_conflict {
+                self.oracle.settled(machine);
+            }
+        }
     }
 
     fn granted(
@@ -391,7 +505,7 @@ impl World {
     /// Objects that somebody writes who would like to be obeyed. Refused or taken: nothing may come of it.
     async fn forge(&mut self, machine: usize, how: usize) {
         self.applied += 1;
-        let hardware = name::memorable(common::card(number(machine))).to_lowercase();
+        let hardware = record(machine);
         let engine = self.engine();
         let known = engine.cache().get::<HardwareSpec>(&hardware);
         let current = known.as_ref().and_then(|m| m.status.workflow.clone());
@@ -410,10 +524,21 @@ impl World {
                 object["status"] = json!({ "state": "Running", "attempt": 1, "authorisationGeneration": 1 });
             }
             (2, Some(run), _) => {
-                let other = name::memorable(common::card(number(1 - machine))).to_lowercase();
+                let other = record(1 - machine);
                 object["metadata"]["name"] = json!(run.name());
                 object["spec"]["hardware"] = json!(other);
                 self.call(async |engine| engine.replace_object(object, "stranger").await).await;
+                return;
+            }
+            // Past the server, as whoever may write where a store is shared can: the server itself takes no such edit.
+            (4, Some(run), _) => {
+                let store = self.server().store.clone();
+                let key = Key::new(Kind::WORKFLOW, run.name());
+                let Some(mut stored) = store.get(&key).await.expect("the store is read") else { return };
+                stored.spec["content"]["actions"] = object["spec"]["content"]["actions"].take();
+                let version = stored.metadata.resource_version.clone();
+                store.put(stored, Part::Spec, When::Unchanged(version)).await.expect("the store is written");
+                self.catch_up().await;
                 return;
             }
             (3, Some(run), Some(known)) => {
@@ -435,32 +560,48 @@ impl World {
 
     // Machines.
 
-    fn request(machine: usize) -> BootRequest {
+    fn request(card: usize) -> BootRequest {
         let to = Some("10.0.0.1:3000".parse().expect("an address"));
-        let from = Some(common::address(number(machine)));
-        BootRequest { from, to, ..BootRequest::from_mac(common::card(number(machine))) }
+        let from = Some(common::address(number(card)));
+        BootRequest { from, to, ..BootRequest::from_mac(common::card(number(card))) }
+    }
+
+    /// What the agent of a machine says of it.
+    fn honest(&self, machine: usize) -> Words {
+        let Machine { card, no_numbers, .. } = self.machines[machine];
+        Words::honest(machine, card, !no_numbers)
     }
 
     /// What the machine would boot now.
     async fn fate(&mut self, machine: usize) -> Kept<Fate> {
-        let decided = self.engine().decide(&Self::request(machine)).await.expect("a decision is made from memory");
+        let card = self.machines[machine].card;
+        let decided = self.engine().decide(&Self::request(card)).await.expect("a decision is made from memory");
         let fate = wire(&decided.fate);
         let image = match &fate {
             Fate::Image { workflow } => Some(workflow.as_str()),
             _ => None,
         };
         let now = self.now();
-        self.oracle.fated(machine, image, fate.word(), now)?;
+        let known = match &decided.machine {
+            Some(name) => known_record(name),
+            // Somebody may have said that this card is in another machine.
+            None => Some(card).filter(|card| self.oracle.is_at_home(*card)),
+        };
+        match (known, image) {
+            (Some(known), image) => self.oracle.fated(known, image, fate.word(), now)?,
+            (None, Some(run)) => return broken("an operator stands behind every wipe", format!("the fate is {run}")),
+            (None, None) => {}
+        }
         Ok(fate)
     }
 
     /// The number of a fresh boot token, if there is one for this machine.
-    async fn identity(&mut self, machine: usize) -> Option<usize> {
-        let identity = self.engine().identity(&Self::request(machine)).await.expect("an identity is made from memory");
+    async fn identity(&mut self, card: usize) -> Option<usize> {
+        let identity = self.engine().identity(&Self::request(card)).await.expect("an identity is made from memory");
         let identity: Identity = wire(&identity?);
-        self.tokens.push((machine, identity.token.reveal().to_owned()));
+        self.tokens.push((card, identity.token.reveal().to_owned()));
         let now = self.now();
-        Some(self.oracle.token_made(machine, now))
+        Some(self.oracle.token_made(now))
     }
 
     async fn power_on(&mut self, machine: usize) -> Kept {
@@ -468,7 +609,7 @@ impl World {
         // Firmware takes its time, and an agent that was heard must be silent for a while.
         self.clock.advance(Duration::from_secs(40));
         let fate = self.fate(machine).await?;
-        let token = self.identity(machine).await;
+        let token = self.identity(self.machines[machine].card).await;
         if let (Fate::Discover | Fate::Image { .. }, Some(token)) = (fate, token) {
             let agent = Agent { boot: Uuid::new_v4(), token, session: None, run: None };
             self.machines[machine].agent = Some(agent);
@@ -482,7 +623,8 @@ impl World {
         let Some(agent) = self.machines[machine].agent.clone() else { return Ok(()) };
         let Some(session) = agent.session else {
             let text = self.tokens[agent.token].1.clone();
-            let answer = self.hello(machine, Some(agent.token), &text, agent.boot, hears).await?;
+            let said = self.honest(machine);
+            let answer = self.hello(machine, said, Some(agent.token), &text, agent.boot).await?;
             match answer {
                 Some(Ok(session)) if hears => self.change(machine, |agent| agent.session = Some(session)),
                 Some(Err(())) if hears => self.machines[machine].agent = None,
@@ -504,6 +646,10 @@ impl World {
                         return broken("an operator stands behind every wipe", "Began was never acknowledged");
                     };
                     return self.oracle.wiped(machine, grant, carried_data);
+                }
+                Some(Did::Ended) => {
+                    self.oracle.seen.ends_refused += 1;
+                    return Ok(());
                 }
                 Some(Did::Refused) => {
                     self.oracle.seen.marks_refused += 1;
@@ -534,7 +680,17 @@ impl World {
             }
         };
         match what {
-            ReportKind::HandOver => self.machines[machine].agent = None,
+            ReportKind::HandOver => {
+                let machine = &mut self.machines[machine];
+                machine.agent = None;
+                let run = &run.work;
+                if machine.disk.is_ours(run.permit.workflow_uid) {
+                    self.oracle.ended_on_disk(&run.workflow);
+                    if self.without != Without::HandOverMark {
+                        machine.disk.hand_over();
+                    }
+                }
+            }
             ReportKind::Began => self.change_run(machine, |run| {
                 run.stage = Stage::At(0);
                 run.grant = heard;
@@ -579,19 +735,21 @@ impl World {
     async fn hello(
         &mut self,
         machine: usize,
+        said: Words,
         token: Option<usize>,
         text: &str,
         boot: Uuid,
-        hears: bool,
     ) -> Kept<Option<Result<usize, ()>>> {
-        let said = wire(&common::hello(number(machine), boot, self.machines[machine].existing_os()));
+        let found = self.machines.get(machine).and_then(Machine::existing_os);
+        let mut hello = common::hello(number(said.card), boot, found);
+        hello.anchors = said.anchors();
+        let hello = wire(&hello);
         let now = self.now();
-        let from = common::address(number(machine));
-        let answer = self.call(async |engine| engine.hello(text, said, from).await).await;
+        let from = common::address(number(said.card));
+        let answer = self.call(async |engine| engine.hello(text, hello, from).await).await;
         let Some(answer) = answer else {
-            if let Some(token) = token {
-                self.oracle.token_used(token, boot, false, now)?;
-            }
+            self.oracle.perhaps_used();
+            self.oracle.perhaps_welcomed();
             return Ok(None);
         };
         let Ok(welcome) = answer else {
@@ -602,14 +760,36 @@ impl World {
             return broken("a boot token is the server's own", "a forged one opened a session");
         };
         let welcome: Welcome = wire(&welcome);
-        self.oracle.token_used(token, boot, true, now)?;
-        self.sessions.push((machine, boot, welcome.session.reveal().to_owned()));
-        let _ = hears;
+        let record = known_record(&welcome.machine);
+        self.oracle.token_used(token, record, boot, now)?;
+        if let Some(record) = record {
+            self.oracle.welcomed(record, machine, said);
+        }
+        self.sessions.push(Session { record, machine, said, boot, key: welcome.session.reveal().to_owned() });
         Ok(Some(Ok(self.sessions.len() - 1)))
     }
 
+    /// A stranger answers to a card, when whoever has it is silent, and says what he likes. He may ask for work.
+    async fn claims(&mut self, card: usize, what: usize, works: bool) -> Kept {
+        self.clock.advance(Duration::from_secs(40));
+        let Some(token) = self.identity(card).await else { return Ok(()) };
+        let (text, said) = (self.tokens[token].1.clone(), Words::claimed(card, what));
+        match self.hello(STRANGER, said, Some(token), &text, Uuid::new_v4()).await? {
+            Some(Ok(session)) => {
+                self.oracle.seen.claims_believed += 1;
+                if works && let Some(work) = self.ask_work(session).await? {
+                    self.report(session, &Run::new(work), ReportKind::Began).await?;
+                }
+            }
+            Some(Err(())) => self.oracle.seen.claims_refused += 1,
+            None => {}
+        }
+        Ok(())
+    }
+
     async fn forged_token(&mut self, machine: usize, token: usize, how: usize) -> Kept {
-        let other = self.tokens.iter().filter(|(m, _)| how == 0 || *m != machine).map(|(_, text)| text.clone());
+        let said = self.honest(machine);
+        let other = self.tokens.iter().filter(|(card, _)| how == 0 || *card != said.card).map(|(_, text)| text.clone());
         let other: Vec<String> = other.collect();
         let Some(real) = other.get(token % other.len().max(1)) else { return Ok(()) };
         let forged = match how {
@@ -623,12 +803,12 @@ impl World {
             2 => format!("{real}A"),
             _ => String::new(),
         };
-        self.hello(machine, None, &forged, Uuid::new_v4(), true).await.map(drop)
+        self.hello(machine, said, None, &forged, Uuid::new_v4()).await.map(drop)
     }
 
     /// Asks for work with a session.
     async fn ask_work(&mut self, session: usize) -> Kept<Option<dragonfly_core::wire::Work>> {
-        let (machine, boot, key) = self.sessions[session].clone();
+        let Session { record, machine, said, boot, key } = self.sessions[session].clone();
         let now = self.now();
         let ask = wire(&Ask { wait_seconds: 0 });
         let answer = self.call(async |engine| engine.work(&key, ask).await).await;
@@ -640,10 +820,22 @@ impl World {
             }
             Some(Ok(orders)) => wire(&orders),
         };
-        self.oracle.session_answered(machine, boot)?;
+        if let Some(record) = record {
+            self.oracle.session_answered(record, boot)?;
+        }
         match orders {
             Orders::Execute(work) => {
-                self.oracle.ordered(machine, &work.workflow, work.permit.generation, now)?;
+                let Some(record) = record else {
+                    return broken("an operator stands behind every wipe", format!("{} is ordered", work.workflow));
+                };
+                self.oracle.ordered(record, &work.workflow, work.permit.generation, now)?;
+                self.oracle.in_its_place(record, machine, said, "the order is Execute")?;
+                let steps: Vec<Value> = work.steps.iter().map(|s| step(&s.name, &s.with)).collect();
+                // Of a call that was cut off, what it meant is learned here.
+                let meant = self.authorised.entry(work.workflow.clone()).or_insert_with(|| steps.clone());
+                if *meant != steps {
+                    return broken("nothing but what was authorised", format!("{meant:?} became {steps:?}"));
+                }
                 self.orders.insert(work.workflow.clone(), (work.permit.workflow_uid, work.steps.len()));
                 Ok(Some(*work))
             }
@@ -657,7 +849,9 @@ impl World {
 
     /// The agent of this session, if it is still up, has nothing more to do here.
     fn leaves(&mut self, machine: usize, session: usize) {
-        self.machines[machine].agent.take_if(|agent| agent.session == Some(session));
+        if let Some(machine) = self.machines.get_mut(machine) {
+            machine.agent.take_if(|agent| agent.session == Some(session));
+        }
     }
 
     /// Reports, and keeps what was sent: it may arrive again. What stands behind it, when it may begin.
@@ -674,33 +868,42 @@ impl World {
     /// A report arrives at the server.
     async fn arrives(&mut self, report: usize) -> Kept<Option<Result<(Heard, Option<usize>), ()>>> {
         let (session, report) = self.reports[report].clone();
-        let (machine, boot, key) = self.sessions[session].clone();
+        let Session { record, machine, said: words, boot, key } = self.sessions[session].clone();
         let now = self.now();
         let said = wire(&report);
         let answer = self.call(async |engine| engine.report(&key, said).await).await;
         let hand_over = report.what == ReportKind::HandOver;
         let heard = match answer {
             None => {
-                if hand_over {
-                    self.oracle.handed_over(machine, &report.workflow, false, true)?;
+                if let Some(record) = record.filter(|_| hand_over) {
+                    self.oracle.handed_over(record, &report.workflow, false, true)?;
                 }
                 return Ok(None);
             }
             Some(Err(_)) => return Ok(Some(Err(()))),
             Some(Ok(heard)) => wire(&heard),
         };
-        self.oracle.session_answered(machine, boot)?;
+        // Of the machines that operators name none is meant; what it reports is of nobody's authorisation.
+        let Some(record) = record else { return Ok(Some(Ok((heard, None)))) };
+        self.oracle.session_answered(record, boot)?;
         let mut grant = None;
         if heard == Heard::GoOn && report.what == ReportKind::Began {
-            grant = Some(self.oracle.began(machine, &report.workflow, report.attempt, &boot.to_string(), now)?);
+            grant = Some(self.oracle.began(record, &report.workflow, report.attempt, &boot.to_string(), now)?);
+            self.oracle.in_its_place(record, machine, words, "Began was acknowledged")?;
         }
         if heard == Heard::GoOn && hand_over {
             let (uid, steps) = self.orders[&report.workflow];
-            let finished = self.machines[machine].disk.is_finished(uid, steps);
-            self.oracle.handed_over(machine, &report.workflow, true, finished)?;
+            let finished = self.machines.get(machine).is_some_and(|m| m.disk.is_finished(uid, steps));
+            self.oracle.handed_over(record, &report.workflow, true, finished)?;
         }
         Ok(Some(Ok((heard, grant))))
     }
+}
+
+/// A step as an operator may compare it. What templates fill in is not these tests' affair.
+fn step(name: &str, with: &impl Serialize) -> Value {
+    let with = json!(with);
+    json!({ "name": name, "url": with.get("url") })
 }
 
 /// Names and versions of what an engine knows of a kind.
