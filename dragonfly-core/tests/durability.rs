@@ -52,7 +52,7 @@ async fn child(path: &Path) {
             loop {
                 let new = match &seen {
                     Some(_) if count % 6 == 5 => None,
-                    Some(_) if count % 2 == 0 => Some([counts(seen.as_ref())[0], count]),
+                    Some(_) if count.is_multiple_of(2) => Some([counts(seen.as_ref())[0], count]),
                     // There is no status of what is not there.
                     _ => Some([count, counts(seen.as_ref())[1]]),
                 };
@@ -87,7 +87,7 @@ fn part(count: u64) -> Value {
 async fn put(store: &RedbStore, writer: &str, count: u64, seen: Option<Record>) -> Record {
     let Key { kind, name } = key(writer);
     let metadata = Metadata { name, ..Metadata::default() };
-    let which = if seen.is_some() && count % 2 == 0 { Part::Status } else { Part::Spec };
+    let which = if seen.is_some() && count.is_multiple_of(2) { Part::Status } else { Part::Spec };
     let record = Record { kind, metadata, spec: part(count), status: part(count) };
     let when = seen.map_or(When::Absent, |seen| When::Unchanged(seen.metadata.resource_version));
     store.put(record, which, when).await.unwrap()

@@ -110,7 +110,8 @@ pub(super) fn unproven(machine: &Hardware) -> Option<String> {
     // or have been known in one.
     let same_board = (proven.serial.is_some() && proven.serial == said.serial)
         || (proven.smbios_uuid.is_some() && proven.smbios_uuid == said.smbios_uuid);
-    if !same_board && !(has_no_board(proven) && has_no_board(said)) {
+    let neither_has = has_no_board(proven) && has_no_board(said);
+    if !same_board && !neither_has {
         let number = |board: &Anchors| match (&board.serial, &board.smbios_uuid) {
             (Some(serial), _) => format!("serial number {serial}"),
             (None, Some(uuid)) => format!("SMBIOS UUID {uuid}"),

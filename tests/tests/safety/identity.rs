@@ -59,10 +59,9 @@ impl Words {
         }
     }
 
-    /// Whether nothing on its board tells it from another: every number that both say is the same, and there is one,
-    /// or the other has none.
-    fn is_board_of(self, other: Self) -> bool {
-        let mut same = other.serial.is_none() && other.uuid.is_none();
+    /// Whether its board and the other's say a number that is the same, and none that is not.
+    fn shares_a_number(self, other: Self) -> bool {
+        let mut same = false;
         for (is, was) in [(self.serial, other.serial), (self.uuid, other.uuid)] {
             match (is, was) {
                 (Some(is), Some(was)) if is != was => return false,
@@ -71,6 +70,10 @@ impl Words {
             }
         }
         same
+    }
+
+    fn has_no_number(self) -> bool {
+        self.serial.is_none() && self.uuid.is_none()
     }
 }
 
@@ -129,15 +132,20 @@ impl Place {
     }
 
     /// May what is meant for it be done to the machine on which an agent says this? It is the one that was proven, or
-    /// nobody can tell it from that. A machine boots from any of its cards, so what it says of the others counts too.
+    /// nobody can tell it from that. What it says of cards that it did not boot from counts only beside a number of its
+    /// board: a machine boots from any of its cards.
     pub(crate) fn is(&self, machine: usize, said: Words) -> bool {
         match self.proof {
             Proof::Nobody => false,
             Proof::Unknown => true,
             Proof::Is { machine: proven, said: was } => {
-                let mut cards = [Some(said.card), said.also].into_iter().flatten();
-                let has_its_card = cards.any(|card| card == was.card || self.cards.contains(&card));
-                proven == machine || said.is_board_of(was) && has_its_card
+                let is_own = |card: usize| card == was.card || self.cards.contains(&card);
+                let is_its = if said.shares_a_number(was) {
+                    is_own(said.card) || said.also.is_some_and(is_own)
+                } else {
+                    said.has_no_number() && was.has_no_number() && is_own(said.card)
+                };
+                proven == machine || is_its
             }
         }
     }

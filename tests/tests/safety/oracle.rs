@@ -301,8 +301,8 @@ impl Oracle {
 
     /// An agent was welcomed as the machine of this record.
     pub(crate) fn welcomed(&mut self, record: usize, machine: usize, said: Words) {
-        let others = self.known.iter().enumerate().filter(|(n, _)| *n != record);
-        let lent = others.map(|(_, known)| known.place.settled).any(|settled| settled);
+        let mut known = self.known.iter().enumerate();
+        let lent = known.any(|(n, known)| n != record && known.place.settled);
         self.known[record].place.welcomed(machine, said, lent);
     }
 
