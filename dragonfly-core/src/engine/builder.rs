@@ -144,7 +144,7 @@ impl EngineBuilder {
             strangers: Mutex::default(),
             newcomers: Mutex::default(),
             greetings: Mutex::default(),
-            unproven: Mutex::default(),
+            refusals: Mutex::default(),
             waiting: waiting::Waiting::default(),
             unopened: Mutex::default(),
             locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),

@@ -77,12 +77,22 @@ impl Engine {
         Err(if is_another { self.second_agent(machine, from) } else { self.used_token(machine, from) })
     }
 
-    /// Tells for the machine whose card it is that a hello came without a good token: as often as a machine's hellos are
-    /// heard. Each of them stands on its timeline.
+    /// Tells that an agent was refused, as often as a machine's hellos are heard: each is on its timeline.
+    pub(super) fn tell_refused(&self, machine: &str, words: String) {
+        if self.may_tell_refused(machine, self.now()) {
+            self.tell("identity.refused", machine, None, words);
+        }
+    }
+
+    fn may_tell_refused(&self, machine: &str, now: Timestamp) -> bool {
+        self.inner.refusals.lock().unwrap_or_else(PoisonError::into_inner).one_more(machine, now).is_none()
+    }
+
+    /// Tells for the machine whose card it is that a hello came without a good token.
     pub(super) fn unproven(&self, card: Mac, from: IpAddr, why: &str) {
         let Owner::One(machine) = self.inner.cache.by_mac(card) else { return };
         let now = self.now();
-        if self.inner.unproven.lock().unwrap_or_else(PoisonError::into_inner).one_more(machine.name(), now).is_some() {
+        if !self.may_tell_refused(machine.name(), now) {
             return;
         }
         // Whoever can invent a machine can have it register itself.
@@ -96,7 +106,7 @@ impl Engine {
     }
 
     pub(super) fn used_token(&self, machine: &str, from: IpAddr) -> EngineError {
-        self.tell("identity.refused", machine, None, format!("a boot token was used a second time, from {from}"));
+        self.tell_refused(machine, format!("a boot token was used a second time, from {from}"));
         EngineError::Forbidden { why: "this boot token has been used; boot again".to_owned() }
     }
 }

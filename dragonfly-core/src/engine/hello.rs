@@ -93,14 +93,21 @@ impl Engine {
         };
         let mut moved = false;
         let found = self.recognise(&anchors, hello.mac);
+        // A used token is refused before it is counted: whoever shows it again and again keeps nobody from being heard.
+        match &found {
+            Match::Known(name) => self.may_open(name, &claims, hello.boot_id, from)?,
+            Match::Conflict { machines, .. } => {
+                for name in machines.iter().filter(|name| self.has_booted_card(name, hello.mac)) {
+                    self.may_open(name, &claims, hello.boot_id, from)?;
+                }
+            }
+            Match::Moved { .. } | Match::New => {}
+        }
         match &found {
             Match::Known(name) | Match::Moved { machine: name, .. } => self.may_greet(name)?,
             // Not counted as the machine's own: who it is is what is in question.
             Match::Conflict { .. } => self.may_greet(&hello.mac.to_string())?,
             Match::New => {}
-        }
-        if let Match::Known(name) = &found {
-            self.may_open(name, &claims, hello.boot_id, from)?;
         }
         let machine = match found {
             Match::New => {
@@ -258,7 +265,7 @@ impl Engine {
 
     pub(super) fn second_agent(&self, machine: &str, from: IpAddr) -> EngineError {
         let words = format!("a second agent asked from {from} while another speaks for this machine");
-        self.tell("identity.refused", machine, None, words);
+        self.tell_refused(machine, words);
         let seconds = self.silence().as_secs();
         EngineError::Busy {
             why: format!("another agent speaks for {machine}; it must be silent for {seconds} s before another may"),

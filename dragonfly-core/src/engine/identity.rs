@@ -128,10 +128,28 @@ pub(super) fn unproven(machine: &Hardware) -> Option<String> {
 }
 
 fn is_in_conflict(machine: &Hardware) -> bool {
-    condition(&machine.status.conditions, CONFLICT).is_some_and(|c| c.status == ConditionStatus::True)
+    machine.conflict().is_some()
+}
+
+/// Whether a machine's card asks on another's board while its own agent lives without it: nothing holds it for that, and
+/// a person can say that the card was moved.
+pub(super) fn is_card_elsewhere(machine: &Hardware) -> bool {
+    condition(&machine.status.conditions, CONFLICT).is_some_and(|c| c.status == ConditionStatus::Unknown)
+}
+
+/// Whether the agent that speaks for a machine booted from another card than this, and does not have this one.
+fn is_without(machine: &Hardware, card: Mac) -> bool {
+    let said = machine.status.session.as_ref().map(|session| &session.said).into_iter().chain(&machine.status.anchors);
+    let mut cards = said.map(|anchors| &anchors.macs);
+    cards.all(|cards| !cards.is_empty() && !cards.contains(&card))
 }
 
 impl Engine {
+    /// Whether the card that an agent booted from is known as this machine's.
+    pub(super) fn has_booted_card(&self, machine: &str, card: Mac) -> bool {
+        self.inner.cache.get::<HardwareSpec>(machine).is_some_and(|m| has_card(&m, card))
+    }
+
     /// Holds the machine whose card asks, and tells what settles it. Who asks is not told: it may be anybody.
     pub(super) async fn conflict(&self, hello: &Hello, machines: &[String], why: &str, from: IpAddr) -> EngineError {
         let now = self.now();
@@ -140,33 +158,43 @@ impl Engine {
         let mut held = Vec::new();
         for name in machines {
             // Only the machine whose card asks is held and told: the others have done nothing.
-            if !self.inner.cache.get::<HardwareSpec>(name).is_some_and(|m| its_card(&m)) {
+            if !self.has_booted_card(name, hello.mac) {
                 continue;
             }
             // One whose agent lives goes on: it is who asks that is doubtful.
-            match self.may_speak(name, hello.boot_id, hello.mac, now).await {
-                Ok((true, _)) => {}
-                Ok((false, _)) => return self.second_agent(name, from),
+            let lives = match self.may_speak(name, hello.boot_id, hello.mac, now).await {
+                Ok((is_free, _)) => !is_free,
                 Err(error) => return error,
+            };
+            let is_elsewhere = |m: &Hardware| machines.len() > 1 && is_without(m, hello.mac);
+            if lives && !self.inner.cache.get::<HardwareSpec>(name).is_some_and(|m| is_elsewhere(&m)) {
+                return self.second_agent(name, from);
             }
             let marked = self
                 .change_status::<HardwareSpec, _>(name, |m| {
                     let its_card = its_card(m);
-                    if its_card {
-                        set_condition(&mut m.status.conditions, CONFLICT, ConditionStatus::True, reason, why, now);
+                    // What holds already, or was settled since, is more.
+                    if its_card && (!lives || !(is_in_conflict(m) || settled(&m.status.conditions).is_some())) {
+                        let status = if lives { ConditionStatus::Unknown } else { ConditionStatus::True };
+                        set_condition(&mut m.status.conditions, CONFLICT, status, reason, why, now);
                     }
                     Ok(its_card)
                 })
                 .await;
             match marked {
-                Ok((_, its_card)) => held.extend(its_card.then_some(name.as_str())),
+                Ok((_, its_card)) => held.extend(its_card.then_some((name.as_str(), lives))),
                 Err(error) => tracing::warn!(machine = %name, %error, "an identity conflict could not be written down"),
             }
         }
+        let any_lives = held.iter().any(|(_, lives)| *lives);
+        let held: Vec<&str> = held.into_iter().map(|(name, _)| name).collect();
         let others = machines.iter().map(String::as_str).filter(|name| !held.contains(name));
         let others: Vec<&str> = others.take(NAMED).collect();
         let settles = match (&held[..], &others[..]) {
             ([one], []) => format!("dragonfly release {one}"),
+            ([one], others) if any_lives => {
+                format!("dragonfly release {one} if its card was moved to {}", others.join(" and "))
+            }
             ([one], others) => {
                 let others = others.join(" and ");
                 format!(
@@ -191,6 +219,14 @@ impl Engine {
         for name in named.iter().filter(|_| is_told) {
             let words = format!("{} says it is this machine, but {why}; what settles it: {settles}", hello.mac);
             self.tell("identity.conflict", name, None, words);
+        }
+        // Whoever looks for the machine that it says it runs on looks there.
+        for name in others.iter().filter(|_| !held.is_empty()) {
+            let whose = held.join(" and ");
+            self.tell_refused(
+                name,
+                format!("{} says it is on its board, and is a card of {whose}; {settles}", hello.mac),
+            );
         }
         let why =
             "identity in conflict; an operator must settle it: `dragonfly why` with this machine's address tells how";
@@ -251,8 +287,8 @@ impl Engine {
         let (Ok(old), Ok(new)) = (old.decode::<HardwareSpec>(), new.decode::<HardwareSpec>()) else { return Ok(()) };
         let is_same = old.spec.macs == new.spec.macs && old.spec.serial == new.spec.serial;
         let taken: Vec<_> = old.spec.macs.iter().filter(|mac| !new.spec.macs.contains(mac)).collect();
-        let seen = new.status.anchors.as_ref().map(|anchors| anchors.macs.as_slice()).unwrap_or_default();
-        if is_same || !(is_in_conflict(&new) || seen.iter().any(|mac| taken.contains(&mac))) {
+        let is_doubted = |m: &Hardware| is_in_conflict(m) || is_card_elsewhere(m);
+        if is_same || !(is_doubted(&new) || taken.iter().any(|mac| has_card(&new, **mac))) {
             return Ok(());
         }
         let now = self.now();
@@ -261,7 +297,7 @@ impl Engine {
                 anchors.macs.retain(|mac| !taken.contains(&mac));
             }
             m.status.booted_from.retain(|mac| !taken.contains(&mac));
-            if is_in_conflict(m) {
+            if is_doubted(m) {
                 let words =
                     format!("{by} changed its cards or its serial number: the next agent that asks is believed");
                 settle(m, &words, now);

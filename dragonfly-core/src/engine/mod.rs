@@ -142,9 +142,9 @@ struct Inner {
     strangers: Mutex<Strangers>,
     newcomers: Mutex<newcomers::Newcomers>,
     greetings: Mutex<greetings::Greetings>,
-    /// Of which machines it was told lately that a hello came without a good token. A measure of its own: whoever has no token
-    /// must not keep out who has one.
-    unproven: Mutex<greetings::Greetings>,
+    /// Of which machines it was told lately that an agent was refused. A measure of its own: whoever is refused must not
+    /// keep out who is not.
+    refusals: Mutex<greetings::Greetings>,
     waiting: waiting::Waiting,
     /// Secrets that could not be opened when this was first asked.
     unopened: Mutex<Option<Vec<String>>>,

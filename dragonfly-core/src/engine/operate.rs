@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::assign::not_being_deleted;
 use super::boot::{ADOPTED, CONFLICT};
 use super::found::{self, DOUBLED};
-use super::identity::settle;
+use super::identity::{is_card_elsewhere, settle};
 use super::restore::RESTORED;
 use super::rules::Rule;
 use super::{Engine, EngineError, Result};
@@ -197,8 +197,7 @@ impl Engine {
         let _guard = self.lock(&name).await;
         let now = self.now();
         let object = self.machine_now(&name).await?;
-        let conflict =
-            condition(&object.status.conditions, CONFLICT).is_some_and(|c| c.status == ConditionStatus::True);
+        let conflict = object.conflict().is_some() || is_card_elsewhere(&object);
         let doubled = found::doubled(&object).is_some();
         let held = object.status.phase == Some(Phase::Held);
         if object.spec.hold.is_none() && !conflict && !doubled && !held {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::identity::is_card_elsewhere;
 use super::{Engine, Result, found};
 use crate::Mac;
 use crate::boot::{BootRequest, Decision, Fate};
@@ -206,7 +207,7 @@ fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
         None if is_ill => BOOT_AGAIN.to_owned(),
         None => BOOT.to_owned(),
     };
-    match machine.status.phase {
+    let mut next = match machine.status.phase {
         None => vec![boot],
         Some(Phase::Registered) => vec![format!("dragonfly assign {name} --template NAME")],
         Some(Phase::Assigned) if is_up => vec![GOES_ON.to_owned(), format!("dragonfly abort {name}")],
@@ -215,7 +216,11 @@ fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
         Some(Phase::Ready) => vec![format!("dragonfly reimage {name}")],
         Some(Phase::Error) => vec![format!("dragonfly retry {name}"), format!("dragonfly abort {name}")],
         Some(Phase::Held) => vec![format!("dragonfly release {name}")],
+    };
+    if is_card_elsewhere(machine) {
+        next.push(format!("dragonfly release {name} if its card was moved to another machine"));
     }
+    next
 }
 
 /// What settles a conflict about a machine's identity: what is assigned before is refused.

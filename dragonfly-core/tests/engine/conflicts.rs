@@ -314,6 +314,67 @@ async fn two_machines_that_exchange_their_cards_are_asked_about_and_then_themsel
     }
 }
 
+/// The same while their agents live: the one that has got its new card is not held for where its old one is.
+#[tokio::test]
+async fn a_card_that_left_a_machine_whose_agent_lives_is_asked_about_and_moved() {
+    for by_edit in [false, true] {
+        moves_a_card_of_a_machine_that_lives(by_edit).await;
+    }
+}
+
+/// `by_edit`: the person takes it out of the machine's spec.
+async fn moves_a_card_of_a_machine_that_lives(by_edit: bool) {
+    let site = Site::new().await;
+    let speak = async |card: u8, serial: &str| {
+        let token = site.token(card).await.unwrap();
+        let mut said = hello(card);
+        said.anchors.serial = Some(serial.to_owned());
+        said.anchors.smbios_uuid = Some(Uuid::from_u128(serial.len() as u128));
+        site.engine.hello(&token, said, address(card)).await
+    };
+    let orders = async |welcome: &Welcome| site.engine.work(welcome.session.reveal(), Ask { wait_seconds: 0 }).await;
+    let a = speak(1, "SN-A").await.unwrap().machine;
+    let b = speak(2, "SN-BOARD").await.unwrap().machine;
+    site.clock.advance(Duration::from_secs(40));
+    for (card, serial, name) in [(2, "SN-A", &b), (1, "SN-BOARD", &a)] {
+        speak(card, serial).await.unwrap_err();
+        site.engine.release(name, "me").await.unwrap();
+    }
+    let with_new_card = speak(2, "SN-A").await.unwrap();
+    assert_eq!(with_new_card.machine, a);
+    let settles = format!("dragonfly release {a} if its card was moved to {b}");
+    for _ in 0..2 {
+        let refused = speak(1, "SN-BOARD").await.unwrap_err().to_string();
+        assert!(refused.contains("identity in conflict"), "{refused}");
+        for name in [&a, &b] {
+            let about = site.engine.why(name).unwrap().events;
+            assert!(about.iter().any(|event| event.message.ends_with(&settles)), "{name}: {about:#?}");
+        }
+    }
+    assert!(site.engine.why(&a).unwrap().next.iter().any(|next| next.contains(&format!("release {a}"))));
+    assert!(site.engine.cache().get::<HardwareSpec>(&a).unwrap().conflict().is_none(), "its own agent goes on");
+    assert!(orders(&with_new_card).await.is_ok());
+    // Whoever has the card that it has, and its board, is a second agent, as ever.
+    let second = speak(2, "SN-BOARD").await.unwrap_err().to_string();
+    assert!(second.contains("another agent speaks"), "{second}");
+
+    if by_edit {
+        let text = format!(
+            "{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: {a}}}, spec: {{macs: ['{}']}}}}",
+            mac(2)
+        );
+        site.engine.apply(&text, "me").await.unwrap();
+    } else {
+        site.engine.release(&a, "me").await.unwrap();
+    }
+    let other = speak(1, "SN-BOARD").await.unwrap();
+    assert_eq!(other.machine, b);
+    for (welcome, card, name) in [(&with_new_card, 2, &a), (&other, 1, &b)] {
+        assert!(orders(welcome).await.is_ok(), "both agents go on");
+        assert_eq!(&site.engine.resolve(&mac(card).to_string()).unwrap(), name);
+    }
+}
+
 /// The card of a machine that is to be installed, in a board that has no numbers of its own: nothing is written there.
 #[tokio::test]
 async fn a_board_without_numbers_is_not_installed_for_having_the_card_of_another() {

@@ -127,3 +127,31 @@ async fn a_known_machine_is_not_taken_by_naming_its_card() {
         assert_eq!(speaks_at_once(&site, &[1], &board).await, Ok((name, true)), "it is itself all the while");
     }
 }
+
+/// Whoever shows used tokens again and again keeps nobody out who has a new one, and fills no log.
+#[tokio::test]
+async fn used_tokens_use_up_nothing() {
+    let site = Site::new().await;
+    let used = site.token(1).await.unwrap();
+    let say = async |token: &str, board: &Board| {
+        let mut said = hello(1);
+        said.anchors.serial = board.0.map(str::to_owned);
+        said.anchors.smbios_uuid = board.1.map(Uuid::from_u128);
+        site.engine.hello(token, said, address(1)).await
+    };
+    let own = Board(Some("SN-1"), Some(1));
+    let name = say(&used, &own).await.unwrap().machine;
+    site.clock.advance(Duration::from_secs(40));
+    let token = site.token(1).await.unwrap();
+    for _ in 0..100 {
+        for board in [&own, &Board(Some("SN-X"), Some(2)), &NONE] {
+            let refused = say(&used, board).await.unwrap_err();
+            assert!(matches!(refused, EngineError::Forbidden { .. }), "{refused}");
+        }
+    }
+    let events = site.engine.events().subscribe(Some(0)).replay;
+    let told = events.iter().filter(|event| event.kind == "identity.refused").count();
+    assert!((1..=10).contains(&told), "{told}");
+    assert_eq!(site.fate(1), "discover", "it is not held for what a used token says");
+    assert_eq!(say(&token, &own).await.unwrap().machine, name);
+}

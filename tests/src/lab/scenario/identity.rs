@@ -75,10 +75,7 @@ pub(in crate::lab) fn identity(args: &args::Run, interrupt: &Interrupt) -> Resul
     third.power_on(&world.namespace, world.accel, &world.timeline)?;
     site.wait("the conflict is told", || Ok(told(&world, "identity.conflict", &first.name) > 0))?;
     let shown = world.server.machine(&first.name)?;
-    let conflict = shown.pointer("/status/conditions").and_then(Value::as_array).is_some_and(|all| {
-        all.iter().any(|condition| condition["type"] == "IdentityConflict" && condition["status"] == "True")
-    });
-    ensure!(conflict, "the conflict is not shown: {}", shown["status"]["conditions"]);
+    ensure!(doubt(&shown) == Some("True"), "the conflict is not shown: {}", shown["status"]["conditions"]);
     ensure!(shown.pointer("/status/anchors/serial").is_some_and(|serial| serial == "SN-FIRST-01"), "merged: {shown:#}");
     ensure!(site.machines()? == known, "another object was made: {:?}", site.machines()?);
     // And whoever has that card from now on boots its own disk: nothing is written by it.
@@ -125,16 +122,16 @@ fn exchange(site: &Site<'_>, one: &mut Machine, other: &mut Machine) -> Result<(
     site.wait("each is itself with its new card", || {
         let has = |machine: &Machine| -> Result<bool> {
             let shown = world.server.machine(&machine.name)?;
-            let card = shown.pointer("/status/session/mac").or(shown.pointer("/status/anchors/macs/0"));
-            Ok(card.is_some_and(|mac| mac.as_str().is_some_and(|mac| mac.eq_ignore_ascii_case(&machine.hardware.mac))))
+            let card = shown.pointer("/status/session/said/macs/0").and_then(Value::as_str);
+            Ok(card.is_some_and(|mac| mac.eq_ignore_ascii_case(&machine.hardware.mac)))
         };
         let (first, second) = (has(one)?, has(other)?);
         if first != second && !released {
             let moved = if first { &*one } else { &*other };
-            // As its event says.
-            released = world.server.cli(&["why", &moved.name])?.contains("conflict");
-            if released {
+            // Its old card asks on the other's board, and its agent lives without it.
+            if doubt(&world.server.machine(&moved.name)?) == Some("Unknown") {
                 world.server.cli(&["release", &moved.name])?;
+                released = true;
             }
         }
         Ok(first && second)
@@ -144,6 +141,12 @@ fn exchange(site: &Site<'_>, one: &mut Machine, other: &mut Machine) -> Result<(
         one.name, other.name
     ));
     Ok(())
+}
+
+/// Whether a machine's identity is in conflict, as its condition says.
+fn doubt(shown: &Value) -> Option<&str> {
+    let all = shown.pointer("/status/conditions").and_then(Value::as_array)?;
+    all.iter().find(|condition| condition["type"] == "IdentityConflict")?["status"].as_str()
 }
 
 /// What its firmware says of the board.
