@@ -19,10 +19,11 @@ async fn rest(world: &World, from: u64, to: u64) {
     tokio::time::sleep(Duration::from_millis(from + world.dice.below(to - from))).await;
 }
 
-/// One operator, who asks one thing after the other.
+/// One operator, who asks one thing after the other; in one history of two hastily, while agents begin.
 pub(crate) async fn operator(world: &World) {
+    let longest = if world.dice.one_in(2) { 4_000 } else { 20_000 };
     loop {
-        rest(world, 500, 20_000).await;
+        rest(world, 500, longest).await;
         let machine = world.dice.below(MACHINES as u64 + 2) as usize % MACHINES;
         let (word, at, asked) = (common::card(number(machine)).to_string(), world.any(), Instant::now());
         match world.dice.below(20) {
@@ -177,7 +178,10 @@ async fn agent(world: &World, index: usize, machine: &mut Machine, boot: Uuid, m
             set(machine, None);
             continue;
         };
-        world.oracle.borrow_mut().heard(index, boot, asked);
+        // Of one that was said to two at once the one may be told to stop, since the other was heard.
+        if !matches!(what, ReportKind::HandOver) {
+            world.oracle.borrow_mut().heard(index, boot, asked);
+        }
         if heard != Heard::GoOn {
             world.oracle.borrow_mut().seen.stopped += 1;
             set(machine, None);
