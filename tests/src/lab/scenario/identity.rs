@@ -72,8 +72,9 @@ pub(in crate::lab) fn identity(args: &args::Run, interrupt: &Interrupt) -> Resul
     third.stop();
     board(third, "SN-FOREIGN-77", Some("5254cccc-7777-4000-8000-00000000cccc"));
     third.hardware.mac = NEW_CARD.to_owned();
+    let before = told(&world, "identity.conflict", &first.name);
     third.power_on(&world.namespace, world.accel, &world.timeline)?;
-    site.wait("the conflict is told", || Ok(told(&world, "identity.conflict", &first.name) > 0))?;
+    site.wait("the conflict is told", || Ok(told(&world, "identity.conflict", &first.name) > before))?;
     let shown = world.server.machine(&first.name)?;
     ensure!(doubt(&shown) == Some("True"), "the conflict is not shown: {}", shown["status"]["conditions"]);
     ensure!(shown.pointer("/status/anchors/serial").is_some_and(|serial| serial == "SN-FIRST-01"), "merged: {shown:#}");
