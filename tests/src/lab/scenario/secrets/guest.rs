@@ -38,7 +38,7 @@ has() {
 }
 has /proc/$$/environ || { echo "the search does not find what is there"; exit 6; }
 [ -n "$(tr '\0' ' ' < /proc/1/cmdline)" ] || { echo "the first process does not show itself"; exit 6; }
-[ -s /proc/cmdline ] || { echo "the kernel does not show itself"; exit 6; }
+[ -n "$(tr -d '\0' < /proc/cmdline)" ] || { echo "the kernel does not show itself"; exit 6; }
 tr -d '\0' < /proc/$PPID/environ > /dev/null || { echo "environments do not show themselves"; exit 6; }
 for process in /proc/[0-9]*; do
     has "$process/cmdline" && { echo "it is in $process/cmdline"; exit 5; }
