@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::assign::not_being_deleted;
-use super::boot::{ADOPTED, CONFLICT};
+use super::boot::ADOPTED;
 use super::found::{self, DOUBLED};
 use super::identity::{is_card_elsewhere, settle};
 use super::restore::RESTORED;
