@@ -17,13 +17,13 @@ type Index<K> = HashMap<K, BTreeSet<String>>;
 /// Look-ups that follow the machines of a cache.
 #[derive(Debug, Default)]
 pub(super) struct Machines {
-    /// Of `spec.macs`, `status.bootedFrom` and `status.proven.macs`.
+    /// Of `spec.macs` and `status.proven.macs`.
     pub(super) macs: Index<Mac>,
     /// Of `spec.displayName`, in lower case.
     pub(super) display_names: Index<String>,
     /// Of `spec.dhcp.address`.
     pub(super) reservations: Index<IpAddr>,
-    /// Of `status.anchors`: a serial number tells something within a product only.
+    /// Of `status.proven`: a serial number tells something within a product only.
     serials: Index<(String, Option<String>)>,
     /// Of `spec.serial`.
     expected: Index<String>,
@@ -54,7 +54,7 @@ impl Machines {
         for label in labels(machine) {
             take_out(&mut self.labels, &label, name);
         }
-        let Some(anchors) = &machine.status.anchors else { return };
+        let Some(anchors) = &machine.status.proven else { return };
         if let Some(serial) = serial(anchors) {
             take_out(&mut self.serials, &serial, name);
         }
@@ -84,7 +84,7 @@ impl Machines {
         for label in labels(machine) {
             put_in(&mut self.labels, label, name);
         }
-        let Some(anchors) = &machine.status.anchors else { return };
+        let Some(anchors) = &machine.status.proven else { return };
         if let Some(serial) = serial(anchors) {
             put_in(&mut self.serials, serial, name);
         }
@@ -116,7 +116,7 @@ const SHARED: usize = 4;
 
 fn macs(machine: &Hardware) -> BTreeSet<Mac> {
     let proven = machine.status.proven.iter().flat_map(|anchors| anchors.macs.iter());
-    machine.spec.macs.iter().chain(&machine.status.booted_from).chain(proven).copied().collect()
+    machine.spec.macs.iter().chain(proven).copied().collect()
 }
 
 fn labels(machine: &Hardware) -> impl Iterator<Item = (String, String)> {

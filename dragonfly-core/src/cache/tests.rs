@@ -237,8 +237,7 @@ fn likely() -> impl Strategy<Value = Hardware> {
         |(macs, serial, product, uuid, address)| {
             let mut machine = machine("x", &macs[..macs.len().min(1)]);
             machine.spec.dhcp = address.map(|n| Reservation { address: [10, 0, 0, n].into(), hostname: None });
-            machine.status.booted_from = macs.iter().skip(2).map(|n| mac(*n)).collect();
-            machine.status.anchors = Some(Anchors {
+            machine.status.proven = Some(Anchors {
                 macs: macs.into_iter().map(mac).collect(),
                 smbios_uuid: uuid.map(|n| Uuid::from_u128(u128::from(n) + 1)),
                 serial: serial.map(|n| format!("SN-{n}")),
@@ -266,14 +265,16 @@ proptest! {
             told(&cache, if now.is_some() { applied(&object, &version) } else { deleted(&object, &version) });
         }
         let all = cache.all::<HardwareSpec>();
-        let anchors = asks.status.anchors.unwrap();
+        let mut anchors = asks.status.proven.unwrap();
+        let booted = anchors.macs.first().copied().unwrap_or(mac(0));
+        anchors.macs.push(booted);
         let find = |machines: &[Arc<Hardware>]| {
             let known: Vec<_> = machines.iter().map(|m| {
-                let said = m.status.anchors.as_ref();
-                let macs = m.spec.macs.iter().chain(&m.status.booted_from).copied().collect();
-                Known { name: m.name(), macs, expected: None, anchors: said, released: false }
+                let proven = m.status.proven.as_ref();
+                let macs = m.spec.macs.iter().chain(proven.iter().flat_map(|p| &p.macs)).copied().collect();
+                Known { name: m.name(), macs, expected: None, proven, believed: false }
             }).collect();
-            find(&anchors, anchors.macs.first().copied().unwrap_or(mac(0)), &known)
+            find(&anchors, booted, &known)
         };
         prop_assert_eq!(find(&cache.alike(&anchors)), find(&all));
         for n in 0..3 {

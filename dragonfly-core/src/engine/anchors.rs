@@ -79,16 +79,15 @@ fn is_shared_uuid(uuid: &Uuid) -> bool {
 pub struct Known<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Addresses that a person gave it, or that it booted from. What agents say of other cards counts for nothing: it
-    /// may be anybody's.
+    /// The cards that are its own: a person wrote them down, or said so, or it registered with them.
     pub macs: Vec<Mac>,
     /// The serial number that a person says it has.
     pub expected: Option<&'a str>,
-    /// What it said of itself last; `None` when its agent never reported.
-    pub anchors: Option<&'a Anchors>,
-    /// A conflict about it was settled by a person and its agent has not been heard since: a card of its own that is
-    /// seen in another machine is that one's now.
-    pub released: bool,
+    /// What its board said when it asked from a card of its own; `None` when it never did.
+    pub proven: Option<&'a Anchors>,
+    /// A person has said of the very agent that asks, its card and its board, that it is right: where that is another
+    /// machine's board, the card is that one's now.
+    pub believed: bool,
 }
 
 /// Which machine asks.
@@ -114,53 +113,47 @@ pub enum Match {
     },
 }
 
-/// Finds the machine that these anchors belong to, of which the card `booted` is the one that it booted from. `anchors`
-/// must be [`clean`] already.
+/// Finds the machine that these anchors belong to, of which the card `booted` is the one that it booted from: of the
+/// others it counts for nothing that they are named. `anchors` must be [`clean`] already.
 pub fn find(anchors: &Anchors, booted: Mac, known: &[Known<'_>]) -> Match {
-    let by_mac: BTreeSet<&str> =
-        known.iter().filter(|k| k.macs.iter().any(|mac| anchors.macs.contains(mac))).map(|k| k.name).collect();
-    // A serial number is unique within a product only.
-    let same_serial = |other: &Anchors| {
-        anchors.serial.is_some() && anchors.serial == other.serial && anchors.product == other.product
+    let with = |test: &dyn Fn(&Known<'_>) -> bool| -> BTreeSet<&str> {
+        known.iter().filter(|k| test(k)).map(|k| k.name).collect()
     };
-    let same_uuid = |other: &Anchors| anchors.smbios_uuid.is_some() && anchors.smbios_uuid == other.smbios_uuid;
+    let by_card = with(&|k| k.macs.contains(&booted));
+    // A serial number is unique within a product only.
+    let same_serial = |other: &Anchors| anchors.serial == other.serial && anchors.product == other.product;
+    let same_uuid = |other: &Anchors| anchors.smbios_uuid == other.smbios_uuid;
     let mut by_board: BTreeSet<&str> = BTreeSet::new();
-    for (this, test) in [
-        (anchors.serial.is_some(), &same_serial as &dyn Fn(&Anchors) -> bool),
-        (anchors.smbios_uuid.is_some(), &same_uuid),
+    for (is_said, found) in [
+        (anchors.serial.is_some(), with(&|k| k.proven.is_some_and(same_serial))),
+        (anchors.smbios_uuid.is_some(), with(&|k| k.proven.is_some_and(same_uuid))),
+        (anchors.serial.is_some(), with(&|k| k.expected == anchors.serial.as_deref())),
     ] {
-        let found: Vec<&str> = known.iter().filter(|k| k.anchors.is_some_and(test)).map(|k| k.name).collect();
         // An anchor seen on two machines tells nothing.
-        if this && let [one] = found[..] {
-            by_board.insert(one);
+        if is_said && found.len() == 1 {
+            by_board.extend(found);
         }
     }
-    if let Some(serial) = &anchors.serial {
-        let found: Vec<&str> = known.iter().filter(|k| k.expected == Some(serial)).map(|k| k.name).collect();
-        if let [one] = found[..] {
-            by_board.insert(one);
-        }
-    }
-    let named: BTreeSet<&str> = by_mac.union(&by_board).copied().collect();
     // It booted from a card of nobody's, on a board of nobody's, and says that it has cards of others: anybody can.
-    if by_board.is_empty() && !known.iter().any(|k| k.macs.contains(&booted)) {
+    if by_card.is_empty() && by_board.is_empty() {
+        let named = with(&|k| k.macs.iter().any(|mac| anchors.macs.contains(mac)));
         if named.is_empty() {
             return Match::New;
         }
         let why = format!("it says that it has network cards of {}, and booted from {booted}", some(&named));
         return Match::Conflict { machines: named.iter().map(|n| (*n).to_owned()).collect(), why };
     }
-    // Who was released gives way, for its cards; what is on the board was never lent.
+    let named: BTreeSet<&str> = by_card.union(&by_board).copied().collect();
+    // Who was released gives way, for its card; what is on the board was never lent.
     let gives_way = |name: &&str| {
-        named.len() > 1 && !by_board.contains(name) && known.iter().any(|k| k.name == *name && k.released)
+        named.len() > 1 && !by_board.contains(name) && known.iter().any(|k| k.name == *name && k.believed)
     };
-    let (from, named): (Vec<&str>, Vec<&str>) = named.iter().copied().partition(gives_way);
+    let (from, left): (Vec<&str>, Vec<&str>) = named.iter().copied().partition(gives_way);
     let is = |name: &str| match from[..] {
         [] => Match::Known(name.to_owned()),
         _ => Match::Moved { machine: name.to_owned(), from: from.iter().map(|n| (*n).to_owned()).collect() },
     };
-    match named[..] {
-        [] if from.is_empty() => Match::New,
+    match left[..] {
         [name] => {
             let machine = known.iter().find(|k| k.name == name);
             if let (Some(expected), Some(serial)) = (machine.and_then(|k| k.expected), &anchors.serial)
@@ -172,19 +165,16 @@ pub fn find(anchors: &Anchors, booted: Mac, known: &[Known<'_>]) -> Match {
                 );
                 return Match::Conflict { machines: vec![name.to_owned()], why };
             }
-            let Some(old) = machine.and_then(|k| k.anchors) else { return is(name) };
-            match contradiction(anchors, old, by_mac.contains(name)) {
+            let old = machine.filter(|k| !k.believed).and_then(|k| k.proven);
+            match old.and_then(|old| contradiction(anchors, old, by_card.contains(name))) {
                 None => is(name),
                 Some(why) => Match::Conflict { machines: vec![name.to_owned()], why },
             }
         }
-        _ => {
-            let all: BTreeSet<&str> = named.iter().chain(&from).copied().collect();
-            Match::Conflict {
-                machines: named.iter().chain(&from).map(|n| (*n).to_owned()).collect(),
-                why: format!("its network cards and its board belong to different machines: {}", some(&all)),
-            }
-        }
+        _ => Match::Conflict {
+            machines: named.iter().map(|n| (*n).to_owned()).collect(),
+            why: format!("its network card and its board belong to different machines: {}", some(&named)),
+        },
     }
 }
 
@@ -195,29 +185,26 @@ fn some(names: &BTreeSet<&str>) -> String {
     format!("{}{more}", few.join(", "))
 }
 
-/// What speaks against two sets of anchors being one machine. One anchor may have changed (a board or a
-/// card was replaced); when nothing on the board is as it was, the card was moved.
-fn contradiction(new: &Anchors, old: &Anchors, by_mac: bool) -> Option<String> {
+/// What speaks against two sets of anchors being one machine. One number may have changed (a board or its battery was
+/// replaced); when nothing on the board is as it was, the card was moved.
+fn contradiction(new: &Anchors, old: &Anchors, by_card: bool) -> Option<String> {
     let differs = |a: &Option<String>, b: &Option<String>| matches!((a, b), (Some(a), Some(b)) if a != b);
     let serial = differs(&new.serial, &old.serial);
     let uuid = matches!((&new.smbios_uuid, &old.smbios_uuid), (Some(a), Some(b)) if a != b);
-    let shared_cards = new.macs.iter().filter(|mac| old.macs.contains(mac)).count();
-    let all_cards = shared_cards > 0 && shared_cards == old.macs.len() && old.macs.len() > 1;
     // Boards that have no numbers of their own take cards of others too.
-    let is_gone = !has_no_board(old) && has_no_board(new);
-    if is_gone && !all_cards {
+    if !has_no_board(old) && has_no_board(new) {
         return Some(
             "its network card is known, but its board says neither serial number nor SMBIOS UUID any more: was a card moved or an address cloned?"
                 .to_owned(),
         );
     }
-    if serial && uuid && !all_cards {
+    if serial && uuid {
         return Some(
             "its network card is known, but serial number and SMBIOS UUID are another board's: was a card moved or an address cloned?"
                 .to_owned(),
         );
     }
-    if !by_mac && shared_cards == 0 && (serial || uuid) {
+    if !by_card && (serial || uuid) {
         return Some("serial number and SMBIOS UUID do not belong together as before".to_owned());
     }
     None
@@ -247,7 +234,7 @@ mod tests {
     }
 
     fn known<'a>(name: &'a str, anchors: &'a Anchors) -> Known<'a> {
-        Known { name, macs: anchors.macs.clone(), expected: None, anchors: Some(anchors), released: false }
+        Known { name, macs: anchors.macs.clone(), expected: None, proven: Some(anchors), believed: false }
     }
 
     #[test]
@@ -277,16 +264,16 @@ mod tests {
         assert_eq!(find(&anchors(&[9], 0xc1, "SN-C"), &fleet), Match::New);
         assert_eq!(find(&a, &fleet), is("a"), "itself");
         assert_eq!(find(&anchors(&[9], 0xa1, "SN-A"), &fleet), is("a"), "all cards replaced");
-        assert_eq!(find(&anchors(&[1, 2], 0xa2, "SN-A2"), &fleet), is("a"), "board replaced, all cards kept");
+        assert!(
+            matches!(find(&anchors(&[1, 2], 0xa2, "SN-A2"), &fleet), Match::Conflict { .. }),
+            "another board, whatever cards it names"
+        );
         assert_eq!(find(&anchors(&[1], 0xa2, "SN-A"), &fleet), is("a"), "one anchor changed");
         assert!(
             matches!(find(&anchors(&[1, 9], 0xc1, "SN-C"), &fleet), Match::Conflict { .. }),
             "one card moved into another chassis"
         );
-        assert!(
-            matches!(find(&anchors(&[1, 3], 0xa1, "SN-A"), &fleet), Match::Conflict { .. }),
-            "cards of two machines"
-        );
+        assert_eq!(find(&anchors(&[1, 3], 0xa1, "SN-A"), &fleet), is("a"), "a card that it names beside its own");
         assert!(
             matches!(find(&anchors(&[3], 0xa1, "SN-A"), &fleet), Match::Conflict { .. }),
             "board of one, card of another"
@@ -301,11 +288,17 @@ mod tests {
         }
         let other_card = super::find(&anchors(&[1, 9], 0xa1, "SN-A"), Mac::new([2, 0, 0, 0, 0, 9]), &fleet);
         assert_eq!(other_card, is("a"), "its board says so");
-        // Its card in a board that has no numbers of its own; the same with all cards is a machine to look at: see
-        // `unproven`.
-        let Match::Conflict { machines, .. } = find(&anchors(&[1], 0, "None"), &fleet) else { panic!("merged") };
-        assert_eq!(machines, ["a"]);
-        assert_eq!(find(&anchors(&[1, 2], 0, "None"), &fleet), is("a"));
+        // Its card in a board that has no numbers of its own.
+        for cards in [&[1][..], &[1, 2]] {
+            let Match::Conflict { machines, .. } = find(&anchors(cards, 0, "None"), &fleet) else { panic!("merged") };
+            assert_eq!(machines, ["a"]);
+        }
+        // A person has said of this agent that it is right: it is the machine with another board, or has its card now.
+        let told = [Known { believed: true, ..fleet[0].clone() }, fleet[1].clone()];
+        assert_eq!(find(&anchors(&[1], 0xc1, "SN-C"), &told), is("a"));
+        let moved = Match::Moved { machine: "b".into(), from: vec!["a".into()] };
+        assert_eq!(find(&anchors(&[1], 0xb1, "SN-B"), &told), moved);
+        assert!(matches!(find(&anchors(&[3], 0xa1, "SN-A"), &told), Match::Conflict { .. }), "not the other way round");
         // They exchanged their cards.
         for (cards, uuid, serial) in [(&[1, 2][..], 0xb1, "SN-B"), (&[3, 4], 0xa1, "SN-A"), (&[1], 0xb1, "SN-B")] {
             let Match::Conflict { machines, .. } = find(&anchors(cards, uuid, serial), &fleet) else {
@@ -331,12 +324,12 @@ mod tests {
             name: "p",
             macs: vec![Mac::new([2, 0, 0, 0, 0, 7])],
             expected: None,
-            anchors: None,
-            released: false,
+            proven: None,
+            believed: false,
         };
         assert_eq!(find(&anchors(&[7], 0x99, "SN-X"), std::slice::from_ref(&planned)), Match::Known("p".into()));
         // Or by its serial number, where somebody has written that down.
-        let by_serial = Known { name: "s", macs: Vec::new(), expected: Some("SN-S"), anchors: None, released: false };
+        let by_serial = Known { name: "s", macs: Vec::new(), expected: Some("SN-S"), proven: None, believed: false };
         let both = Known { expected: Some("SN-X"), ..planned };
         let fleet = [by_serial, both];
         assert_eq!(find(&anchors(&[9], 0x99, "SN-S"), &fleet), Match::Known("s".into()));

@@ -36,7 +36,7 @@ impl Engine {
             Owner::One(machine) => self.decision_for(&machine),
             Owner::Several(names) => {
                 let facts = Facts {
-                    conflict: Some(format!("{} belongs to {}", request.mac, names.join(" and "))),
+                    conflict: Some(format!("{} belongs to {} machines", request.mac, names.len())),
                     ..unknown()
                 };
                 answer(boot::decide(&facts), None)
@@ -67,7 +67,11 @@ impl Engine {
                 // The phase holds it; the condition says why.
                 holds(RESTORED).filter(|_| status.phase == Some(Phase::Held)).map(|c| c.message.clone())
             }),
-            conflict: holds(CONFLICT).or_else(|| holds(DOUBLED)).map(|c| c.message.clone()),
+            // Whoever asks for a boot script reads it: what contradicts what is for operators, in the condition.
+            conflict: holds(CONFLICT)
+                .map(|_| "its identity is in conflict; `dragonfly why` tells an operator more")
+                .or_else(|| holds(DOUBLED).map(|_| "it is one of several virtual machines with one address"))
+                .map(str::to_owned),
             chain: machine.spec.chain.clone(),
             authorised,
             unauthorised,

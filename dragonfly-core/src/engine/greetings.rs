@@ -60,7 +60,7 @@ impl Engine {
         let now = self.now();
         let wait = self.inner.greetings.lock().unwrap_or_else(PoisonError::into_inner).one_more(machine, now);
         let Some(wait) = wait else { return Ok(()) };
-        Err(EngineError::TooMany { why: format!("{machine} says hello too often"), wait })
+        Err(EngineError::TooMany { why: "this machine says hello too often".to_owned(), wait })
     }
 
     /// Whether a token may open a session of a machine still, by what is known without a lock or a look at the store.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::anchors::{self, Known, Match};
-use super::boot::{ADOPTED, CONFLICT};
-use super::identity::{BELIEVED, is_its, is_own, prove, settled};
+use super::boot::ADOPTED;
+use super::identity::{answered, is_believed, is_foreign, is_own, own_asks, prove};
 use super::newcomers::inventory_bytes;
 use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
@@ -92,19 +92,32 @@ impl Engine {
             anchors::clean(&said)
         };
         let mut moved = false;
-        let found = self.recognise(&anchors, hello.mac);
+        let said = Anchors { macs: vec![hello.mac], ..anchors.clone() };
+        let found = self.recognise(&anchors, &said, hello.mac);
         // A used token is refused before it is counted: whoever shows it again and again keeps nobody from being heard.
         match &found {
             Match::Known(name) => self.may_open(name, &claims, hello.boot_id, from)?,
             Match::Conflict { machines, .. } => {
-                for name in machines.iter().filter(|name| self.has_booted_card(name, hello.mac)) {
+                for name in machines.iter().filter(|name| self.is_own_card(name, hello.mac)) {
                     self.may_open(name, &claims, hello.boot_id, from)?;
                 }
             }
-            Match::Moved { .. } | Match::New => {}
+            Match::Moved { machine, from: others } => {
+                for name in others.iter().chain([machine]) {
+                    self.may_open(name, &claims, hello.boot_id, from)?;
+                }
+            }
+            Match::New => {}
         }
         match &found {
-            Match::Known(name) | Match::Moved { machine: name, .. } => self.may_greet(name)?,
+            Match::Known(name) | Match::Moved { machine: name, .. } if self.is_own_card(name, hello.mac) => {
+                self.may_greet(name)?;
+            }
+            // Those who say that they are a machine, from cards of others, have one measure together, and not that of the
+            // machine's own cards.
+            Match::Known(name) | Match::Moved { machine: name, .. } => {
+                self.may_greet(&format!("{name} by its board"))?
+            }
             // Not counted as the machine's own: who it is is what is in question.
             Match::Conflict { .. } => self.may_greet(&hello.mac.to_string())?,
             Match::New => {}
@@ -120,11 +133,11 @@ impl Engine {
                 if !self.may_speak(&machine, hello.boot_id, hello.mac, now).await?.0 {
                     return Err(self.second_agent(&machine, from));
                 }
-                self.move_cards(&anchors, &others, &machine).await?;
+                self.move_card(hello.mac, &others, &machine).await?;
                 moved = true;
                 machine
             }
-            Match::Conflict { machines, why } => return Err(self.conflict(&hello, &machines, &why, from).await),
+            Match::Conflict { machines, why } => return Err(self.conflict(&hello, &said, &machines, &why, from).await),
         };
         let guard = self.lock(&machine).await;
         let (free, before) = self.may_speak(&machine, hello.boot_id, hello.mac, now).await?;
@@ -155,17 +168,9 @@ impl Engine {
                     }
                     note_existing(m, hello.existing_os.as_ref(), adopt, now);
                 }
-                let said = Anchors { macs: vec![hello.mac], ..anchors.clone() };
-                // A person has said it of one who was there, or of a card or a board of this machine; whoever else comes
-                // first is not believed for it.
-                let doubted = m.status.session.as_ref().is_some_and(|s| s.said.macs == said.macs);
-                let meant = doubted || moved || is_its(m, &said) || m.status.booted_from.contains(&hello.mac);
-                let settled = settled(&m.status.conditions).filter(|_| meant).map(|settled| settled.message.clone());
-                prove(m, &said, settled.is_some(), moved);
+                let believed = answered(m, &said, now);
+                prove(m, &said, believed, moved);
                 m.status.anchors = Some(merged(m.status.anchors.as_ref(), &anchors));
-                if let Some(words) = settled {
-                    set_condition(&mut m.status.conditions, CONFLICT, ConditionStatus::False, BELIEVED, &words, now);
-                }
                 m.status.inventory = Some(hello.inventory.clone());
                 note_cut(m, cut, now);
                 m.status.address = Some(from);
@@ -175,10 +180,11 @@ impl Engine {
                     boot_id: hello.boot_id,
                     token_time: claims.order(),
                     opened_at,
-                    said,
+                    said: said.clone(),
                     doubt: None,
                     ended: false,
                 });
+                own_asks(m, now);
                 Ok(Greeted::As { session, first })
             })
             .await?;
@@ -238,11 +244,9 @@ impl Engine {
     ) -> Result<(bool, Option<Uuid>)> {
         let known = self.fresh::<HardwareSpec>(machine).await?;
         let before = known.as_ref().and_then(|m| m.status.session.clone());
-        // Who only says that it has this machine's cards makes way for who booted from one.
-        let is_foreign = |m: &Hardware| {
-            is_own(m, card) && m.status.session.as_ref().is_some_and(|session| !is_its(m, &session.said))
-        };
-        if known.as_ref().is_some_and(|m| is_foreign(m)) {
+        // Who only says that it is this machine makes way for who booted from its card. And nobody has spoken for one that was
+        // made anew under its name.
+        if known.as_ref().is_some_and(|m| (is_own(m, card) && is_foreign(m)) || m.status.session.is_none()) {
             return Ok((true, before.map(|session| session.id)));
         }
         let same_boot = before.as_ref().is_some_and(|s| s.boot_id == boot_id);
@@ -268,11 +272,11 @@ impl Engine {
         self.tell_refused(machine, words);
         let seconds = self.silence().as_secs();
         EngineError::Busy {
-            why: format!("another agent speaks for {machine}; it must be silent for {seconds} s before another may"),
+            why: format!("another agent speaks for this machine; it must be silent for {seconds} s before another may"),
         }
     }
 
-    fn recognise(&self, anchors: &Anchors, booted: Mac) -> Match {
+    fn recognise(&self, anchors: &Anchors, said: &Anchors, booted: Mac) -> Match {
         // The others cannot match, and there may be very many.
         let machines = self.inner.cache.alike(anchors);
         let known: Vec<Known<'_>> = machines
@@ -280,10 +284,8 @@ impl Engine {
             .map(|m| {
                 let mut macs = m.spec.macs.clone();
                 macs.extend(m.status.proven.iter().flat_map(|a| a.macs.iter().copied()));
-                macs.extend(&m.status.booted_from);
-                let released = settled(&m.status.conditions).is_some();
-                let anchors = m.status.anchors.as_ref();
-                Known { name: m.name(), macs, expected: m.spec.serial.as_deref(), anchors, released }
+                let (proven, believed) = (m.status.proven.as_ref(), is_believed(m, said));
+                Known { name: m.name(), macs, expected: m.spec.serial.as_deref(), proven, believed }
             })
             .collect();
         anchors::find(anchors, booted, &known)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::assign::not_being_deleted;
 use super::boot::ADOPTED;
 use super::found::{self, DOUBLED};
-use super::identity::{is_card_elsewhere, settle};
+use super::identity::{is_asked_about, settle, whom};
 use super::restore::RESTORED;
 use super::rules::Rule;
 use super::{Engine, EngineError, Result};
@@ -197,7 +197,7 @@ impl Engine {
         let _guard = self.lock(&name).await;
         let now = self.now();
         let object = self.machine_now(&name).await?;
-        let conflict = object.conflict().is_some() || is_card_elsewhere(&object);
+        let conflict = object.conflict().is_some() || is_asked_about(&object);
         let doubled = found::doubled(&object).is_some();
         let held = object.status.phase == Some(Phase::Held);
         if object.spec.hold.is_none() && !conflict && !doubled && !held {
@@ -212,7 +212,7 @@ impl Engine {
         }
         self.change_status::<HardwareSpec, _>(&name, |m| {
             if conflict {
-                let words = format!("settled by {by}: the next agent that asks is believed");
+                let words = format!("settled by {by}: {} is believed", whom(m));
                 settle(m, &words, now);
             }
             if doubled {
@@ -241,7 +241,11 @@ impl Engine {
         {
             self.abort_run(run.name(), &format!("{by} released its machine; assign or reimage anew")).await?;
         }
-        self.tell("machine.released", &name, None, format!("{by} released it"));
+        let believed = match conflict {
+            true => format!(", and said so of {}", whom(&object)),
+            false => String::new(),
+        };
+        self.tell("machine.released", &name, None, format!("{by} released it{believed}"));
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::identity::is_card_elsewhere;
+use super::identity::{is_asked_about, whom};
 use super::{Engine, Result, found};
 use crate::Mac;
 use crate::boot::{BootRequest, Decision, Fate};
@@ -217,8 +217,8 @@ fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
         Some(Phase::Error) => vec![format!("dragonfly retry {name}"), format!("dragonfly abort {name}")],
         Some(Phase::Held) => vec![format!("dragonfly release {name}")],
     };
-    if is_card_elsewhere(machine) {
-        next.push(format!("dragonfly release {name} if its card was moved to another machine"));
+    if is_asked_about(machine) {
+        next.push(format!("dragonfly release {name} if {} is what IdentityConflict asks about", whom(machine)));
     }
     next
 }

@@ -86,7 +86,13 @@ impl Engine {
                 Err(why) => Orders::Wait { reason: why },
                 Ok(_) if let Some(why) = unproven(machine).filter(|_| self.keeps(Rule::Proven)) => {
                     self.doubt(machine.name(), &why).await?;
-                    Orders::BootLocal { reason: format!("it is not certain that this is {}: {why}", machine.name()) }
+                    // What it was known by is not for whoever asks.
+                    let name = machine.name();
+                    Orders::BootLocal {
+                        reason: format!(
+                            "it is not certain that this is {name}; `dragonfly why {name}` tells an operator more"
+                        ),
+                    }
                 }
                 Ok(workflow) => match self.prepare(claims, machine, &workflow).await {
                     Ok(Some(work)) => Orders::Execute(Box::new(work)),

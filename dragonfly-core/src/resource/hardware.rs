@@ -124,14 +124,16 @@ pub struct HardwareStatus {
     /// What tells it from other machines, as its agent said it last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anchors: Option<Anchors>,
-    /// What it said of itself when it was first seen, or when a person last settled which machine it is; of its cards
-    /// the one that it booted from. What is said later adds nothing to it: whoever speaks for a machine could give it
-    /// another machine's board, one word after the other, and that machine would be installed in its place.
+    /// What it said of itself when it first asked from a card of its own, or when a person last settled which machine it
+    /// is; of its cards those that it booted from then. What is said later adds nothing to it: whoever speaks for a
+    /// machine could give it another machine's board, one word after the other, and that machine would be installed in
+    /// its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proven: Option<Anchors>,
-    /// The cards that it has booted from, the last few. Who has one of them in another board is in conflict with it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub booted_from: Vec<Mac>,
+    /// Who asks, while it is in doubt who this machine is: the card that it booted from, and its board. Once a person has
+    /// settled that, whom it was said of: nobody else is believed for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_doubt: Option<Anchors>,
     /// What the agent saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inventory: Option<Inventory>,

@@ -16,6 +16,7 @@ use serde_json::json;
 use url::Url;
 
 use super::{CONFLICT, own};
+use crate::engine::identity::unproven;
 use crate::engine::resources::Change;
 use crate::engine::{Engine, EngineError, Result};
 use crate::power::Credential;
@@ -45,7 +46,8 @@ fn is_declined(machine: &Hardware) -> bool {
 /// Where a machine is to get an account, if it is to get one by what is known of it.
 fn wanted(machine: &Hardware) -> Option<Url> {
     let conflict = condition(&machine.status.conditions, CONFLICT).is_some_and(|c| c.status != ConditionStatus::False);
-    if machine.spec.bmc.is_some() || machine.spec.trust != Trust::Network || conflict || is_declined(machine) {
+    let doubtful = conflict || unproven(machine).is_some();
+    if machine.spec.bmc.is_some() || machine.spec.trust != Trust::Network || doubtful || is_declined(machine) {
         return None;
     }
     machine.status.inventory.as_ref()?.bmc.as_ref()?.address.and_then(url)

@@ -1,0 +1,170 @@
+//! A board's numbers are said, and anybody can say them: what comes of a machine's number in the mouth of another's card.
+
+use uuid::Uuid;
+
+use super::*;
+
+/// What an agent says: the cards that it names, of which it booted from the first; serial number; SMBIOS UUID.
+type Says<'a> = (&'a [u8], Option<&'a str>, Option<u128>);
+
+const A: Says<'static> = (&[1], Some("SN-A"), Some(0xa));
+/// An innocent machine whose board says no serial number, as many virtual machines.
+const INNOCENT: Says<'static> = (&[9], None, Some(0x9));
+
+fn said((cards, serial, uuid): Says<'_>) -> dragonfly_core::wire::Hello {
+    let mut said = hello(cards[0]);
+    said.anchors.macs = cards.iter().map(|n| mac(*n)).collect();
+    said.anchors.serial = serial.map(str::to_owned);
+    said.anchors.smbios_uuid = uuid.map(Uuid::from_u128);
+    said
+}
+
+async fn speaks_at_once(site: &Site, words: Says<'_>) -> Result<Welcome, String> {
+    let card = words.0[0];
+    let token = site.token(card).await.ok_or_else(|| format!("no identity: {}", site.fate(card)))?;
+    site.engine.hello(&token, said(words), address(card)).await.map_err(|error| error.to_string())
+}
+
+async fn speaks(site: &Site, words: Says<'_>) -> Result<Welcome, String> {
+    site.clock.advance(Duration::from_secs(40));
+    speaks_at_once(site, words).await
+}
+
+async fn is_told_to_install(site: &Site, welcome: &Welcome) -> bool {
+    let orders = site.engine.work(welcome.session.reveal(), Ask { wait_seconds: 0 }).await;
+    matches!(orders, Ok(Orders::Execute(_)))
+}
+
+async fn planned(site: &Site, name: &str, spec: &str) {
+    let text =
+        format!("{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: {name}}}, spec: {{{spec}}}}}");
+    site.engine.apply(&text, "me").await.unwrap();
+    site.engine.assign(name, assign(), "me").await.unwrap();
+}
+
+/// He says a machine's serial number from a card of a third; then that third one boots.
+#[tokio::test]
+async fn a_number_that_is_said_makes_no_card_and_no_board_a_machines() {
+    for spec in ["serial: SN-A".to_owned(), format!("macs: ['{}'], serial: SN-A", mac(1))] {
+        let site = Site::new().await;
+        planned(&site, "a", &spec).await;
+        let _ = speaks(&site, (&[9], Some("SN-A"), Some(0x9))).await;
+        let third = speaks(&site, INNOCENT).await.unwrap();
+        assert!(third.machine != "a" && !is_told_to_install(&site, &third).await, "{spec}: {}", third.machine);
+        let own = speaks(&site, A).await.unwrap();
+        assert!(own.machine == "a" && is_told_to_install(&site, &own).await, "{spec}: {}", own.machine);
+    }
+}
+
+/// What a person settles is said of who asked, card and board; whoever comes first with other words is not believed.
+#[tokio::test]
+async fn what_is_settled_is_said_of_who_asked() {
+    let site = Site::new().await;
+    let a = speaks(&site, A).await.unwrap().machine;
+    let b = speaks(&site, (&[2], Some("SN-B"), Some(0xb))).await.unwrap().machine;
+    site.engine.assign(&a, assign(), "me").await.unwrap();
+    let on_b: Says<'_> = (&[1], Some("SN-B"), Some(0xb));
+    speaks(&site, on_b).await.unwrap_err();
+    site.engine.release(&a, "me").await.unwrap();
+    for cards in [&[9, 1][..], &[9]] {
+        if let Ok(stranger) = speaks(&site, (cards, Some("SN-A"), Some(0x9))).await {
+            assert!(!is_told_to_install(&site, &stranger).await, "{cards:?}");
+        }
+    }
+    let third = speaks(&site, INNOCENT).await.unwrap();
+    assert!(![&a, &b].contains(&&third.machine) && !is_told_to_install(&site, &third).await, "{}", third.machine);
+    assert_eq!(speaks(&site, on_b).await.unwrap().machine, b, "of whom it was said");
+    assert_eq!(site.engine.resolve(&mac(1).to_string()).unwrap(), b);
+}
+
+/// He gives a silent machine's UUID to the card of a third: that one is itself when it boots, and no release is asked for.
+#[tokio::test]
+async fn a_card_is_not_a_machines_for_what_was_said_from_it() {
+    let site = Site::new().await;
+    let a = speaks(&site, A).await.unwrap().machine;
+    site.engine.assign(&a, assign(), "me").await.unwrap();
+    speaks(&site, (&[9], None, Some(0xa))).await.unwrap();
+    let third = speaks(&site, (&[9], Some("SN-9"), Some(0x9))).await.unwrap();
+    assert!(third.machine != a && !is_told_to_install(&site, &third).await, "{}", third.machine);
+    let own = speaks(&site, A).await.unwrap();
+    assert!(own.machine == a && is_told_to_install(&site, &own).await);
+}
+
+/// A used token that names a machine's cards, shown all the while a person settles that machine's conflict.
+#[tokio::test]
+async fn a_used_token_moves_no_card() {
+    let site = Site::new().await;
+    let a = speaks(&site, A).await.unwrap().machine;
+    let stranger = site.token(7).await.unwrap();
+    let names: Says<'_> = (&[7, 1], Some("SN-7"), Some(0x7));
+    site.engine.hello(&stranger, said((&[7], names.1, names.2)), address(7)).await.unwrap();
+    let replaced: Says<'_> = (&[1], Some("SN-NEW"), Some(0xaa));
+    speaks(&site, replaced).await.unwrap_err();
+    site.engine.release(&a, "me").await.unwrap();
+    for token in [stranger, site.token(7).await.unwrap()] {
+        let _ = site.engine.hello(&token, said(names), address(7)).await;
+        assert_eq!(site.engine.resolve(&mac(1).to_string()).unwrap(), a, "it has its card still");
+    }
+    assert_eq!(speaks(&site, replaced).await.unwrap().machine, a, "and what was settled is good still");
+}
+
+/// He speaks for a silent machine by its number, from a card of his own, and goes on as if he were its agent.
+#[tokio::test]
+async fn who_boots_from_the_machines_card_takes_the_word() {
+    let site = Site::new().await;
+    let a = speaks(&site, A).await.unwrap().machine;
+    let stranger = speaks(&site, (&[7], None, Some(0xa))).await.unwrap();
+    assert_eq!(stranger.machine, a);
+    site.engine.assign(&a, assign(), "me").await.unwrap();
+    for _ in 0..3 {
+        assert!(!is_told_to_install(&site, &stranger).await);
+        assert_eq!(site.fate(1), "image", "he holds nobody");
+    }
+    // Tokens that he was refused with are not counted as the machine's own.
+    let own = speaks_at_once(&site, A).await.unwrap();
+    let spare = site.token(7).await.unwrap();
+    for _ in 0..50 {
+        site.engine.hello(&spare, said((&[7], None, Some(0xa))), address(7)).await.unwrap_err();
+    }
+    let again = speaks_at_once(&site, A).await;
+    assert!(again.is_err_and(|why| why.contains("another agent")), "one boot of it lives, and no more is said of it");
+    assert!(is_told_to_install(&site, &own).await);
+    let lost = site.engine.work(stranger.session.reveal(), Ask { wait_seconds: 0 }).await;
+    assert!(matches!(lost, Err(EngineError::Unauthenticated { .. })), "{lost:?}");
+}
+
+/// What a machine is known by is not for who asks: neither in a boot script, nor in orders, nor in a refusal.
+#[tokio::test]
+async fn what_contradicts_what_is_not_for_who_asks() {
+    let site = Site::new().await;
+    planned(&site, "a", &format!("macs: ['{}'], serial: SN-SECRET", mac(1))).await;
+    let refused = speaks(&site, (&[1], Some("guess"), None)).await.unwrap_err();
+    assert!(!refused.contains("SECRET"), "{refused}");
+    let decision = site.engine.decision(&BootRequest::from_mac(mac(1)));
+    assert_eq!(decision.fate.word(), "hold");
+    assert!(!decision.reason.contains("SECRET"), "{}", decision.reason);
+    let conflict = site.engine.why("a").unwrap().conditions;
+    assert!(conflict.iter().any(|c| c.message.contains("SN-SECRET")), "an operator is told: {conflict:?}");
+
+    let known = speaks(&site, (&[2], Some("SN-SECRET-2"), Some(0x2))).await.unwrap();
+    site.engine.assign(&known.machine, assign(), "me").await.unwrap();
+    let refused = speaks_at_once(&site, (&[7], Some("SN-SECRET-2"), None)).await.unwrap_err();
+    assert!(!refused.contains(&known.machine), "{refused}");
+    let guesses = speaks(&site, (&[2], Some("guess"), None)).await.unwrap();
+    let orders = site.engine.work(guesses.session.reveal(), Ask { wait_seconds: 0 }).await.unwrap();
+    let Orders::BootLocal { reason } = orders else { panic!("{orders:?}") };
+    assert!(!reason.contains("SECRET"), "{reason}");
+}
+
+/// One is deleted and made anew while an agent of before was heard: nobody speaks for the new one.
+#[tokio::test]
+async fn a_machine_that_was_made_anew_waits_for_nobody() {
+    let site = Site::new().await;
+    let spec = format!("macs: ['{}']", mac(1));
+    planned(&site, "a", &spec).await;
+    speaks(&site, A).await.unwrap();
+    site.engine.abort("a", "me").await.unwrap();
+    site.engine.delete(Kind::HARDWARE, "a", "me").await.unwrap();
+    planned(&site, "a", &spec).await;
+    assert_eq!(speaks_at_once(&site, A).await.unwrap().machine, "a");
+}
