@@ -162,7 +162,7 @@ pub(super) fn unproven(machine: &Hardware) -> Option<String> {
     // By its board, and one of the cards that it has: which of them it boots from is firmware's choice.
     let names_own = machine.status.anchors.iter().flat_map(|anchors| &anchors.macs).any(|card| is_own(machine, *card));
     let Some(proven) = &machine.status.proven else {
-        if is_own_card || any_card || (by_serial && names_own) {
+        if is_own_card || any_card {
             return None;
         }
         return Some(format!("it booted from {cards}, which is not in spec.macs; if it is its card, add it there"));
@@ -179,8 +179,7 @@ pub(super) fn unproven(machine: &Hardware) -> Option<String> {
     }
     // What is left is the same, or one of them does not say it: a card may be in a board that has no numbers of its own,
     // or have been known in one.
-    let same_board = by_serial
-        || (proven.serial.is_some() && proven.serial == said.serial)
+    let same_board = (proven.serial.is_some() && proven.serial == said.serial)
         || (proven.smbios_uuid.is_some() && proven.smbios_uuid == said.smbios_uuid);
     let neither_has = has_no_board(proven) && has_no_board(said);
     if !same_board && !neither_has {

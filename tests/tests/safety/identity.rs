@@ -59,6 +59,23 @@ impl Words {
         }
     }
 
+    /// Whom an operator reads of.
+    pub(crate) fn read(anchors: &Anchors) -> Option<Self> {
+        let numbers = || 0..=NOBODYS;
+        let card = *anchors.macs.first()?;
+        Some(Self {
+            card: numbers().find(|n| common::card(*n as u8 + 1) == card)?,
+            also: None,
+            serial: numbers().find(|n| anchors.serial.as_deref() == Some(&common::serial(*n as u8 + 1))),
+            uuid: numbers().find(|n| anchors.smbios_uuid == Some(common::board(*n as u8 + 1))),
+        })
+    }
+
+    /// The same without the cards that it names.
+    pub(crate) fn unnamed(self) -> Self {
+        Self { also: None, ..self }
+    }
+
     /// Whether its board and the other's say a number that is the same, and none that is not.
     fn shares_a_number(self, other: Self) -> bool {
         let mut same = false;
@@ -96,33 +113,36 @@ pub(crate) struct Place {
     pub(crate) cards: BTreeSet<usize>,
     /// Its record has the card that it is named after, as far as anybody knows.
     pub(crate) at_home: bool,
-    /// An operator has settled a conflict of its: the next agent that is welcomed is believed.
-    pub(crate) settled: bool,
+    /// An operator has settled a conflict of its, having read who asks: that one is believed when it is welcomed.
+    pub(crate) settled: Option<Words>,
 }
 
 impl Place {
     /// A record that is made when somebody boots from this card.
     pub(crate) fn new(card: usize) -> Self {
-        Self { proof: Proof::Nobody, cards: BTreeSet::from([card]), at_home: true, settled: false }
+        Self { proof: Proof::Nobody, cards: BTreeSet::from([card]), at_home: true, settled: None }
     }
 
-    /// An agent was welcomed as this machine. `lent`: another's conflict was settled, so that a card of that one may be
-    /// this one's by now.
+    /// An agent was welcomed as this machine. `lent`: a conflict of another was settled by saying of just this agent that
+    /// it is right, so that the card is this one's by now.
     pub(crate) fn welcomed(&mut self, machine: usize, said: Words, lent: bool) {
-        match self.proof {
-            Proof::Unknown => {}
-            Proof::Is { .. } if !self.settled => {}
-            _ => self.proof = Proof::Is { machine, said },
+        let is_meant = self.settled == Some(said.unnamed());
+        // A number alone proves nothing: the first agent that asks from a card of the record's own is it.
+        let is_first = self.proof == Proof::Nobody && self.cards.contains(&said.card);
+        if is_meant || is_first {
+            self.proof = Proof::Is { machine, said };
         }
-        if lent {
+        if lent || is_meant {
             self.cards.insert(said.card);
         }
-        self.settled = false;
+        if is_meant {
+            self.settled = None;
+        }
     }
 
     /// A hello or a deletion was cut off, and perhaps it was of this machine.
     pub(crate) fn perhaps_welcomed(&mut self) {
-        if self.settled || self.proof == Proof::Nobody {
+        if self.settled.is_some() || self.proof == Proof::Nobody {
             self.proof = Proof::Unknown;
         }
     }

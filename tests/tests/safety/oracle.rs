@@ -302,7 +302,7 @@ impl Oracle {
     /// An agent was welcomed as the machine of this record.
     pub(crate) fn welcomed(&mut self, record: usize, machine: usize, said: Words) {
         let mut known = self.known.iter().enumerate();
-        let lent = known.any(|(n, known)| n != record && known.place.settled);
+        let lent = known.any(|(n, known)| n != record && known.place.settled == Some(said.unnamed()));
         self.known[record].place.welcomed(machine, said, lent);
     }
 
@@ -312,9 +312,9 @@ impl Oracle {
     }
 
     /// An operator has settled the conflict of a machine, as far as anybody knows.
-    pub(crate) fn settled(&mut self, record: usize) {
+    pub(crate) fn settled(&mut self, record: usize, meant: Words) {
         self.seen.settled += 1;
-        self.known[record].place.settled = true;
+        self.known[record].place.settled = Some(meant);
     }
 
     /// An operator has said which cards a machine has, as far as anybody knows.

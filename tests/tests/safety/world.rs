@@ -9,7 +9,7 @@ use dragonfly_core::clock::{Clock, Timestamp};
 use dragonfly_core::engine::{AssignRequest, Engine, EngineError, ReimageRequest};
 use dragonfly_core::name;
 use dragonfly_core::resource::hardware::Overwrite;
-use dragonfly_core::resource::{HardwareSpec, Kind, Workflow, WorkflowSpec};
+use dragonfly_core::resource::{CONFLICT, ConditionStatus, HardwareSpec, Kind, Workflow, WorkflowSpec, condition};
 use dragonfly_core::secret::SealingKey;
 use dragonfly_core::store::redb::{Options, RedbStore};
 use dragonfly_core::store::{Key, Part, Selector, Store, When};
@@ -399,13 +399,13 @@ impl World {
                 }
             }
             Event::Release { machine } => {
-                let in_conflict = self.is_in_conflict(machine);
+                let asks = self.asks(machine);
                 match self.call(async |engine| engine.release(&record(machine), "operator").await).await {
                     Some(Err(_)) => {}
                     answer => {
                         self.oracle.held(machine, answer.map(|_| false));
-                        if in_conflict {
-                            self.oracle.settled(machine);
+                        if let Some(asks) = asks {
+                            self.oracle.settled(machine, asks);
                         }
                     }
                 }
@@ -445,16 +445,19 @@ impl World {
     }
 
     /// An operator looks at a machine before he says anything about it.
-    fn is_in_conflict(&self, machine: usize) -> bool {
-        let known = self.engine().cache().get::<HardwareSpec>(&record(machine));
-        known.is_some_and(|known| known.conflict().is_some())
+    /// Who asks to be this machine, as an operator is told.
+    fn asks(&self, machine: usize) -> Option<Words> {
+        let known = self.engine().cache().get::<HardwareSpec>(&record(machine))?;
+        let conflict = condition(&known.status.conditions, CONFLICT)?;
+        let is_open = conflict.status != ConditionStatus::False;
+        known.status.in_doubt.as_ref().filter(|_| is_open).and_then(Words::read)
     }
 
     /// An operator writes the cards or the serial number of a machine, which may be the first that is known of it.
     async fn edit(&mut self, machine: usize, what: usize) {
         let other = 1 - machine;
         let known = self.engine().cache().get::<HardwareSpec>(&record(machine));
-        let was_in_conflict = self.is_in_conflict(machine);
+        let asked = self.asks(machine);
         let mut spec = known.map_or_else(|| json!({ "macs": [common::card(number(machine))] }), |m| json!(m.spec));
         let cards: Option<&[usize]> = match what {
             0 => Some(&[machine]),
@@ -481,8 +484,8 @@ impl World {
             if let Some(cards) = cards {
                 self.oracle.has_cards(machine, cards, answer.is_some());
             }
-            if was_in_conflict {
-                self.oracle.settled(machine);
+            if let Some(asked) = asked {
+                self.oracle.settled(machine, asked);
             }
         }
     }
