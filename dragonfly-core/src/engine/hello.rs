@@ -6,8 +6,9 @@ use uuid::Uuid;
 
 use super::anchors::{self, Known, Match};
 use super::boot::ADOPTED;
-use super::identity::{answered, is_believed, is_foreign, is_own, own_asks, prove};
 use super::newcomers::inventory_bytes;
+use super::proof::{is_foreign, is_own, prove};
+use super::question::{answered, is_believed, own_asks};
 use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
 use super::{Engine, EngineError, Result};

@@ -42,6 +42,8 @@ mod objects;
 mod operate;
 mod others;
 mod power;
+mod proof;
+mod question;
 pub mod render;
 mod report;
 mod resources;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::assign::not_being_deleted;
 use super::boot::ADOPTED;
 use super::found::{self, DOUBLED};
-use super::identity::{is_asked_about, settle, whom};
+use super::question::{is_asked_about, settle, whom};
 use super::restore::RESTORED;
 use super::rules::Rule;
 use super::{Engine, EngineError, Result};

@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::ending::Again;
-use super::identity::unproven;
+use super::proof::unproven;
 use super::rules::Rule;
 use super::work::{keeps_its_template, same_attempt};
 use super::{Engine, Result};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::identity::{is_asked_about, whom};
+use super::question::{is_asked_about, whom};
 use super::{Engine, Result, found};
 use crate::Mac;
 use crate::boot::{BootRequest, Decision, Fate};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::identity::unproven;
+use super::proof::unproven;
 use super::rules::Rule;
 use super::sessions::SessionClaims;
 use super::{Engine, EngineError, Result};

@@ -49,9 +49,8 @@ struct Grant {
     begun: BTreeSet<(u32, String)>,
     /// How many were, those included that it has forgotten.
     ever_begun: usize,
-    /// The machine whose disk was written for it last, and whether that says that it was handed over.
-    disk: Option<usize>,
-    on_disk: bool,
+    /// The machines whose disks say that what was written for it was handed over.
+    on_disks: BTreeSet<usize>,
     /// The server was set back to a moment at which this was given.
     set_back: bool,
     /// The server was set back to a moment at which this was not given yet, and knows nothing of it.
@@ -182,8 +181,7 @@ impl Oracle {
             perhaps_done: false,
             begun: BTreeSet::new(),
             ever_begun: 0,
-            disk: None,
-            on_disk: false,
+            on_disks: BTreeSet::new(),
             set_back: false,
             unknown: false,
             wipes: 0,
@@ -438,12 +436,13 @@ impl Oracle {
     pub(crate) fn wiped(&mut self, machine: usize, grant: usize, carries_data: bool) -> Kept {
         self.seen.wiped += 1;
         self.seen.elsewhere += u64::from(self.grants[grant].machine != machine);
+        let says_so = self.grants[grant].on_disks.contains(&machine);
         // What the disk said is gone with it.
-        let over = self.grants.iter_mut().enumerate().filter(|(n, g)| *n != grant && g.disk == Some(machine));
-        over.for_each(|(_, g)| (g.on_disk, g.disk) = (false, None));
+        for grant in &mut self.grants {
+            grant.on_disks.remove(&machine);
+        }
         let grant = &mut self.grants[grant];
         grant.wipes += 1;
-        grant.disk = Some(machine);
         let grant = &*grant;
         let told = || format!("{:?} wipes", grant.workflow);
         // Each attempt that a session was let begin destroys once.
@@ -452,8 +451,8 @@ impl Oracle {
             return broken("no more wipes than attempts that began", told);
         }
         // A server that was set back to before the end cannot know of it; the disk does, from the moment at which the
-        // agent that wrote it has heard that it was.
-        if grant.done && (grant.on_disk || !grant.set_back) {
+        // agent that wrote it has heard that it was. Another machine's disk, as an operator settled it, does not.
+        if grant.done && (says_so || !grant.set_back) {
             return broken("nothing after the hand-over", told());
         }
         if carries_data && !grant.all {
@@ -498,10 +497,10 @@ impl Oracle {
     }
 
     /// The agent has heard that its hand-over was acknowledged, and its disk says so.
-    pub(crate) fn ended_on_disk(&mut self, workflow: &str) {
+    pub(crate) fn ended_on_disk(&mut self, machine: usize, workflow: &str) {
         let grant = self.grants.iter_mut().find(|g| g.workflow.as_deref() == Some(workflow));
         if let Some(grant) = grant {
-            grant.on_disk = true;
+            grant.on_disks.insert(machine);
         }
     }
 

@@ -684,13 +684,13 @@ impl World {
         };
         match what {
             ReportKind::HandOver => {
-                let machine = &mut self.machines[machine];
-                machine.agent = None;
+                let Machine { agent, disk, .. } = &mut self.machines[machine];
+                *agent = None;
                 let run = &run.work;
-                if machine.disk.is_ours(run.permit.workflow_uid) {
-                    self.oracle.ended_on_disk(&run.workflow);
+                if disk.is_ours(run.permit.workflow_uid) {
+                    self.oracle.ended_on_disk(machine, &run.workflow);
                     if self.without != Without::HandOverMark {
-                        machine.disk.hand_over();
+                        disk.hand_over();
                     }
                 }
             }

@@ -16,7 +16,7 @@ use serde_json::json;
 use url::Url;
 
 use super::{CONFLICT, own};
-use crate::engine::identity::unproven;
+use crate::engine::proof::unproven;
 use crate::engine::resources::Change;
 use crate::engine::{Engine, EngineError, Result};
 use crate::power::Credential;

@@ -1,0 +1,93 @@
+//! Which cards are a machine's own, and for whom that asks it is certain enough that he runs on it.
+
+use super::anchors::has_no_board;
+use crate::Mac;
+use crate::resource::Hardware;
+use crate::resource::hardware::Anchors;
+
+/// Whether a card is a machine's own: by a person's word, or because it registered with it.
+pub(super) fn is_own(machine: &Hardware, card: Mac) -> bool {
+    let known = machine.status.proven.iter().flat_map(|known| &known.macs);
+    machine.spec.macs.iter().chain(known).any(|own| *own == card)
+}
+
+/// Whether who speaks for a machine booted from a card that is not its own, and says that it is this machine by its
+/// board alone: an agent that boots from one of the machine's own cards takes the word from it.
+pub(super) fn is_foreign(machine: &Hardware) -> bool {
+    let said = machine.status.session.as_ref().map(|session| &session.said.macs);
+    said.is_some_and(|cards| !cards.is_empty() && !cards.iter().any(|card| is_own(machine, *card)))
+}
+
+/// Whether the agent that speaks for a machine booted from another card than this, and does not have this one.
+pub(super) fn is_without(machine: &Hardware, card: Mac) -> bool {
+    let said = machine.status.session.as_ref().map(|session| &session.said).into_iter().chain(&machine.status.anchors);
+    let mut cards = said.map(|anchors| &anchors.macs);
+    cards.all(|cards| !cards.is_empty() && !cards.contains(&card))
+}
+
+/// Keeps what a machine is known by. `said` has the one card that it booted from; `believed`: a person has said of just
+/// this that it is right; `moved`: that the card is its own.
+pub(super) fn prove(machine: &mut Hardware, said: &Anchors, believed: bool, moved: bool) {
+    let own = said.macs.iter().any(|card| is_own(machine, *card));
+    let proven = &mut machine.status.proven;
+    if !(believed || moved || (own && proven.is_none())) {
+        return;
+    }
+    let known = proven.take();
+    let mut macs = known.as_ref().map(|known| known.macs.clone()).unwrap_or_default();
+    macs.extend(said.macs.iter().filter(|card| !macs.contains(card)).copied().collect::<Vec<_>>());
+    let numbers = known.filter(|_| !believed).unwrap_or_else(|| said.clone());
+    *proven = Some(Anchors { macs, ..numbers });
+}
+
+/// Why it is not certain enough that the agent that speaks for a machine runs on it: enough to look at it, and not to
+/// write to its disks.
+pub(super) fn unproven(machine: &Hardware) -> Option<String> {
+    // Of a session that an earlier version opened this is not known.
+    let said = machine.status.session.as_ref().map(|session| &session.said).filter(|said| !said.macs.is_empty())?;
+    if let (Some(written), Some(is)) = (&machine.spec.serial, &said.serial)
+        && written != is
+    {
+        return Some(format!("its serial number is {is}, and spec.serial says {written}"));
+    }
+    let cards = said.macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ");
+    let is_own_card = said.macs.iter().any(|card| is_own(machine, *card));
+    // By a person's word; without a word on its cards any of them may say it.
+    let by_serial = machine.spec.serial.is_some() && machine.spec.serial == said.serial;
+    let any_card = by_serial && machine.spec.macs.is_empty();
+    // By its board, and one of the cards that it has: which of them it boots from is firmware's choice.
+    let names_own = machine.status.anchors.iter().flat_map(|anchors| &anchors.macs).any(|card| is_own(machine, *card));
+    let Some(proven) = &machine.status.proven else {
+        if is_own_card || any_card {
+            return None;
+        }
+        return Some(format!("it booted from {cards}, which is not in spec.macs; if it is its card, add it there"));
+    };
+    if let (Some(was), Some(is)) = (&proven.serial, &said.serial)
+        && was != is
+    {
+        return Some(format!("its serial number is {is}, and was {was}"));
+    }
+    if let (Some(was), Some(is)) = (&proven.smbios_uuid, &said.smbios_uuid)
+        && was != is
+    {
+        return Some(format!("its SMBIOS UUID is {is}, and was {was}"));
+    }
+    // What is left is the same, or one of them does not say it: a card may be in a board that has no numbers of its own,
+    // or have been known in one.
+    let same_board = (proven.serial.is_some() && proven.serial == said.serial)
+        || (proven.smbios_uuid.is_some() && proven.smbios_uuid == said.smbios_uuid);
+    let neither_has = has_no_board(proven) && has_no_board(said);
+    if !same_board && !neither_has {
+        let number = |board: &Anchors| match (&board.serial, &board.smbios_uuid) {
+            (Some(serial), _) => format!("serial number {serial}"),
+            (None, Some(uuid)) => format!("SMBIOS UUID {uuid}"),
+            (None, None) => "no number at all".to_owned(),
+        };
+        return Some(format!("its board says {}, and said {}", number(said), number(proven)));
+    }
+    if !(is_own_card || any_card || (same_board && names_own)) {
+        return Some(format!("its board is this machine's, and its network cards ({cards}) are not"));
+    }
+    None
+}

@@ -1,0 +1,213 @@
+//! The question to a person whether whoever asks is a machine, and what was answered.
+
+use std::time::Duration;
+
+use super::boot::CONFLICT;
+use super::proof::{is_foreign, is_own, unproven};
+use crate::Mac;
+use crate::clock::Timestamp;
+use crate::resource::hardware::Anchors;
+use crate::resource::{Condition, ConditionStatus, Hardware, condition, set_condition};
+/// How long a question to a person stands before another takes its place: what is told is what is answered.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// Why a conflict holds: the machine does not say of itself what it said before.
+pub(super) const DISAGREE: &str = "AnchorsDisagree";
+/// Or its card is seen on a board that is another machine's.
+pub(super) const ELSEWHERE: &str = "SeenElsewhere";
+/// Why one does not hold any more: a person said so, and nobody has asked since.
+const SETTLED: &str = "Settled";
+/// Its agent has asked since and was believed.
+const BELIEVED: &str = "Believed";
+
+/// The conflict that a person settled last, and of whom it was said, until that one has asked.
+pub(super) fn settled(machine: &Hardware) -> Option<(&Condition, &Anchors)> {
+    condition(&machine.status.conditions, CONFLICT)
+        .filter(|c| c.status == ConditionStatus::False && c.reason == SETTLED)
+        .zip(machine.status.in_doubt.as_ref())
+}
+
+/// Whether a person has said of this agent, by the card that it booted from and its board, that it is right.
+pub(super) fn is_believed(machine: &Hardware, said: &Anchors) -> bool {
+    settled(machine).is_some_and(|(_, meant)| is_same(meant, said))
+}
+
+fn is_same(one: &Anchors, other: &Anchors) -> bool {
+    (&one.macs, &one.serial, one.smbios_uuid) == (&other.macs, &other.serial, other.smbios_uuid)
+}
+
+/// Of whom a conflict asks, for a person.
+pub(super) fn whom(machine: &Hardware) -> String {
+    let Some(asks) = &machine.status.in_doubt else { return "the agent that asks".to_owned() };
+    let cards = asks.macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ");
+    let board = match (&asks.serial, asks.smbios_uuid) {
+        (Some(serial), _) => format!("with serial number {serial}"),
+        (None, Some(uuid)) => format!("with SMBIOS UUID {uuid}"),
+        (None, None) => "without a number".to_owned(),
+    };
+    format!("who boots from {cards} on the board {board}")
+}
+
+/// Settles a machine's conflict: whoever asked is believed when it asks again.
+pub(super) fn settle(machine: &mut Hardware, words: &str, now: Timestamp) {
+    set_condition(&mut machine.status.conditions, CONFLICT, ConditionStatus::False, SETTLED, words, now);
+}
+
+/// A conflict is over, for this reason.
+pub(super) fn end(machine: &mut Hardware, words: &str, now: Timestamp) {
+    machine.status.in_doubt = None;
+    set_condition(&mut machine.status.conditions, CONFLICT, ConditionStatus::False, BELIEVED, words, now);
+}
+
+/// Asks a person whether whoever says this is the machine. `false` where another question is open, or was answered and
+/// whom it was about has not asked again yet.
+pub(super) fn ask(
+    machine: &mut Hardware,
+    said: &Anchors,
+    status: ConditionStatus,
+    reason: &str,
+    why: &str,
+    now: Timestamp,
+) -> bool {
+    let asked = machine.status.in_doubt.as_ref();
+    let is_another = asked.is_some_and(|asked| !is_same(asked, said));
+    let open = condition(&machine.status.conditions, CONFLICT)
+        .filter(|c| c.status != ConditionStatus::False || settled(machine).is_some());
+    if let Some(open) = open.filter(|_| is_another) {
+        let is_less = open.status == ConditionStatus::True && status != ConditionStatus::True;
+        let is_more = open.status == ConditionStatus::Unknown && status == ConditionStatus::True;
+        if is_less || (!is_more && now.since(open.last_transition_time) < PATIENCE) {
+            return false;
+        }
+        machine.status.conditions.retain(|c| c.kind != CONFLICT);
+    }
+    machine.status.in_doubt = Some(said.clone());
+    set_condition(&mut machine.status.conditions, CONFLICT, status, reason, why, now);
+    true
+}
+
+/// Ends what was asked of a machine, once its own agent says hello. `said` is what it says.
+pub(super) fn answered(machine: &mut Hardware, said: &Anchors, now: Timestamp) -> bool {
+    let words = settled(machine).filter(|(_, meant)| is_same(meant, said)).map(|(settled, _)| settled.message.clone());
+    let believed = words.is_some();
+    if let Some(words) = words {
+        end(machine, &words, now);
+    }
+    believed
+}
+
+/// A machine's own agent speaks, from its own card and on its board: what was asked or said of that card is past, and of
+/// whoever asked from a card that is not its own.
+pub(super) fn own_asks(machine: &mut Hardware, now: Timestamp) {
+    let status = &machine.status;
+    let (Some(asked), Some(session)) = (&status.in_doubt, &status.session) else { return };
+    let is_past = is_asked_about(machine) && asked.macs.iter().all(|card| !is_own(machine, *card))
+        || (is_asked_about(machine) || settled(machine).is_some()) && asked.macs == session.said.macs;
+    if is_past && !is_foreign(machine) && unproven(machine).is_none() {
+        end(machine, "its own agent has asked since", now);
+    }
+}
+
+pub(super) fn is_in_conflict(machine: &Hardware) -> bool {
+    machine.conflict().is_some()
+}
+
+/// Whether somebody asks to be this machine who does not hold it up: from a card that is not its own, or from its card on
+/// another's board while its own agent lives without it. A person can say that it is right.
+pub(super) fn is_asked_about(machine: &Hardware) -> bool {
+    condition(&machine.status.conditions, CONFLICT).is_some_and(|c| c.status == ConditionStatus::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::HardwareSpec;
+    use crate::resource::hardware::SessionInfo;
+    use uuid::Uuid;
+
+    fn at(minutes: u64) -> Timestamp {
+        Timestamp::from_unix_seconds(1_800_000_000).plus(Duration::from_secs(60 * minutes))
+    }
+
+    fn card(n: u8) -> Mac {
+        Mac::new([2, 0, 0, 0, 0, n])
+    }
+
+    fn said(n: u8, serial: &str) -> Anchors {
+        Anchors { macs: vec![card(n)], serial: Some(serial.to_owned()), ..Anchors::default() }
+    }
+
+    fn machine() -> Hardware {
+        Hardware::new("a", HardwareSpec { macs: vec![card(1)], ..HardwareSpec::default() })
+    }
+
+    /// What is told is what is answered: whoever asks next does not take its place at once.
+    #[test]
+    fn a_question_stands_until_it_was_answered_or_is_old() {
+        use ConditionStatus::{True, Unknown};
+        let (first, next) = (said(1, "X"), said(1, "Y"));
+        // (what holds, what is asked next, minutes later) -> whether the next question is open.
+        let table = [
+            (True, True, 14, false),
+            (True, True, 15, true),
+            (Unknown, Unknown, 14, false),
+            (Unknown, Unknown, 15, true),
+            // Whoever holds the machine comes before whoever does not.
+            (Unknown, True, 0, true),
+            (True, Unknown, 99, false),
+        ];
+        for (holds, asks, minutes, is_open) in table {
+            let mut machine = machine();
+            assert!(ask(&mut machine, &first, holds, DISAGREE, "first", at(0)));
+            assert!(ask(&mut machine, &first, holds, DISAGREE, "first", at(1)), "the same asks again");
+            assert_eq!(ask(&mut machine, &next, asks, DISAGREE, "next", at(minutes)), is_open, "{holds:?} {asks:?}");
+            let meant = if is_open { &next } else { &first };
+            assert_eq!(machine.status.in_doubt.as_ref(), Some(meant));
+            settle(&mut machine, "settled", at(minutes));
+            assert!(is_believed(&machine, meant) && !is_believed(&machine, if is_open { &first } else { &next }));
+        }
+    }
+
+    #[test]
+    fn an_answer_is_for_one_and_is_used_up_by_that_one() {
+        let (meant, other) = (said(1, "X"), said(2, "X"));
+        let mut machine = machine();
+        ask(&mut machine, &meant, ConditionStatus::True, DISAGREE, "why", at(0));
+        assert!(!is_believed(&machine, &meant), "nobody has answered");
+        settle(&mut machine, "settled", at(1));
+        assert!(!answered(&mut machine, &other, at(2)));
+        // Nor does another's question take its place before that one has had the time to ask.
+        assert!(!ask(&mut machine, &other, ConditionStatus::True, DISAGREE, "why", at(2)));
+        assert!(answered(&mut machine, &meant, at(3)));
+        assert!(!answered(&mut machine, &meant, at(4)));
+        assert!(ask(&mut machine, &other, ConditionStatus::True, DISAGREE, "why", at(5)));
+    }
+
+    #[test]
+    fn its_own_agent_ends_what_was_asked_of_its_card_or_of_a_foreign_one() {
+        use ConditionStatus::{True, Unknown};
+        // (who asked, what it made of the machine, from which card its agent speaks) -> whether it is past.
+        let table = [
+            (said(9, "A"), Unknown, 1, true),
+            (said(9, "A"), Unknown, 9, false),
+            (said(1, "B"), Unknown, 1, true),
+            (said(1, "B"), Unknown, 2, false),
+            (said(1, "B"), True, 1, false),
+        ];
+        for (asks, holds, from, is_past) in table {
+            let mut machine = machine();
+            machine.status.proven = Some(Anchors { macs: vec![card(1), card(2)], ..said(1, "A") });
+            ask(&mut machine, &asks, holds, DISAGREE, "why", at(0));
+            machine.status.session = Some(SessionInfo {
+                id: Uuid::nil(),
+                boot_id: Uuid::nil(),
+                token_time: at(0),
+                opened_at: at(0),
+                said: said(from, "A"),
+                doubt: None,
+                ended: false,
+            });
+            own_asks(&mut machine, at(1));
+            assert_eq!(machine.status.in_doubt.is_none(), is_past, "{asks:?} {holds:?} {from}");
+        }
+    }
+}
