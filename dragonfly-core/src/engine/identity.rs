@@ -151,7 +151,9 @@ impl Engine {
             .await?;
             let now = self.now();
             self.change_status::<HardwareSpec, _>(name, |m| {
-                for anchors in [&mut m.status.anchors, &mut m.status.proven].into_iter().flatten() {
+                // Without a card it is not one that was written down by its serial number alone: the next agent is asked about.
+                let proven = m.status.proven.get_or_insert_default();
+                for anchors in [Some(proven), m.status.anchors.as_mut()].into_iter().flatten() {
                     anchors.macs.retain(|mac| *mac != card);
                 }
                 end(m, &words, now);
