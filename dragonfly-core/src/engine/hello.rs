@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::anchors::{self, Known, Match};
 use super::boot::ADOPTED;
 use super::newcomers::inventory_bytes;
-use super::proof::{is_foreign, is_own, prove};
+use super::proof::{is_claimed, is_foreign, is_own, prove, unproven};
 use super::question::{answered, is_believed, own_asks};
 use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
@@ -131,7 +131,7 @@ impl Engine {
             Match::Known(name) => name,
             Match::Moved { machine, from: others } => {
                 // Whoever is refused has moved nothing: what a person settled is not used up.
-                if !self.may_speak(&machine, hello.boot_id, hello.mac, now).await?.0 {
+                if !self.may_speak(&machine, hello.boot_id, &said, true, now).await?.0 {
                     return Err(self.second_agent(&machine, from));
                 }
                 self.move_card(hello.mac, &others, &machine).await?;
@@ -141,7 +141,7 @@ impl Engine {
             Match::Conflict { machines, why } => return Err(self.conflict(&hello, &said, &machines, &why, from).await),
         };
         let guard = self.lock(&machine).await;
-        let (free, before) = self.may_speak(&machine, hello.boot_id, hello.mac, now).await?;
+        let (free, before) = self.may_speak(&machine, hello.boot_id, &said, moved, now).await?;
         if !free {
             return Err(self.second_agent(&machine, from));
         }
@@ -167,14 +167,9 @@ impl Engine {
                     if first {
                         m.status.phase_since = Some(now);
                     }
-                    note_existing(m, hello.existing_os.as_ref(), adopt, now);
                 }
                 let believed = answered(m, &said, now);
                 prove(m, &said, believed, moved);
-                m.status.anchors = Some(merged(m.status.anchors.as_ref(), &anchors));
-                m.status.inventory = Some(hello.inventory.clone());
-                note_cut(m, cut, now);
-                m.status.address = Some(from);
                 m.status.last_seen = Some(now);
                 m.status.session = Some(SessionInfo {
                     id: session,
@@ -182,19 +177,33 @@ impl Engine {
                     token_time: claims.order(),
                     opened_at,
                     said: said.clone(),
+                    named: anchors.macs.iter().copied().filter(|card| is_own(m, *card)).collect(),
                     doubt: None,
                     ended: false,
                 });
                 own_asks(m, now);
-                Ok(Greeted::As { session, first })
+                // What somebody sees who only says that it is this machine is not this machine's.
+                if m.status.inventory.is_none() || !is_foreign(m) || unproven(m).is_none() {
+                    if m.status.phase == Some(Phase::Registered) {
+                        note_existing(m, hello.existing_os.as_ref(), adopt, now);
+                    }
+                    m.status.anchors = Some(merged(m.status.anchors.as_ref(), &anchors));
+                    m.status.inventory = Some(hello.inventory.clone());
+                    note_cut(m, cut, now);
+                    m.status.address = Some(from);
+                }
+                Ok(Greeted::As { session, first, by_word: believed || moved })
             })
             .await?;
-        let (session, first) = match greeted {
-            Greeted::As { session, first } => (session, first),
+        let (session, first, by_word) = match greeted {
+            Greeted::As { session, first, by_word } => (session, first, by_word),
             Greeted::Late => return Err(self.second_agent(&machine, from)),
             Greeted::Used => return Err(self.used_token(&machine, from)),
         };
         self.inner.sessions.heard(&machine, session, now);
+        if by_word {
+            self.own_card(&machine, hello.mac).await?;
+        }
         self.inner.recorder.adopt(&machine, &object.spec.macs);
         self.remember_address(Some(from), hello.mac);
         if let Some(offset_seconds) = hello.clock_offset_seconds.filter(|s| s.unsigned_abs() > CLOCK_TOLERANCE) {
@@ -235,19 +244,25 @@ impl Engine {
         })
     }
 
-    /// Whether the agent of this boot may speak for a machine, for no other lives; and whose session is on record.
+    /// Whether the agent of this boot may speak for a machine, for no other lives; and whose session is on record. `moved`:
+    /// a person has said that its card is the machine's.
     pub(super) async fn may_speak(
         &self,
         machine: &str,
         boot_id: Uuid,
-        card: Mac,
+        said: &Anchors,
+        moved: bool,
         now: Timestamp,
     ) -> Result<(bool, Option<Uuid>)> {
         let known = self.fresh::<HardwareSpec>(machine).await?;
         let before = known.as_ref().and_then(|m| m.status.session.clone());
-        // Who only says that it is this machine makes way for who booted from its card. And nobody has spoken for one that was
-        // made anew under its name.
-        if known.as_ref().is_some_and(|m| (is_own(m, card) && is_foreign(m)) || m.status.session.is_none()) {
+        // Who only says that it is this machine makes way for who booted from its card, and anybody for whom a person has
+        // said it of. And nobody has spoken for one that was made anew under its name.
+        let makes_way = |m: &Hardware| {
+            let has_right = moved || said.macs.iter().any(|card| is_own(m, *card));
+            is_believed(m, said) || (has_right && is_claimed(m)) || m.status.session.is_none()
+        };
+        if known.as_ref().is_some_and(|m| makes_way(m)) {
             return Ok((true, before.map(|session| session.id)));
         }
         let same_boot = before.as_ref().is_some_and(|s| s.boot_id == boot_id);
@@ -367,8 +382,8 @@ impl Engine {
 
 /// What came of a hello.
 enum Greeted {
-    /// It speaks for the machine from now on; for the first time, or not.
-    As { session: Uuid, first: bool },
+    /// It speaks for the machine from now on; for the first time, or not; a person has said it of it, or not.
+    As { session: Uuid, first: bool, by_word: bool },
     /// Its token has opened a session already.
     Used,
     /// Another agent has opened a session meanwhile.

@@ -3,14 +3,15 @@
 use std::net::IpAddr;
 use std::sync::PoisonError;
 
-use super::boot::CONFLICT;
 use super::proof::{is_foreign, is_own, is_without, unproven};
-use super::question::{DISAGREE, ELSEWHERE, ask, end, is_asked_about, is_in_conflict, settle};
+use super::question::{
+    DISAGREE, ELSEWHERE, ask, end, is_asked_about, is_believed, is_in_conflict, is_same, settle, settled, whom,
+};
 use super::strangers::Word;
 use super::{Engine, EngineError, Result};
 use crate::Mac;
 use crate::resource::hardware::Anchors;
-use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Record, condition};
+use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Record};
 use crate::wire::Hello;
 
 /// How many other machines are named where there may be many.
@@ -40,7 +41,7 @@ impl Engine {
                 continue;
             };
             // One whose agent lives goes on: it is who asks that is doubtful.
-            let lives = match self.may_speak(name, hello.boot_id, card, now).await {
+            let lives = match self.may_speak(name, hello.boot_id, said, false, now).await {
                 Ok((is_free, _)) => !is_free,
                 Err(error) => return error,
             };
@@ -60,9 +61,15 @@ impl Engine {
         }
         let others = machines.iter().map(String::as_str).filter(|name| asked.iter().all(|(held, ..)| held != name));
         let others: Vec<&str> = others.take(NAMED).collect();
-        let out_of = |name: &str| format!("take {card} out of the spec.macs of {name} by dragonfly apply");
+        let out_of = |name: &str| {
+            format!("write the cards that {name} has now in its spec.macs by dragonfly apply, {card} not among them")
+        };
         let settles = match (&asked[..], &others[..]) {
-            ([(one, _, false)], _) => format!("what was asked about {one} before; then boot this one again"),
+            ([(one, _, false)], _) => self.asked_before(one),
+            // What is written down is wrong, or the machine is: whom it is said of is no question.
+            ([(one, ..)], []) if self.is_other_serial(one, said) => {
+                format!("correct spec.serial of {one} by dragonfly apply, or put the right machine in its place")
+            }
             ([(one, ..)], []) => {
                 format!("dragonfly release {one} if {one} has this board now; if its card was moved, {}", out_of(one))
             }
@@ -113,28 +120,77 @@ impl Engine {
         EngineError::Busy { why: why.to_owned() }
     }
 
+    /// What is to be done where a person is asked about another, or has answered.
+    fn asked_before(&self, machine: &str) -> String {
+        let known = self.inner.cache.get::<HardwareSpec>(machine);
+        match known.as_deref() {
+            Some(m) if settled(m).is_some() => {
+                format!("a person has said so of {}; nobody else is asked about within 15 minutes of that", whom(m))
+            }
+            Some(m) => {
+                format!("first whether {machine} is {}; or the next question, 15 minutes after that one", whom(m))
+            }
+            None => "boot it again".to_owned(),
+        }
+    }
+
+    fn is_other_serial(&self, machine: &str, said: &Anchors) -> bool {
+        let known = self.inner.cache.get::<HardwareSpec>(machine);
+        let written = known.as_ref().and_then(|m| m.spec.serial.as_ref());
+        written.zip(said.serial.as_ref()).is_some_and(|(written, is)| written != is)
+    }
+
+    /// Writes down a card as a machine's: a person has said so.
+    pub(super) async fn own_card(&self, machine: &str, card: Mac) -> Result<()> {
+        let known = self.inner.cache.get::<HardwareSpec>(machine);
+        if known.is_some_and(|m| m.spec.macs.contains(&card)) {
+            return Ok(());
+        }
+        self.change_spec::<HardwareSpec>(machine, |m| {
+            if !m.spec.macs.contains(&card) {
+                m.spec.macs.push(card);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
     /// An agent speaks for a machine that is to be installed, and it is not certain enough that it runs on it: nothing is
     /// written before a person has said so. The machine is held where it asks from the machine's own card.
     pub(super) async fn doubt(&self, machine: &str, why: &str) -> Result<()> {
         let _guard = self.lock(machine).await;
         let now = self.now();
-        let (_, is_news) = self
+        let (_, news) = self
             .change_status::<HardwareSpec, _>(machine, |m| {
-                let Some(said) = m.status.session.as_ref().map(|session| session.said.clone()) else {
-                    return Ok(false);
-                };
-                let was = (m.status.in_doubt.clone(), condition(&m.status.conditions, CONFLICT).map(|c| c.status));
+                let Some(said) = m.status.session.as_ref().map(|session| session.said.clone()) else { return Ok(None) };
+                // Of whom a person has said it already: it is to boot again.
+                if unproven(m).is_none() || is_believed(m, &said) {
+                    return Ok(None);
+                }
+                let is_asked_before = m.status.in_doubt.as_ref().is_some_and(|asked| is_same(asked, &said))
+                    && (is_in_conflict(m) || is_asked_about(m));
                 let status = if is_foreign(m) { ConditionStatus::Unknown } else { ConditionStatus::True };
-                let is_asked = unproven(m).is_some() && ask(m, &said, status, DISAGREE, why, now);
-                let is = (m.status.in_doubt.clone(), condition(&m.status.conditions, CONFLICT).map(|c| c.status));
-                Ok(is_asked && is != was)
+                let is_open = ask(m, &said, status, DISAGREE, why, now);
+                Ok((!is_asked_before).then_some((is_open, said.macs.first().copied())))
             })
             .await?;
-        if is_news {
-            let words = format!(
-                "its agent may run on another machine: {why}; if it is right, dragonfly release {machine}, and boot it again"
-            );
-            self.tell("identity.conflict", machine, None, words);
+        match news {
+            Some((true, _)) => {
+                let words = format!(
+                    "its agent may run on another machine: {why}; if it is right, dragonfly release {machine}, and boot it again"
+                );
+                self.tell("identity.conflict", machine, None, words);
+            }
+            Some((false, card)) => {
+                let card = card.map(|card| card.to_string()).unwrap_or_default();
+                let words = format!(
+                    "an agent on {card} may run on another machine: {why}; what settles it: {}",
+                    self.asked_before(machine)
+                );
+                self.tell_refused(machine, words);
+            }
+            None => {}
         }
         Ok(())
     }
@@ -184,10 +240,11 @@ impl Engine {
             }
             if is_doubted(m) {
                 let asked = m.status.in_doubt.as_ref();
-                // What was written down is what asks: that one is meant.
+                // What was written down now is what asks: that one is meant.
                 let is_added = |card: &Mac| m.spec.macs.contains(card) && !old.spec.macs.contains(card);
+                let is_corrected = old.spec.serial != m.spec.serial && m.spec.serial.is_some();
                 let is_meant = asked.is_some_and(|asked| {
-                    asked.macs.iter().any(is_added) || (asked.serial.is_some() && asked.serial == m.spec.serial)
+                    asked.macs.iter().any(is_added) || (is_corrected && asked.serial == m.spec.serial)
                 });
                 if is_meant {
                     settle(m, &format!("{by} changed its cards or its serial number: whoever asked is believed"), now);

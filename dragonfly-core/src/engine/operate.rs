@@ -197,9 +197,11 @@ impl Engine {
         let _guard = self.lock(&name).await;
         let now = self.now();
         let object = self.machine_now(&name).await?;
-        let conflict = object.conflict().is_some() || is_asked_about(&object);
+        let is_asked = object.conflict().is_some() || is_asked_about(&object);
         let doubled = found::doubled(&object).is_some();
         let held = object.status.phase == Some(Phase::Held);
+        // Whoever lifts a hold answers that, and not what somebody has asked meanwhile.
+        let conflict = is_asked && object.spec.hold.is_none() && !held;
         if object.spec.hold.is_none() && !conflict && !doubled && !held {
             return Err(EngineError::Illegal { why: format!("nothing holds {name}") });
         }

@@ -11,11 +11,16 @@ pub(super) fn is_own(machine: &Hardware, card: Mac) -> bool {
     machine.spec.macs.iter().chain(known).any(|own| *own == card)
 }
 
-/// Whether who speaks for a machine booted from a card that is not its own, and says that it is this machine by its
-/// board alone: an agent that boots from one of the machine's own cards takes the word from it.
+/// Whether who speaks for a machine booted from a card that is not its own.
 pub(super) fn is_foreign(machine: &Hardware) -> bool {
     let said = machine.status.session.as_ref().map(|session| &session.said.macs);
     said.is_some_and(|cards| !cards.is_empty() && !cards.iter().any(|card| is_own(machine, *card)))
+}
+
+/// Whether who speaks for a machine says only that it is this machine: an agent that boots from one of the machine's own
+/// cards takes the word from it.
+pub(super) fn is_claimed(machine: &Hardware) -> bool {
+    is_foreign(machine) && unproven(machine).is_some()
 }
 
 /// Whether the agent that speaks for a machine booted from another card than this, and does not have this one.
@@ -56,7 +61,8 @@ pub(super) fn unproven(machine: &Hardware) -> Option<String> {
     let by_serial = machine.spec.serial.is_some() && machine.spec.serial == said.serial;
     let any_card = by_serial && machine.spec.macs.is_empty();
     // By its board, and one of the cards that it has: which of them it boots from is firmware's choice.
-    let names_own = machine.status.anchors.iter().flat_map(|anchors| &anchors.macs).any(|card| is_own(machine, *card));
+    let named = machine.status.session.as_ref().map(|session| &session.named);
+    let names_own = named.into_iter().flatten().any(|card| is_own(machine, *card));
     let Some(proven) = &machine.status.proven else {
         if is_own_card || any_card {
             return None;
@@ -74,13 +80,15 @@ pub(super) fn unproven(machine: &Hardware) -> Option<String> {
         return Some(format!("its SMBIOS UUID is {is}, and was {was}"));
     }
     // What is left is the same, or one of them does not say it: a card may be in a board that has no numbers of its own,
-    // or have been known in one.
-    let same_board = (proven.serial.is_some() && proven.serial == said.serial)
-        || (proven.smbios_uuid.is_some() && proven.smbios_uuid == said.smbios_uuid);
+    // or have been known in one. Each number that was said is to be said again.
+    let is_said = (proven.serial.is_none() || said.serial.is_some())
+        && (proven.smbios_uuid.is_none() || said.smbios_uuid.is_some());
+    let same_board = is_said && !has_no_board(proven);
     let neither_has = has_no_board(proven) && has_no_board(said);
     if !same_board && !neither_has {
         let number = |board: &Anchors| match (&board.serial, &board.smbios_uuid) {
-            (Some(serial), _) => format!("serial number {serial}"),
+            (Some(serial), Some(uuid)) => format!("serial number {serial} and SMBIOS UUID {uuid}"),
+            (Some(serial), None) => format!("serial number {serial}"),
             (None, Some(uuid)) => format!("SMBIOS UUID {uuid}"),
             (None, None) => "no number at all".to_owned(),
         };

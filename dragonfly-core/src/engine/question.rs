@@ -31,7 +31,7 @@ pub(super) fn is_believed(machine: &Hardware, said: &Anchors) -> bool {
     settled(machine).is_some_and(|(_, meant)| is_same(meant, said))
 }
 
-fn is_same(one: &Anchors, other: &Anchors) -> bool {
+pub(super) fn is_same(one: &Anchors, other: &Anchors) -> bool {
     (&one.macs, &one.serial, one.smbios_uuid) == (&other.macs, &other.serial, other.smbios_uuid)
 }
 
@@ -39,12 +39,10 @@ fn is_same(one: &Anchors, other: &Anchors) -> bool {
 pub(super) fn whom(machine: &Hardware) -> String {
     let Some(asks) = &machine.status.in_doubt else { return "the agent that asks".to_owned() };
     let cards = asks.macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ");
-    let board = match (&asks.serial, asks.smbios_uuid) {
-        (Some(serial), _) => format!("with serial number {serial}"),
-        (None, Some(uuid)) => format!("with SMBIOS UUID {uuid}"),
-        (None, None) => "without a number".to_owned(),
-    };
-    format!("who boots from {cards} on the board {board}")
+    let serial =
+        asks.serial.as_ref().map_or("without a serial number".to_owned(), |s| format!("with serial number {s}"));
+    let uuid = asks.smbios_uuid.map_or("without an SMBIOS UUID".to_owned(), |uuid| format!("SMBIOS UUID {uuid}"));
+    format!("who boots from {cards} on the board {serial}, {uuid}")
 }
 
 /// Settles a machine's conflict: whoever asked is believed when it asks again.
@@ -74,8 +72,7 @@ pub(super) fn ask(
         .filter(|c| c.status != ConditionStatus::False || settled(machine).is_some());
     if let Some(open) = open.filter(|_| is_another) {
         let is_less = open.status == ConditionStatus::True && status != ConditionStatus::True;
-        let is_more = open.status == ConditionStatus::Unknown && status == ConditionStatus::True;
-        if is_less || (!is_more && now.since(open.last_transition_time) < PATIENCE) {
+        if is_less || now.since(open.last_transition_time) < PATIENCE {
             return false;
         }
         machine.status.conditions.retain(|c| c.kind != CONFLICT);
@@ -100,8 +97,8 @@ pub(super) fn answered(machine: &mut Hardware, said: &Anchors, now: Timestamp) -
 pub(super) fn own_asks(machine: &mut Hardware, now: Timestamp) {
     let status = &machine.status;
     let (Some(asked), Some(session)) = (&status.in_doubt, &status.session) else { return };
-    let is_past = is_asked_about(machine) && asked.macs.iter().all(|card| !is_own(machine, *card))
-        || (is_asked_about(machine) || settled(machine).is_some()) && asked.macs == session.said.macs;
+    let of_foreign = asked.macs.iter().all(|card| !is_own(machine, *card));
+    let is_past = is_asked_about(machine) && (of_foreign || asked.macs == session.said.macs);
     if is_past && !is_foreign(machine) && unproven(machine).is_none() {
         end(machine, "its own agent has asked since", now);
     }
@@ -151,8 +148,9 @@ mod tests {
             (True, True, 15, true),
             (Unknown, Unknown, 14, false),
             (Unknown, Unknown, 15, true),
+            (Unknown, True, 14, false),
+            (Unknown, True, 15, true),
             // Whoever holds the machine comes before whoever does not.
-            (Unknown, True, 0, true),
             (True, Unknown, 99, false),
         ];
         for (holds, asks, minutes, is_open) in table {
@@ -203,6 +201,7 @@ mod tests {
                 token_time: at(0),
                 opened_at: at(0),
                 said: said(from, "A"),
+                named: Vec::new(),
                 doubt: None,
                 ended: false,
             });

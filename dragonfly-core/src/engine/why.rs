@@ -233,10 +233,15 @@ fn settle(machine: &Hardware, why: &str) -> Vec<String> {
     // Released, it comes back for as long as the two numbers differ; the right number settles it.
     let is_of_serial = machine.spec.serial.is_some() && why.contains("spec.serial");
     let release = match is_of_serial {
-        true => format!("put spec.serial right (dragonfly apply), or the right machine in its place, then {release}"),
-        false => release,
+        true => "put spec.serial right (dragonfly apply), or the right machine in its place".to_owned(),
+        false => format!("{release}, if it is {}", whom(machine)),
     };
-    vec![release, format!("dragonfly delete machine {name}")]
+    let mut next = vec![release];
+    if machine.status.authorisation.is_some() {
+        next.push(format!("dragonfly abort {name}"));
+    }
+    next.push(format!("dragonfly delete machine {name}"));
+    next
 }
 
 #[cfg(test)]

@@ -188,6 +188,9 @@ pub struct SessionInfo {
     /// What its agent says of the board, and the card that it booted from; of other cards nothing.
     #[serde(default)]
     pub said: Anchors,
+    /// Which of the cards that it names were the machine's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub named: Vec<Mac>,
     /// Another agent asked to speak for the machine, and this one is to show that it lives: its next word takes
     /// this away.
     #[schemars(with = "Option<String>")]

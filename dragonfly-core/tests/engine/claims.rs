@@ -168,3 +168,100 @@ async fn a_machine_that_was_made_anew_waits_for_nobody() {
     planned(&site, "a", &spec).await;
     assert_eq!(speaks_at_once(&site, A).await.unwrap().machine, "a");
 }
+
+async fn asked_of(site: &Site, machine: &str) -> (ConditionStatus, Option<Vec<Mac>>) {
+    let known = site.engine.cache().get::<HardwareSpec>(machine).unwrap();
+    let conflict = dragonfly_core::resource::condition(&known.status.conditions, "IdentityConflict").unwrap();
+    (conflict.status, known.status.in_doubt.as_ref().map(|asked| asked.macs.clone()))
+}
+
+/// An edit that is not about who asks settles nothing; nor does lifting a hold; nor does a board with half of the numbers.
+#[tokio::test]
+async fn an_answer_to_something_else_is_none() {
+    let site = Site::new().await;
+    planned(&site, "a", &format!("macs: ['{}'], serial: SN-A", mac(1))).await;
+    let claims: Says<'_> = (&[9], Some("SN-A"), Some(0x9));
+    let stranger = speaks(&site, claims).await.unwrap();
+    assert!(!is_told_to_install(&site, &stranger).await);
+    assert_eq!(asked_of(&site, "a").await, (ConditionStatus::Unknown, Some(vec![mac(9)])));
+    let edit = |macs: &[u8]| {
+        let macs: Vec<_> = macs.iter().map(|n| format!("'{}'", mac(*n))).collect();
+        let spec = format!("macs: [{}], serial: SN-A", macs.join(", "));
+        format!("{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: a}}, spec: {{{spec}}}}}")
+    };
+    site.engine.apply(&edit(&[1, 2]), "me").await.unwrap();
+    assert_eq!(asked_of(&site, "a").await, (ConditionStatus::False, None));
+    let stranger = speaks(&site, claims).await.unwrap();
+    assert!(!is_told_to_install(&site, &stranger).await);
+
+    site.engine.hold("a", "new disk", "me").await.unwrap();
+    site.engine.release("a", "me").await.unwrap();
+    assert_eq!(asked_of(&site, "a").await, (ConditionStatus::Unknown, Some(vec![mac(9)])), "that was not asked");
+    let stranger = speaks(&site, claims).await.unwrap();
+    assert!(!is_told_to_install(&site, &stranger).await);
+
+    // A person says so after all. Of that board, and not of one with the same UUID alone.
+    site.engine.release("a", "me").await.unwrap();
+    assert!(!is_told_to_install(&site, &stranger).await, "it is to boot again");
+    assert_eq!(asked_of(&site, "a").await.0, ConditionStatus::False, "and that asks nothing anew");
+    let meant = speaks(&site, claims).await.unwrap();
+    assert!(is_told_to_install(&site, &meant).await);
+    if let Ok(third) = speaks(&site, INNOCENT).await {
+        assert!(!is_told_to_install(&site, &third).await);
+    }
+    // What a person has said of a card is written down, and can be taken back.
+    assert!(site.engine.cache().get::<HardwareSpec>("a").unwrap().spec.macs.contains(&mac(9)));
+    site.engine.apply(&edit(&[1, 2]), "me").await.unwrap();
+    assert!(site.engine.resolve(&mac(9).to_string()).is_err());
+}
+
+/// Whoever speaks by its number alone keeps nobody out of whom a person has said that it is right.
+#[tokio::test]
+async fn who_was_released_takes_the_word() {
+    let site = Site::new().await;
+    let a = speaks(&site, A).await.unwrap().machine;
+    site.engine.assign(&a, assign(), "me").await.unwrap();
+    let replaced: Says<'_> = (&[2], Some("SN-A"), Some(0xa));
+    let honest = speaks(&site, replaced).await.unwrap();
+    assert!(!is_told_to_install(&site, &honest).await);
+    let stranger = speaks(&site, (&[7], None, Some(0xa))).await.unwrap();
+    assert!(!is_told_to_install(&site, &stranger).await);
+    assert_eq!(asked_of(&site, &a).await.1, Some(vec![mac(2)]), "who asked first is who is asked about");
+    // Nor does the machine's card in another board take its place.
+    speaks_at_once(&site, (&[1], Some("SN-X"), Some(0xf))).await.unwrap_err();
+    assert_eq!(asked_of(&site, &a).await.1, Some(vec![mac(2)]));
+    site.engine.release(&a, "me").await.unwrap();
+    site.clock.advance(Duration::from_secs(1));
+    let honest = speaks_at_once(&site, replaced).await.unwrap();
+    assert!(is_told_to_install(&site, &honest).await);
+}
+
+/// Who only says that he is a machine says nothing of its disks, and stops nothing that runs on it.
+#[tokio::test]
+async fn what_is_seen_elsewhere_is_not_the_machines() {
+    let site = Site::new().await;
+    let own: Says<'_> = (&[1, 2], Some("SN-A"), Some(0xa));
+    let debian = dragonfly_core::resource::hardware::ExistingOs {
+        name: "Debian".into(),
+        disk: "sda".into(),
+        evidence: "os-release".into(),
+    };
+    let token = site.token(1).await.unwrap();
+    let with_os = dragonfly_core::wire::Hello { existing_os: Some(debian.clone()), ..said(own) };
+    let a = site.engine.hello(&token, with_os, address(1)).await.unwrap().machine;
+    speaks(&site, (&[7], None, Some(0xa))).await.unwrap();
+    let known = site.engine.cache().get::<HardwareSpec>(&a).unwrap();
+    assert_eq!(known.status.existing_os, Some(debian));
+    assert_eq!(known.status.address, Some(address(1)));
+
+    // By its second card, and then somebody on its first one, in another board.
+    site.engine.assign(&a, AssignRequest { overwrite: Overwrite::All, ..assign() }, "me").await.unwrap();
+    let second = speaks(&site, (&[2, 1], Some("SN-A"), Some(0xa))).await.unwrap();
+    assert!(is_told_to_install(&site, &second).await);
+    for board in [Some(0xf), Some(0xa)] {
+        let refused = speaks_at_once(&site, (&[1], Some("SN-X"), board)).await.unwrap_err();
+        assert!(refused.contains("another agent"), "{refused}");
+    }
+    assert!(site.engine.cache().get::<HardwareSpec>(&a).unwrap().conflict().is_none());
+    assert!(is_told_to_install(&site, &second).await);
+}
