@@ -19,7 +19,7 @@ async fn rest(world: &World, from: u64, to: u64) {
     tokio::time::sleep(Duration::from_millis(from + world.dice.below(to - from))).await;
 }
 
-/// One operator, who asks one thing after the other; in one history of two hastily, while agents begin.
+/// One of two operators, who asks one thing after the other; in one history of two hastily, while agents begin.
 pub(crate) async fn operator(world: &World) {
     let longest = if world.dice.one_in(2) { 4_000 } else { 20_000 };
     loop {
@@ -72,6 +72,8 @@ fn granted(
     if let Some(answer) = answer {
         let answer = answer.map(|run| run.name().to_owned()).map_err(|error| error.to_string());
         world.oracle.borrow_mut().granted(machine, asked, answer);
+    } else {
+        world.oracle.borrow_mut().cut(machine, asked);
     }
 }
 
@@ -186,6 +188,9 @@ async fn agent(world: &World, index: usize, machine: &mut Machine, boot: Uuid, m
             world.oracle.borrow_mut().seen.stopped += 1;
             set(machine, None);
             continue;
+        }
+        if let ReportKind::Step { .. } = &what {
+            world.oracle.borrow_mut().went_on(index, &run.work.workflow, asked);
         }
         match what {
             ReportKind::HandOver => {

@@ -35,6 +35,8 @@ struct Grant {
     machine: usize,
     workflow: Option<String>,
     asked: Instant,
+    /// When it was answered, or cut off.
+    answered: Option<Instant>,
     all: bool,
     /// Since when nothing may begin under it, and why.
     void: Option<(Instant, &'static str)>,
@@ -100,13 +102,23 @@ impl Oracle {
     /// An assign or reimage is asked for: it may count before it is answered.
     pub(crate) fn asks(&mut self, machine: usize, asked: Instant, all: bool) {
         let (void, attempts) = (None, BTreeMap::new());
-        self.grants.push(Grant { machine, workflow: None, asked, all, void, attempts, generation: None });
+        self.grants.push(Grant {
+            machine,
+            workflow: None,
+            asked,
+            answered: None,
+            all,
+            void,
+            attempts,
+            generation: None,
+        });
     }
 
     /// It was answered: with its run, or with a refusal. One that was cut off stays as it was asked.
     pub(crate) fn granted(&mut self, machine: usize, asked: Instant, answer: Result<String, String>) {
         let asked_so = |g: &Grant| g.machine == machine && g.asked == asked;
         let Some(index) = self.grants.iter().position(asked_so) else { return };
+        self.grants[index].answered = Some(Instant::now());
         match answer {
             Ok(workflow) => {
                 self.seen.granted += 1;
@@ -117,6 +129,8 @@ impl Oracle {
                 if let Some(other) = self.grants.iter().position(|g| g.workflow.as_deref() == Some(&*workflow)) {
                     let (left, right) = (self.grants[index].asked, self.grants[other].asked);
                     (self.grants[index].asked, self.grants[other].asked) = (right, left);
+                    let answered = (self.grants[index].answered, self.grants[other].answered);
+                    (self.grants[other].answered, self.grants[index].answered) = answered;
                     let all = (self.grants[index].all, self.grants[other].all);
                     (self.grants[other].all, self.grants[index].all) = all;
                 } else {
@@ -133,9 +147,18 @@ impl Oracle {
         }
     }
 
-    /// What was known before `asked` is void from now on.
+    /// It was cut off, and whatever it has done is done.
+    pub(crate) fn cut(&mut self, machine: usize, asked: Instant) {
+        let grant = self.grants.iter_mut().find(|g| g.machine == machine && g.asked == asked);
+        if let Some(grant) = grant {
+            grant.answered.get_or_insert(Instant::now());
+        }
+    }
+
+    /// What was answered, or cut off, before `asked` is void from now on.
     fn voids(&mut self, machine: usize, asked: Instant, now: Instant, why: &'static str) {
-        for grant in self.grants.iter_mut().filter(|g| g.machine == machine && g.asked < asked) {
+        for grant in self.grants.iter_mut().filter(|g| g.machine == machine && g.answered.is_some_and(|at| at <= asked))
+        {
             grant.void.get_or_insert((now, why));
         }
     }
@@ -200,7 +223,14 @@ impl Oracle {
     ) -> bool {
         self.seen.begun += 1;
         let named = self.grants.iter().position(|g| g.workflow.as_deref() == Some(workflow));
-        let doubtful = || self.grants.iter().position(|g| g.workflow.is_none() && g.machine == machine);
+        // Of a call that was cut off the workflow is learned here, and nobody knows of which it is: of the latest that none
+        // has superseded, where there is one, and with the leave that any of them gave.
+        let unnamed = |g: &Grant| g.workflow.is_none() && g.machine == machine;
+        let any_all = named.is_none() && self.grants.iter().any(|g| unnamed(g) && g.all);
+        let doubtful = || {
+            let live = self.grants.iter().rposition(|g| unnamed(g) && g.void.is_none_or(|(at, _)| at > asked));
+            live.or_else(|| self.grants.iter().position(unnamed))
+        };
         let Some(index) = named.or_else(doubtful) else {
             self.breaks(format!("{workflow} began, and nobody asked for it"));
             return false;
@@ -218,6 +248,7 @@ impl Oracle {
         let grant = &mut self.grants[index];
         grant.workflow = Some(workflow.to_owned());
         grant.generation = Some(generation);
+        grant.all |= any_all;
         let all = grant.all;
         let mut wrong = Vec::new();
         if grant.machine != machine {
@@ -236,6 +267,14 @@ impl Oracle {
             self.breaks(format!("machine {machine}: {workflow}, attempt {attempt}, began: {}", wrong.join("; ")));
         }
         all
+    }
+
+    /// A step of a run was reported at `asked`, and its agent was told to go on.
+    pub(crate) fn went_on(&mut self, machine: usize, workflow: &str, asked: Instant) {
+        let named = self.grants.iter().find(|g| g.workflow.as_deref() == Some(workflow));
+        if let Some((at, why)) = named.and_then(|g| g.void).filter(|(at, _)| *at <= asked) {
+            self.breaks(format!("machine {machine}: {workflow} goes on, and {why} {:?} before", asked - at));
+        }
     }
 
     /// What is on the disk is destroyed.

@@ -41,18 +41,22 @@ impl Dice {
 pub(crate) struct LaggingStore {
     store: Arc<dyn Store>,
     dice: Dice,
+    /// Everything takes long here, and not now and then alone: much comes between a look and what is written after it.
+    slow: bool,
 }
 
 impl LaggingStore {
     pub(crate) fn new(store: Arc<dyn Store>, dice: Dice) -> Self {
-        Self { store, dice }
+        let slow = dice.one_in(3);
+        Self { store, dice, slow }
     }
 
     /// Something passes before a call and after it, so that others come in between.
     async fn slowly<T>(&self, call: impl Future<Output = T> + Send) -> T {
-        self.dice.pause(20, 1500).await;
+        let short = if self.slow { 1500 } else { 20 };
+        self.dice.pause(short, 1500).await;
         let answer = call.await;
-        self.dice.pause(20, 1500).await;
+        self.dice.pause(short, 1500).await;
         answer
     }
 }

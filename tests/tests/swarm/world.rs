@@ -78,6 +78,7 @@ pub(crate) fn play(seed: u64, wrong: Wrong) -> (Seen, Option<String>) {
                 futures_util::future::join_all(machines),
                 futures_util::future::join_all(strangers),
                 actors::operator(&world),
+                actors::operator(&world),
                 world.chaos(),
             );
         };
