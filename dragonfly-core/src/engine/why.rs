@@ -255,9 +255,9 @@ mod tests {
         let apart = "serial number belongs to b and its network cards to m";
         let serial = "its serial number is 1, and spec.serial says that it must be 2";
         let (watch, abort) = ("dragonfly watch m", "dragonfly abort m");
-        let (release, delete) = ("dragonfly release m", "dragonfly delete machine m");
-        let put_right =
-            "put spec.serial right (dragonfly apply), or the right machine in its place, then dragonfly release m";
+        let delete = "dragonfly delete machine m";
+        let (lone, release) = ("dragonfly release m", "dragonfly release m, if it is the agent that asks");
+        let put_right = "put spec.serial right (dragonfly apply), or the right machine in its place";
         // (phase, conflict, its agent is up, a cause is named)
         type Row<'a> = (Option<Phase>, &'a str, bool, bool, &'a [&'a str]);
         let table: &[Row<'_>] = &[
@@ -270,7 +270,7 @@ mod tests {
             (Some(Phase::Assigned), "", true, false, &[GOES_ON, abort]),
             (Some(Phase::Assigned), apart, true, false, &[release, delete]),
             (Some(Phase::Provisioning), "", true, false, &[watch, abort]),
-            (Some(Phase::Provisioning), apart, true, false, &[watch, release]),
+            (Some(Phase::Provisioning), apart, true, false, &[watch, lone]),
         ];
         for (phase, conflict, is_up, is_ill, want) in table {
             let mut machine = Hardware::new("m", HardwareSpec { serial: Some("2".into()), ..HardwareSpec::default() });
