@@ -63,8 +63,11 @@ pub(in crate::lab) fn identity(args: &args::Run, interrupt: &Interrupt) -> Resul
     site.wait("the machine with another card says hello", || Ok(hellos(&world, &first.name) > before))?;
     ensure!(site.machines()? == known, "another object was made: {:?}", site.machines()?);
     let shown = world.server.machine(&first.name)?;
-    let cards = shown.pointer("/status/anchors/macs").cloned().unwrap_or_default();
-    ensure!(cards.to_string().contains(NEW_CARD), "its new card is not written down: {cards}");
+    let card = shown.pointer("/status/session/said/macs/0").and_then(Value::as_str).unwrap_or_default();
+    ensure!(card.eq_ignore_ascii_case(NEW_CARD), "{card} speaks for it");
+    // It is its own when a person has said so.
+    let own = shown.pointer("/spec/macs").cloned().unwrap_or_default();
+    ensure!(!own.to_string().contains(NEW_CARD), "its new card is written down: {own}");
     say(format_args!("{}: another card in the same board is the same machine", first.name));
     first.stop();
 
