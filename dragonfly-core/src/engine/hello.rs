@@ -103,11 +103,8 @@ impl Engine {
                     self.may_open(name, &claims, hello.boot_id, from)?;
                 }
             }
-            Match::Moved { machine, from: others } => {
-                for name in others.iter().chain([machine]) {
-                    self.may_open(name, &claims, hello.boot_id, from)?;
-                }
-            }
+            // Tokens of the others are of other cards: theirs may be newer than this one, which waited for a person.
+            Match::Moved { machine, .. } => self.may_open(machine, &claims, hello.boot_id, from)?,
             Match::New => {}
         }
         match &found {
