@@ -154,7 +154,9 @@ impl Engine {
             self.inner.settings.server_url.clone().or_else(|| format!("https://{}", request.to?).parse().ok())?;
         let made_at = self.now();
         let used = match self.inner.cache.by_mac(request.mac) {
-            Owner::One(machine) => machine.status.session.as_ref().map(|session| session.token_time),
+            Owner::One(machine) => {
+                machine.status.session.as_ref().and_then(|session| session.used_tokens.of(request.mac))
+            }
             Owner::Nobody | Owner::Several(_) => None,
         };
         let order = used.filter(|used| *used >= made_at).map(|used| used.plus(Duration::from_millis(1)));

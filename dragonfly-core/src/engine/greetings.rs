@@ -68,7 +68,7 @@ impl Engine {
         // What was used stays used: what is remembered may be behind what is stored, never before it.
         let known = self.inner.cache.get::<HardwareSpec>(machine);
         let Some(stored) = known.as_ref().and_then(|known| known.status.session.as_ref()) else { return Ok(()) };
-        if stored.token_time < claims.order() || !self.keeps(Rule::TokenOnce) {
+        if !stored.used_tokens.is_used(claims.mac, claims.order()) || !self.keeps(Rule::TokenOnce) {
             return Ok(());
         }
         // That another speaks is the better answer, where it is known.

@@ -103,8 +103,12 @@ impl Engine {
                     self.may_open(name, &claims, hello.boot_id, from)?;
                 }
             }
-            // Tokens of the others are of other cards: theirs may be newer than this one, which waited for a person.
-            Match::Moved { machine, .. } => self.may_open(machine, &claims, hello.boot_id, from)?,
+            // Of the same card in the machines that it leaves, too.
+            Match::Moved { machine, from: others } => {
+                for name in others.iter().chain([machine]) {
+                    self.may_open(name, &claims, hello.boot_id, from)?;
+                }
+            }
             Match::New => {}
         }
         match &found {
@@ -147,7 +151,8 @@ impl Engine {
         let (object, greeted) = self
             .change_status::<HardwareSpec, _>(&machine, |m| {
                 let stored = m.status.session.as_ref();
-                if stored.is_some_and(|s| s.token_time >= claims.order()) && self.keeps(Rule::TokenOnce) {
+                let mut used_tokens = stored.map(|s| s.used_tokens.clone()).unwrap_or_default();
+                if used_tokens.is_used(hello.mac, claims.order()) && self.keeps(Rule::TokenOnce) {
                     return Ok(Greeted::Used);
                 }
                 // Another was faster, at another instance: whether it lives is a new question.
@@ -165,13 +170,14 @@ impl Engine {
                         m.status.phase_since = Some(now);
                     }
                 }
+                used_tokens.add(hello.mac, claims.order());
                 let believed = answered(m, &said, now);
                 prove(m, &said, believed, moved);
                 m.status.last_seen = Some(now);
                 m.status.session = Some(SessionInfo {
                     id: session,
                     boot_id: hello.boot_id,
-                    token_time: claims.order(),
+                    used_tokens,
                     opened_at,
                     said: said.clone(),
                     named: anchors.macs.iter().copied().filter(|card| is_own(m, *card)).collect(),

@@ -119,6 +119,7 @@ mod tests {
     use super::*;
     use crate::resource::HardwareSpec;
     use crate::resource::hardware::SessionInfo;
+    use crate::resource::tokens::UsedTokens;
     use uuid::Uuid;
 
     fn at(minutes: u64) -> Timestamp {
@@ -198,7 +199,7 @@ mod tests {
             machine.status.session = Some(SessionInfo {
                 id: Uuid::nil(),
                 boot_id: Uuid::nil(),
-                token_time: at(0),
+                used_tokens: UsedTokens::default(),
                 opened_at: at(0),
                 said: said(from, "A"),
                 named: Vec::new(),

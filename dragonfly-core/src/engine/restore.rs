@@ -92,7 +92,7 @@ pub(super) fn hold(status: &mut HardwareStatus, past: Past, now: Timestamp) -> R
     // And who spoke for the machine may have been overtaken.
     if let Some(session) = &mut status.session {
         session.ended = true;
-        session.token_time = session.token_time.max(now);
+        session.used_tokens.void(now);
     }
     let authorisation = status.authorisation.take();
     let under_way = matches!(status.phase, Some(Phase::Assigned | Phase::Provisioning | Phase::Error));

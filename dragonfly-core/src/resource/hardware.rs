@@ -8,6 +8,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::power::{PowerPolicy, PowerStatus};
+use super::tokens::UsedTokens;
 use super::{Condition, Kind, Resource, Spec, address};
 use crate::Mac;
 use crate::clock::Timestamp;
@@ -180,9 +181,9 @@ pub struct SessionInfo {
     /// The agent's boot.
     #[schemars(with = "String")]
     pub boot_id: Uuid,
-    /// When the token that opened it was made, or a moment after the last one's where the clock was set back: no token
-    /// as old as this one opens another.
-    pub token_time: Timestamp,
+    /// The tokens that have opened this session and those before it.
+    #[serde(default)]
+    pub used_tokens: UsedTokens,
     /// When the first session of this boot of the agent was opened.
     pub opened_at: Timestamp,
     /// What its agent says of the board, and the card that it booted from; of other cards nothing.

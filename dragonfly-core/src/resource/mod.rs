@@ -20,6 +20,7 @@ pub(crate) mod room;
 pub mod schema;
 pub mod secret;
 pub mod template;
+pub mod tokens;
 mod unclaimed;
 pub(crate) mod words;
 pub mod workflow;

@@ -377,6 +377,37 @@ async fn moves_a_card_of_a_machine_that_lives(by_edit: bool) {
     }
 }
 
+/// Two machines exchange their cards, and the one that comes last fetched its token first: tokens of two cards say nothing
+/// of each other.
+#[tokio::test]
+async fn a_token_that_waited_is_as_good_as_its_own_cards() {
+    let site = Site::new().await;
+    let with = async |token: &str, card: u8, serial: &str| {
+        let mut said = hello(card);
+        said.anchors.serial = Some(serial.to_owned());
+        said.boot_id = Uuid::from_u128(u128::from(card) + 0x100);
+        let welcome = site.engine.hello(token, said, address(card)).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(welcome.machine)
+    };
+    let a = says(&site, 1, &[], "SN-A").await.unwrap();
+    let b = says(&site, 2, &[], "SN-B").await.unwrap();
+    site.clock.advance(Duration::from_secs(40));
+    let early = site.token(1).await.unwrap();
+    site.clock.advance(Duration::from_secs(1));
+    says_at_once(&site, 2, &[], "SN-A").await.unwrap_err();
+    site.engine.release(&b, "me").await.unwrap();
+    let late = site.token(2).await.unwrap();
+    assert_eq!(with(&late, 2, "SN-A").await, Ok(a.clone()));
+    let refused = with(&early, 1, "SN-B").await.unwrap_err();
+    assert!(refused.contains("identity in conflict"), "a person is asked: {refused}");
+    site.engine.release(&a, "me").await.unwrap();
+    assert_eq!(with(&early, 1, "SN-B").await, Ok(b.clone()));
+    for (token, card, serial) in [(&early, 1, "SN-B"), (&early, 1, "SN-A"), (&late, 2, "SN-A"), (&late, 2, "SN-B")] {
+        let refused = with(token, card, serial).await.unwrap_err();
+        assert!(refused.contains("has been used"), "{card} {serial}: {refused}");
+    }
+}
+
 /// The card of a machine that is to be installed, in a board that has no numbers of its own: nothing is written there.
 #[tokio::test]
 async fn a_board_without_numbers_is_not_installed_for_having_the_card_of_another() {
