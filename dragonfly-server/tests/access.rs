@@ -141,6 +141,7 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("POST", "/dragonfly/v1/machines/{name}/reimage", Person),
     ("POST", "/dragonfly/v1/machines/{name}/reimage/check", Person),
     ("POST", "/dragonfly/v1/machines/{name}/release", Person),
+    ("POST", "/dragonfly/v1/machines/{name}/deny", Person),
     ("POST", "/dragonfly/v1/machines/{name}/retry", Person),
     ("GET", "/dragonfly/v1/machines/{name}/timeline", Person),
     ("GET", "/dragonfly/v1/machines/{name}/why", Person),

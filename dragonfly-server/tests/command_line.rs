@@ -54,6 +54,7 @@ fn a_word_that_names_nothing_is_a_mistake_and_nothing_is_done_to_all() {
         (&["assign", "", "--template", "x"], "is empty"),
         (&["assign", "db-1", "--template", ""], "is empty"),
         (&["release", ""], "is empty"),
+        (&["deny", ""], "is empty"),
         (&["power", "off", ""], "is empty"),
         (&["power", "off", "-l", "", "--yes"], "names no label"),
         (&["bmc", "remove", ""], "is empty"),

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use super::proof::{is_foreign, is_own, is_without, unproven};
 use super::question::{
-    DISAGREE, ELSEWHERE, ask, end, is_asked_about, is_believed, is_in_conflict, is_same, settle, settled, whom,
+    DISAGREE, ELSEWHERE, ask, denied, end, is_asked_about, is_believed, is_in_conflict, is_same, settle, settled, whom,
 };
 use super::strangers::Word;
 use super::{Engine, EngineError, Result};
@@ -127,6 +127,13 @@ impl Engine {
             Some(m) if settled(m).is_some() => {
                 format!("a person has said so of {}; nobody else is asked about within 15 minutes of that", whom(m))
             }
+            Some(m) if denied(m).is_some() => {
+                format!(
+                    "a person has denied that it is {}, and nobody else is asked about within 15 minutes of that; to take \
+                     it back, change spec.macs by dragonfly apply",
+                    whom(m)
+                )
+            }
             Some(m) => {
                 format!("first whether {machine} is {}; or the next question, 15 minutes after that one", whom(m))
             }
@@ -169,7 +176,7 @@ impl Engine {
                     return Ok(None);
                 }
                 let is_asked_before = m.status.in_doubt.as_ref().is_some_and(|asked| is_same(asked, &said))
-                    && (is_in_conflict(m) || is_asked_about(m));
+                    && (is_in_conflict(m) || is_asked_about(m) || denied(m).is_some());
                 let status = if is_foreign(m) { ConditionStatus::Unknown } else { ConditionStatus::True };
                 let is_open = ask(m, &said, status, DISAGREE, why, now);
                 Ok((!is_asked_before).then_some((is_open, said.macs.first().copied())))
@@ -227,7 +234,7 @@ impl Engine {
         let (Ok(old), Ok(new)) = (old.decode::<HardwareSpec>(), new.decode::<HardwareSpec>()) else { return Ok(()) };
         let is_same = old.spec.macs == new.spec.macs && old.spec.serial == new.spec.serial;
         let taken: Vec<_> = old.spec.macs.iter().filter(|mac| !new.spec.macs.contains(mac)).collect();
-        let is_doubted = |m: &Hardware| is_in_conflict(m) || is_asked_about(m);
+        let is_doubted = |m: &Hardware| is_in_conflict(m) || is_asked_about(m) || denied(m).is_some();
         let said = [&new.status.anchors, &new.status.proven];
         let is_taken = said.into_iter().flatten().any(|anchors| anchors.macs.iter().any(|mac| taken.contains(&mac)));
         if is_same || !(is_doubted(&new) || is_taken) {

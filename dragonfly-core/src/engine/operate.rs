@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::assign::not_being_deleted;
 use super::boot::ADOPTED;
 use super::found::{self, DOUBLED};
-use super::question::{is_asked_about, settle, whom};
+use super::question::{deny, is_asked_about, settle, settled, whom};
 use super::restore::RESTORED;
 use super::rules::Rule;
 use super::{Engine, EngineError, Result};
@@ -248,6 +248,31 @@ impl Engine {
             false => String::new(),
         };
         self.tell("machine.released", &name, None, format!("{by} released it{believed}"));
+        Ok(())
+    }
+
+    /// Denies that a machine is who asks to be it: that agent is refused from now on, and nothing of the machine is in
+    /// doubt any more. What was released is taken back, until the agent has asked again.
+    ///
+    /// # Errors
+    /// `Illegal` when nobody asks.
+    pub async fn deny(&self, machine: &str, by: &str) -> Result<()> {
+        let name = self.resolve(machine)?;
+        let _guard = self.lock(&name).await;
+        let now = self.now();
+        let (_, denied) = self
+            .change_status::<HardwareSpec, _>(&name, |m| {
+                if m.status.in_doubt.is_none() || !(m.conflict().is_some() || is_asked_about(m) || settled(m).is_some())
+                {
+                    let why = format!("nobody is in doubt who asks to be {name}");
+                    return Err(EngineError::Illegal { why });
+                }
+                let denied = whom(m);
+                deny(m, &format!("denied by {by}: it is not {denied}"), now);
+                Ok(denied)
+            })
+            .await?;
+        self.tell("machine.denied", &name, None, format!("{by} denied that it is {denied}"));
         Ok(())
     }
 

@@ -16,6 +16,8 @@ pub(super) const DISAGREE: &str = "AnchorsDisagree";
 pub(super) const ELSEWHERE: &str = "SeenElsewhere";
 /// Why one does not hold any more: a person said so, and nobody has asked since.
 const SETTLED: &str = "Settled";
+/// Or a person said that who asked is not this machine.
+const DENIED: &str = "Denied";
 /// Its agent has asked since and was believed.
 const BELIEVED: &str = "Believed";
 
@@ -50,14 +52,28 @@ pub(super) fn settle(machine: &mut Hardware, words: &str, now: Timestamp) {
     set_condition(&mut machine.status.conditions, CONFLICT, ConditionStatus::False, SETTLED, words, now);
 }
 
+/// Denies it: whoever asked is not this machine, and asks about it no more.
+pub(super) fn deny(machine: &mut Hardware, words: &str, now: Timestamp) {
+    // Whoever asks next does so 15 minutes from now on.
+    machine.status.conditions.retain(|c| c.kind != CONFLICT);
+    set_condition(&mut machine.status.conditions, CONFLICT, ConditionStatus::False, DENIED, words, now);
+}
+
+/// What a person denied last, and of whom.
+pub(super) fn denied(machine: &Hardware) -> Option<&Anchors> {
+    condition(&machine.status.conditions, CONFLICT)
+        .filter(|c| c.status == ConditionStatus::False && c.reason == DENIED)
+        .and(machine.status.in_doubt.as_ref())
+}
+
 /// A conflict is over, for this reason.
 pub(super) fn end(machine: &mut Hardware, words: &str, now: Timestamp) {
     machine.status.in_doubt = None;
     set_condition(&mut machine.status.conditions, CONFLICT, ConditionStatus::False, BELIEVED, words, now);
 }
 
-/// Asks a person whether whoever says this is the machine. `false` where another question is open, or was answered and
-/// whom it was about has not asked again yet.
+/// Asks a person whether whoever says this is the machine. `false` where it was denied, where another question is open, or
+/// where it was answered and whom it was about has not asked again yet.
 pub(super) fn ask(
     machine: &mut Hardware,
     said: &Anchors,
@@ -68,8 +84,11 @@ pub(super) fn ask(
 ) -> bool {
     let asked = machine.status.in_doubt.as_ref();
     let is_another = asked.is_some_and(|asked| !is_same(asked, said));
+    if denied(machine).is_some() && !is_another {
+        return false;
+    }
     let open = condition(&machine.status.conditions, CONFLICT)
-        .filter(|c| c.status != ConditionStatus::False || settled(machine).is_some());
+        .filter(|c| c.status != ConditionStatus::False || settled(machine).is_some() || denied(machine).is_some());
     if let Some(open) = open.filter(|_| is_another) {
         let is_less = open.status == ConditionStatus::True && status != ConditionStatus::True;
         if is_less || now.since(open.last_transition_time) < PATIENCE {
@@ -179,6 +198,23 @@ mod tests {
         assert!(answered(&mut machine, &meant, at(3)));
         assert!(!answered(&mut machine, &meant, at(4)));
         assert!(ask(&mut machine, &other, ConditionStatus::True, DISAGREE, "why", at(5)));
+    }
+
+    #[test]
+    fn who_was_denied_asks_no_more_and_nobody_does_for_a_while() {
+        let (liar, other) = (said(1, "X"), said(1, "Y"));
+        let mut machine = machine();
+        ask(&mut machine, &liar, ConditionStatus::True, DISAGREE, "why", at(0));
+        deny(&mut machine, "denied", at(60));
+        assert!(!is_in_conflict(&machine) && !is_believed(&machine, &liar));
+        // (who asks, minutes after) -> whether it is a question.
+        for (asks, minutes, is_open) in
+            [(&liar, 0, false), (&other, 14, false), (&liar, 999, false), (&other, 999, true)]
+        {
+            let asked = ask(&mut machine, asks, ConditionStatus::True, DISAGREE, "why", at(60 + minutes));
+            assert_eq!(asked, is_open, "{asks:?} {minutes}");
+        }
+        assert!(is_in_conflict(&machine));
     }
 
     #[test]

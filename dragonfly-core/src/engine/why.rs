@@ -218,7 +218,8 @@ fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
         Some(Phase::Held) => vec![format!("dragonfly release {name}")],
     };
     if is_asked_about(machine) {
-        next.push(format!("dragonfly release {name} if {} is what IdentityConflict asks about", whom(machine)));
+        next.push(format!("dragonfly release {name} if it is {}", whom(machine)));
+        next.push(format!("dragonfly deny {name} if it is not"));
     }
     next
 }
@@ -237,6 +238,9 @@ fn settle(machine: &Hardware, why: &str) -> Vec<String> {
         false => format!("{release}, if it is {}", whom(machine)),
     };
     let mut next = vec![release];
+    if machine.is_asked_about() {
+        next.push(format!("dragonfly deny {name}, if it is not: then it boots as before"));
+    }
     if machine.status.authorisation.is_some() {
         next.push(format!("dragonfly abort {name}"));
     }

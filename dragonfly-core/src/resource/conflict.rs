@@ -14,6 +14,12 @@ impl Hardware {
         condition(&self.status.conditions, CONFLICT).filter(|conflict| conflict.status == ConditionStatus::True)
     }
 
+    /// Whether a person is asked if somebody is this machine, be it held for that or not.
+    pub fn is_asked_about(&self) -> bool {
+        let asks = |c: &Condition| matches!(c.status, ConditionStatus::True | ConditionStatus::Unknown);
+        self.status.in_doubt.is_some() && condition(&self.status.conditions, CONFLICT).is_some_and(asks)
+    }
+
     /// What it does or waits for, in words for a person: with its identity in conflict it waits for that to be settled,
     /// since what is assigned before is refused.
     pub fn message(&self) -> &str {

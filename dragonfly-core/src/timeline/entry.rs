@@ -209,7 +209,7 @@ pub fn boots(entries: &[Arc<Entry>]) -> Vec<&[Arc<Entry>]> {
 
 /// Whether it may happen to a machine that is off: what people do to it, and what follows from that alone.
 fn needs_no_machine(entry: &Entry) -> bool {
-    const DEEDS: [&str; 24] = [
+    const DEEDS: [&str; 25] = [
         "object.applied",
         "object.deleted",
         "workflow.assigned",
@@ -218,6 +218,7 @@ fn needs_no_machine(entry: &Entry) -> bool {
         "machine.protected",
         "machine.held",
         "machine.released",
+        "machine.denied",
         "machine.found",
         "machine.moved",
         "machine.renamed",

@@ -265,3 +265,55 @@ async fn what_is_seen_elsewhere_is_not_the_machines() {
     assert!(site.engine.cache().get::<HardwareSpec>(&a).unwrap().conflict().is_none());
     assert!(is_told_to_install(&site, &second).await);
 }
+
+/// A person says that who asks is not the machine: that one is refused, and the machine is installed as it was to be.
+#[tokio::test]
+async fn who_is_denied_holds_nobody_and_is_not_believed() {
+    let liar: Says<'_> = (&[1], Some("SN-X"), Some(0x6));
+    let on_foreign_card: Says<'_> = (&[9], None, Some(0xa));
+    for (asks, takes_back) in [(liar, false), (liar, true), (on_foreign_card, false), (on_foreign_card, true)] {
+        let site = Site::new().await;
+        planned(&site, "a", &format!("macs: ['{}']", mac(1))).await;
+        let own = speaks(&site, A).await.unwrap();
+        assert!(matches!(site.engine.deny("a", "me").await, Err(EngineError::Illegal { .. })), "nobody asks");
+        drop(own);
+        if let Ok(stranger) = speaks(&site, asks).await {
+            assert!(!is_told_to_install(&site, &stranger).await);
+        }
+        let why = site.engine.why("a").unwrap();
+        assert!(why.next.iter().any(|next| next.starts_with("dragonfly deny a")), "{asks:?}: {why:#?}");
+        if takes_back {
+            site.engine.release("a", "me").await.unwrap();
+        }
+        site.engine.deny("a", "me").await.unwrap();
+        assert!(matches!(site.engine.deny("a", "me").await, Err(EngineError::Illegal { .. })));
+        for _ in 0..2 {
+            site.clock.advance(Duration::from_secs(20 * 60));
+            if let Ok(stranger) = speaks(&site, asks).await {
+                assert!(!is_told_to_install(&site, &stranger).await);
+            }
+            assert_eq!(site.fate(1), "image", "it holds nobody any more");
+        }
+        let own = speaks(&site, A).await.unwrap();
+        assert!(own.machine == "a" && is_told_to_install(&site, &own).await);
+    }
+}
+
+/// A denial that was a mistake is taken back by writing down what is true.
+#[tokio::test]
+async fn a_denial_is_taken_back_by_an_edit() {
+    let site = Site::new().await;
+    planned(&site, "a", &format!("macs: ['{}']", mac(1))).await;
+    speaks(&site, A).await.unwrap();
+    let replaced: Says<'_> = (&[1], Some("SN-NEW"), Some(0x6));
+    speaks(&site, replaced).await.unwrap_err();
+    site.engine.deny("a", "me").await.unwrap();
+    speaks(&site, replaced).await.unwrap_err();
+    let text = format!(
+        "{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: a}}, spec: {{macs: ['{}'], serial: SN-NEW}}}}",
+        mac(1)
+    );
+    site.engine.apply(&text, "me").await.unwrap();
+    let own = speaks(&site, replaced).await.unwrap();
+    assert!(own.machine == "a" && is_told_to_install(&site, &own).await);
+}

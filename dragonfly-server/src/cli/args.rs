@@ -254,8 +254,18 @@ pub(super) enum Command {
         #[arg(long, value_name = "WORDS")]
         reason: Option<String>,
     },
-    /// Settle a hold or an identity in conflict
+    /// Settle a hold, or an identity in conflict: whoever asks is the machine
     Release {
+        /// Their names in any spelling, or MACs
+        #[arg(required = true, value_parser = words::name)]
+        machines: Vec<String>,
+    },
+    /// Settle an identity in conflict: whoever asks is not the machine
+    #[command(
+        after_help = "Who asks is named by `dragonfly why`: the card that it boots from, and what its board says.\n\
+        It is refused from now on; nobody else is asked about for 15 minutes. Changing spec.macs takes it back."
+    )]
+    Deny {
         /// Their names in any spelling, or MACs
         #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,

@@ -47,6 +47,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         )
         .post("/dragonfly/v1/machines/{name}/hold", Person, "Do nothing to it; it boots from its disk", hold)
         .post("/dragonfly/v1/machines/{name}/release", Person, "Settle a hold", release)
+        .post("/dragonfly/v1/machines/{name}/deny", Person, "Deny that it is who asks to be it", deny)
         .get("/dragonfly/v1/machines/{name}/why", Person, "What it would boot now, and why", why)
         .get("/dragonfly/v1/machines/{name}/events", Person, "What happened to it lately", events)
         .get(
@@ -192,6 +193,15 @@ async fn release(
     Extension(caller): Extension<Caller>,
 ) -> Result<StatusCode, Problem> {
     app.engine.release(&word, &caller.by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn deny(
+    State(app): State<App>,
+    Path(word): Path<String>,
+    Extension(caller): Extension<Caller>,
+) -> Result<StatusCode, Problem> {
+    app.engine.deny(&word, &caller.by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

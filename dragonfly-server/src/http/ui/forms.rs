@@ -111,6 +111,7 @@ async fn perform(app: &App, name: &str, verb: &str, form: &Form, by: &str) -> Re
             engine.hold(name, reason, by).await?;
         }
         "release" => engine.release(name, by).await?,
+        "deny" => engine.deny(name, by).await?,
         "power" => {
             let operation = match form.one("operation") {
                 "status" => Operation::Status,

@@ -92,6 +92,7 @@ struct Verbs {
     can_retry: bool,
     can_abort: bool,
     can_release: bool,
+    is_asked_about: bool,
     can_hold: bool,
     protected: bool,
     /// Its controller's address, if it has one.
@@ -310,6 +311,7 @@ fn verbs(app: &App, machine: &Hardware) -> Verbs {
         can_retry: free && phase == Some(Phase::Error),
         can_abort: matches!(phase, Some(Phase::Assigned | Phase::Provisioning | Phase::Error)),
         can_release: phase == Some(Phase::Held) || machine.spec.hold.is_some(),
+        is_asked_about: machine.is_asked_about(),
         can_hold: machine.spec.hold.is_none(),
         protected: machine.spec.protected,
         controller: machine.spec.bmc.as_ref().map(|bmc| bmc.address.to_string()),
