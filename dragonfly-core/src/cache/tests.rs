@@ -272,7 +272,7 @@ proptest! {
             let known: Vec<_> = machines.iter().map(|m| {
                 let proven = m.status.proven.as_ref();
                 let macs = m.spec.macs.iter().chain(proven.iter().flat_map(|p| &p.macs)).copied().collect();
-                Known { name: m.name(), macs, expected: None, proven, believed: false }
+                Known { name: m.name(), macs, expected: None, proven, believed: false, unclaimed: false }
             }).collect();
             find(&anchors, booted, &known)
         };

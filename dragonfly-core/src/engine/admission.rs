@@ -3,6 +3,7 @@
 //! These rules came later than objects that break them, so only what is new or different is refused: what has been
 //! taken once stays as it is while something else is changed.
 
+use super::anchors::is_placeholder;
 use super::{Engine, written};
 use crate::action::Problem;
 use crate::cache::Cached;
@@ -33,7 +34,9 @@ impl Engine {
                 let is_current =
                     version.is_empty() || old.as_ref().is_none_or(|o| o.metadata.resource_version == *version);
                 let new = record.decode::<HardwareSpec>().ok().filter(|_| is_current);
-                problems.extend(new.and_then(|new| nameless(old.as_deref().map(|old| &old.spec), &new)));
+                let old = old.as_deref().map(|old| &old.spec);
+                problems.extend(new.as_ref().and_then(|new| nameless(old, new)));
+                problems.extend(new.as_ref().and_then(|new| no_serial(old, &new.spec)));
             }
             _ => {}
         }
@@ -101,11 +104,37 @@ fn nameless(old: Option<&HardwareSpec>, new: &Hardware) -> Option<Problem> {
     Some(Problem { path: "spec.macs".to_owned(), problem })
 }
 
+/// A serial number that no board is known by: it would never be found.
+fn no_serial(old: Option<&HardwareSpec>, new: &HardwareSpec) -> Option<Problem> {
+    let serial = new.serial.as_deref()?;
+    if !is_placeholder(serial.trim()) || old.is_some_and(|old| old.serial.as_deref() == Some(serial)) {
+        return None;
+    }
+    let problem =
+        format!("`{serial}` is what boards without a serial number say; write the addresses of its cards instead");
+    Some(Problem { path: "spec.serial".to_owned(), problem })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_serial_number_tells_one_machine_from_others() {
+        let spec = |serial: &str| HardwareSpec { serial: Some(serial.to_owned()), ..HardwareSpec::default() };
+        for (old, new, is_refused) in [
+            (None, "Default string", true),
+            (None, "0000", true),
+            (None, "", true),
+            (None, "SN-1", false),
+            (Some("SN-1"), "To Be Filled By O.E.M.", true),
+            (Some("0000"), "0000", false),
+        ] {
+            assert_eq!(no_serial(old.map(spec).as_ref(), &spec(new)).is_some(), is_refused, "{old:?} {new}");
+        }
+    }
 
     #[test]
     fn a_machine_is_known_by_something() {

@@ -58,7 +58,7 @@ fn clip(text: &str, most: usize) -> String {
     text.chars().take(most).collect()
 }
 
-fn is_placeholder(text: &str) -> bool {
+pub(super) fn is_placeholder(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let mut letters = lower.chars().filter(|c| c.is_alphanumeric());
     let first = letters.next();
@@ -88,6 +88,8 @@ pub struct Known<'a> {
     /// A person has said of the very agent that asks, its card and its board, that it is right: where that is another
     /// machine's board, the card is that one's now.
     pub believed: bool,
+    /// It wrote itself down, and nobody has had anything to do with it since.
+    pub unclaimed: bool,
 }
 
 /// Which machine asks.
@@ -122,7 +124,9 @@ pub fn find(anchors: &Anchors, booted: Mac, known: &[Known<'_>]) -> Match {
     let by_card = with(&|k| k.macs.contains(&booted));
     // A serial number is unique within a product only.
     let same_serial = |other: &Anchors| anchors.serial == other.serial && anchors.product == other.product;
-    let same_uuid = |other: &Anchors| anchors.smbios_uuid == other.smbios_uuid;
+    // Some makers gave one UUID to many boards, whose serial numbers differ.
+    let is_apart = |other: &Anchors| differs(&anchors.serial, &other.serial);
+    let same_uuid = |other: &Anchors| anchors.smbios_uuid == other.smbios_uuid && !is_apart(other);
     let mut by_board: BTreeSet<&str> = BTreeSet::new();
     for (is_said, found) in [
         (anchors.serial.is_some(), with(&|k| k.proven.is_some_and(same_serial))),
@@ -133,6 +137,12 @@ pub fn find(anchors: &Anchors, booted: Mac, known: &[Known<'_>]) -> Match {
         if is_said && found.len() == 1 {
             by_board.extend(found);
         }
+    }
+    // A person's word, in card and serial number or in the number alone, comes before what an agent said of itself.
+    let as_written = with(&|k| k.expected.is_some() && k.expected == anchors.serial.as_deref());
+    if let [written] = as_written.iter().copied().collect::<Vec<_>>()[..] {
+        let has_card = by_card.len() == 1 && by_card.contains(written);
+        by_board.retain(|name| *name == written || !(has_card || known.iter().any(|k| k.name == *name && k.unclaimed)));
     }
     // It booted from a card of nobody's, on a board of nobody's, and says that it has cards of others: anybody can.
     if by_card.is_empty() && by_board.is_empty() {
@@ -185,10 +195,13 @@ fn some(names: &BTreeSet<&str>) -> String {
     format!("{}{more}", few.join(", "))
 }
 
+fn differs(a: &Option<String>, b: &Option<String>) -> bool {
+    matches!((a, b), (Some(a), Some(b)) if a != b)
+}
+
 /// What speaks against two sets of anchors being one machine. One number may have changed (a board or its battery was
 /// replaced); when nothing on the board is as it was, the card was moved.
 fn contradiction(new: &Anchors, old: &Anchors, by_card: bool) -> Option<String> {
-    let differs = |a: &Option<String>, b: &Option<String>| matches!((a, b), (Some(a), Some(b)) if a != b);
     let serial = differs(&new.serial, &old.serial);
     let uuid = matches!((&new.smbios_uuid, &old.smbios_uuid), (Some(a), Some(b)) if a != b);
     // Boards that have no numbers of their own take cards of others too.
@@ -234,7 +247,14 @@ mod tests {
     }
 
     fn known<'a>(name: &'a str, anchors: &'a Anchors) -> Known<'a> {
-        Known { name, macs: anchors.macs.clone(), expected: None, proven: Some(anchors), believed: false }
+        Known {
+            name,
+            macs: anchors.macs.clone(),
+            expected: None,
+            proven: Some(anchors),
+            believed: false,
+            unclaimed: false,
+        }
     }
 
     #[test]
@@ -326,10 +346,18 @@ mod tests {
             expected: None,
             proven: None,
             believed: false,
+            unclaimed: false,
         };
         assert_eq!(find(&anchors(&[7], 0x99, "SN-X"), std::slice::from_ref(&planned)), Match::Known("p".into()));
         // Or by its serial number, where somebody has written that down.
-        let by_serial = Known { name: "s", macs: Vec::new(), expected: Some("SN-S"), proven: None, believed: false };
+        let by_serial = Known {
+            name: "s",
+            macs: Vec::new(),
+            expected: Some("SN-S"),
+            proven: None,
+            believed: false,
+            unclaimed: false,
+        };
         let both = Known { expected: Some("SN-X"), ..planned };
         let fleet = [by_serial, both];
         assert_eq!(find(&anchors(&[9], 0x99, "SN-S"), &fleet), Match::Known("s".into()));

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::anchors::{self, Known, Match};
 use super::boot::ADOPTED;
 use super::newcomers::inventory_bytes;
-use super::proof::{is_claimed, is_foreign, is_own, prove, unproven};
+use super::proof::{is_claimed, is_foreign, is_own, is_proven_by, prove, unproven};
 use super::question::{answered, is_believed, own_asks};
 use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
@@ -111,8 +111,17 @@ impl Engine {
             }
             Match::New => {}
         }
+        let proves = |name: &str| {
+            let known = self.inner.cache.get::<HardwareSpec>(name);
+            let others = self.others_cards(name, &anchors.macs);
+            known.is_some_and(|m| is_proven_by(&m, &said, &own_cards(&m, &anchors.macs), &others))
+        };
+        let mut has_right = false;
         match &found {
-            Match::Known(name) | Match::Moved { machine: name, .. } if self.is_own_card(name, hello.mac) => {
+            Match::Known(name) | Match::Moved { machine: name, .. }
+                if self.is_own_card(name, hello.mac) || proves(name) =>
+            {
+                has_right = true;
                 self.may_greet(name)?;
             }
             // Those who say that they are a machine, from cards of others, have one measure together, and not that of the
@@ -141,8 +150,9 @@ impl Engine {
             }
             Match::Conflict { machines, why } => return Err(self.conflict(&hello, &said, &machines, &why, from).await),
         };
+        let others = self.others_cards(&machine, &anchors.macs);
         let guard = self.lock(&machine).await;
-        let (free, before) = self.may_speak(&machine, hello.boot_id, &said, moved, now).await?;
+        let (free, before) = self.may_speak(&machine, hello.boot_id, &said, has_right || moved, now).await?;
         if !free {
             return Err(self.second_agent(&machine, from));
         }
@@ -180,7 +190,8 @@ impl Engine {
                     used_tokens,
                     opened_at,
                     said: said.clone(),
-                    named: anchors.macs.iter().copied().filter(|card| is_own(m, *card)).collect(),
+                    named: own_cards(m, &anchors.macs),
+                    others: if believed || moved { Vec::new() } else { others.clone() },
                     doubt: None,
                     ended: false,
                 });
@@ -247,14 +258,15 @@ impl Engine {
         })
     }
 
-    /// Whether the agent of this boot may speak for a machine, for no other lives; and whose session is on record. `moved`:
-    /// a person has said that its card is the machine's.
+    /// Whether the agent of this boot may speak for a machine, for no other lives; and whose session is on record.
+    /// `has_right`: before one of whom it is in doubt, for it boots from a card of the machine's own, is on its board with
+    /// one of its cards, or a person has said so.
     pub(super) async fn may_speak(
         &self,
         machine: &str,
         boot_id: Uuid,
         said: &Anchors,
-        moved: bool,
+        has_right: bool,
         now: Timestamp,
     ) -> Result<(bool, Option<Uuid>)> {
         let known = self.fresh::<HardwareSpec>(machine).await?;
@@ -262,7 +274,7 @@ impl Engine {
         // Who only says that it is this machine makes way for who booted from its card, and anybody for whom a person has
         // said it of. And nobody has spoken for one that was made anew under its name.
         let makes_way = |m: &Hardware| {
-            let has_right = moved || said.macs.iter().any(|card| is_own(m, *card));
+            let has_right = has_right || said.macs.iter().any(|card| is_own(m, *card));
             is_believed(m, said) || (has_right && is_claimed(m)) || m.status.session.is_none()
         };
         if known.as_ref().is_some_and(|m| makes_way(m)) {
@@ -304,7 +316,14 @@ impl Engine {
                 let mut macs = m.spec.macs.clone();
                 macs.extend(m.status.proven.iter().flat_map(|a| a.macs.iter().copied()));
                 let (proven, believed) = (m.status.proven.as_ref(), is_believed(m, said));
-                Known { name: m.name(), macs, expected: m.spec.serial.as_deref(), proven, believed }
+                Known {
+                    name: m.name(),
+                    macs,
+                    expected: m.spec.serial.as_deref(),
+                    proven,
+                    believed,
+                    unclaimed: m.is_unclaimed(),
+                }
             })
             .collect();
         anchors::find(anchors, booted, &known)
@@ -391,6 +410,10 @@ enum Greeted {
     Used,
     /// Another agent has opened a session meanwhile.
     Late,
+}
+
+fn own_cards(machine: &Hardware, cards: &[Mac]) -> Vec<Mac> {
+    cards.iter().copied().filter(|card| is_own(machine, *card)).collect()
 }
 
 fn refusal(error: &EngineError) -> Refusal {

@@ -10,6 +10,7 @@ use super::question::{
 use super::strangers::Word;
 use super::{Engine, EngineError, Result};
 use crate::Mac;
+use crate::cache::Owner;
 use crate::resource::hardware::Anchors;
 use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Record};
 use crate::wire::Hello;
@@ -21,6 +22,16 @@ impl Engine {
     /// Whether the card that an agent booted from is a machine's own.
     pub(super) fn is_own_card(&self, machine: &str, card: Mac) -> bool {
         self.inner.cache.get::<HardwareSpec>(machine).is_some_and(|m| is_own(&m, card))
+    }
+
+    /// Some of these cards that are another machine's own.
+    pub(super) fn others_cards(&self, machine: &str, cards: &[Mac]) -> Vec<Mac> {
+        let is_anothers = |card: &&Mac| match self.inner.cache.by_mac(**card) {
+            Owner::One(owner) => owner.name() != machine,
+            Owner::Several(_) => true,
+            Owner::Nobody => false,
+        };
+        cards.iter().filter(is_anothers).take(NAMED).copied().collect()
     }
 
     /// Holds the machine whose card asks, and tells what settles it. Who asks is not told: it may be anybody.
@@ -75,6 +86,13 @@ impl Engine {
             }
             ([(one, true, _)], others) => {
                 format!("dragonfly release {one} if its card was moved to {}", others.join(" and "))
+            }
+            ([(one, ..)], others) if self.inner.cache.get::<HardwareSpec>(one).is_some_and(|m| m.is_unclaimed()) => {
+                let others = others.join(" or ");
+                format!(
+                    "dragonfly delete machine {one}, which wrote itself down, if this is {others}; \
+                     dragonfly release {one} if its card was moved to {others}"
+                )
             }
             ([(one, ..)], others) => {
                 let others = others.join(" and ");
@@ -251,7 +269,9 @@ impl Engine {
                 let is_added = |card: &Mac| m.spec.macs.contains(card) && !old.spec.macs.contains(card);
                 let is_corrected = old.spec.serial != m.spec.serial && m.spec.serial.is_some();
                 let is_meant = asked.is_some_and(|asked| {
-                    asked.macs.iter().any(is_added) || (is_corrected && asked.serial == m.spec.serial)
+                    // A serial number that is right says nothing of who says it from a card that is not the machine's.
+                    let is_of_own_card = asked.macs.iter().any(|card| is_own(m, *card));
+                    asked.macs.iter().any(is_added) || (is_of_own_card && is_corrected && asked.serial == m.spec.serial)
                 });
                 if is_meant {
                     settle(m, &format!("{by} changed its cards or its serial number: whoever asked is believed"), now);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::assign::not_being_deleted;
 use super::boot::ADOPTED;
 use super::found::{self, DOUBLED};
-use super::question::{deny, is_asked_about, settle, settled, whom};
+use super::question::{deny, is_asked_about, is_elsewhere, settle, settled, whom};
 use super::restore::RESTORED;
 use super::rules::Rule;
 use super::{Engine, EngineError, Result};
@@ -244,6 +244,7 @@ impl Engine {
             self.abort_run(run.name(), &format!("{by} released its machine; assign or reimage anew")).await?;
         }
         let believed = match conflict {
+            true if is_elsewhere(&object) => format!(", and said that its card was moved to {}", whom(&object)),
             true => format!(", and said so of {}", whom(&object)),
             false => String::new(),
         };

@@ -49,7 +49,17 @@ pub(super) fn prove(machine: &mut Hardware, said: &Anchors, believed: bool, move
 /// write to its disks.
 pub(super) fn unproven(machine: &Hardware) -> Option<String> {
     // Of a session that an earlier version opened this is not known.
-    let said = machine.status.session.as_ref().map(|session| &session.said).filter(|said| !said.macs.is_empty())?;
+    let session = machine.status.session.as_ref().filter(|session| !session.said.macs.is_empty())?;
+    doubts(machine, &session.said, &session.named, &session.others)
+}
+
+/// Whether nothing would be in doubt of an agent that says this: the card that it booted from and its board, which of the
+/// machine's own cards it names, and which of other machines'.
+pub(super) fn is_proven_by(machine: &Hardware, said: &Anchors, named: &[Mac], others: &[Mac]) -> bool {
+    machine.status.proven.is_some() && doubts(machine, said, named, others).is_none()
+}
+
+fn doubts(machine: &Hardware, said: &Anchors, named: &[Mac], others: &[Mac]) -> Option<String> {
     if let (Some(written), Some(is)) = (&machine.spec.serial, &said.serial)
         && written != is
     {
@@ -61,8 +71,7 @@ pub(super) fn unproven(machine: &Hardware) -> Option<String> {
     let by_serial = machine.spec.serial.is_some() && machine.spec.serial == said.serial;
     let any_card = by_serial && machine.spec.macs.is_empty();
     // By its board, and one of the cards that it has: which of them it boots from is firmware's choice.
-    let named = machine.status.session.as_ref().map(|session| &session.named);
-    let names_own = named.into_iter().flatten().any(|card| is_own(machine, *card));
+    let names_own = named.iter().any(|card| is_own(machine, *card));
     let Some(proven) = &machine.status.proven else {
         if is_own_card || any_card {
             return None;
@@ -79,6 +88,14 @@ pub(super) fn unproven(machine: &Hardware) -> Option<String> {
     {
         return Some(format!("its SMBIOS UUID is {is}, and was {was}"));
     }
+    // The same number on a board of another make is another board's, but where the UUID is the same: firmware is updated.
+    let same_uuid = proven.smbios_uuid.is_some() && proven.smbios_uuid == said.smbios_uuid;
+    if let (Some(was), Some(is)) = (&proven.product, &said.product)
+        && was != is
+        && !same_uuid
+    {
+        return Some(format!("its board is a {is}, and was a {was}"));
+    }
     // What is left is the same, or one of them does not say it: a card may be in a board that has no numbers of its own,
     // or have been known in one. Each number that was said is to be said again.
     let is_said = (proven.serial.is_none() || said.serial.is_some())
@@ -93,6 +110,13 @@ pub(super) fn unproven(machine: &Hardware) -> Option<String> {
             (None, None) => "no number at all".to_owned(),
         };
         return Some(format!("its board says {}, and said {}", number(said), number(proven)));
+    }
+    // Where boards say nothing, what is told of a machine are its cards: a card of it may be in another now.
+    if neither_has && !others.is_empty() {
+        let others = others.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ");
+        return Some(format!(
+            "its board has no numbers, and it has {others}, which another machine has: was a card moved?"
+        ));
     }
     if !(is_own_card || any_card || (same_board && names_own)) {
         return Some(format!("its board is this machine's, and its network cards ({cards}) are not"));

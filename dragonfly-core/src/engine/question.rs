@@ -123,6 +123,11 @@ pub(super) fn own_asks(machine: &mut Hardware, now: Timestamp) {
     }
 }
 
+/// Whether what is asked is if its card was moved to another machine.
+pub(super) fn is_elsewhere(machine: &Hardware) -> bool {
+    condition(&machine.status.conditions, CONFLICT).is_some_and(|c| c.reason == ELSEWHERE)
+}
+
 pub(super) fn is_in_conflict(machine: &Hardware) -> bool {
     machine.conflict().is_some()
 }
@@ -239,6 +244,7 @@ mod tests {
                 opened_at: at(0),
                 said: said(from, "A"),
                 named: Vec::new(),
+                others: Vec::new(),
                 doubt: None,
                 ended: false,
             });

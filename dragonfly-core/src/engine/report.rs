@@ -76,14 +76,23 @@ impl Engine {
             }
             return self.began(&name, &run, &report, claims.id).await;
         }
-        if report.attempt != run.status.attempt && late {
-            return stop(OVERTAKEN);
-        }
         if let ReportKind::Refused { mut failure } = report.what {
+            // Who may begin an attempt may say that it cannot be begun, and nobody else may.
+            let is_open = matches!(run.status.state, RunState::Pending | RunState::Running);
+            let may_begin = is_open && matches!(begins(&run, report.attempt, claims.id), Begins::Now { .. });
+            if !may_begin && late {
+                return stop(OVERTAKEN);
+            }
+            if unproven(&machine).is_some() && self.keeps(Rule::Proven) {
+                return stop("it is not certain that this is that machine");
+            }
             failure.causes.truncate(CAUSES - 1);
             failure.causes.push(keeps_its_template(&name));
             self.fail_run(&name, &run, None, failure, Again::Never).await?;
             return Ok(Heard::GoOn);
+        }
+        if report.attempt != run.status.attempt && late {
+            return stop(OVERTAKEN);
         }
         if run.status.state != RunState::Running && late {
             return stop(&format!("the workflow is {:?}", run.status.state));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::question::{is_asked_about, whom};
+use super::question::{is_asked_about, is_elsewhere, whom};
 use super::{Engine, Result, found};
 use crate::Mac;
 use crate::boot::{BootRequest, Decision, Fate};
@@ -194,7 +194,7 @@ fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
         return vec![format!("dragonfly release {name}")];
     }
     if let Some(conflict) = machine.conflict() {
-        return settle(machine, &conflict.message);
+        return settle(machine, conflict);
     }
     if found::doubled(machine).is_some() {
         return vec!["give one of the VMs another MAC, or delete the one that is a copy".to_owned()];
@@ -218,34 +218,53 @@ fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
         Some(Phase::Held) => vec![format!("dragonfly release {name}")],
     };
     if is_asked_about(machine) {
-        next.push(format!("dragonfly release {name} if it is {}", whom(machine)));
-        next.push(format!("dragonfly deny {name} if it is not"));
+        next.extend(is_it(machine));
     }
     next
 }
 
 /// What settles a conflict about a machine's identity: what is assigned before is refused.
-fn settle(machine: &Hardware, why: &str) -> Vec<String> {
+fn settle(machine: &Hardware, conflict: &Condition) -> Vec<String> {
     let name = machine.name();
     let release = format!("dragonfly release {name}");
     if machine.status.phase == Some(Phase::Provisioning) {
         return vec![format!("dragonfly watch {name}"), release];
     }
     // Released, it comes back for as long as the two numbers differ; the right number settles it.
-    let is_of_serial = machine.spec.serial.is_some() && why.contains("spec.serial");
-    let release = match is_of_serial {
-        true => "put spec.serial right (dragonfly apply), or the right machine in its place".to_owned(),
-        false => format!("{release}, if it is {}", whom(machine)),
+    let is_of_serial = machine.spec.serial.is_some() && conflict.message.contains("spec.serial");
+    let mut next = match is_of_serial {
+        true => vec!["put spec.serial right (dragonfly apply), or the right machine in its place".to_owned()],
+        false => is_it(machine),
     };
-    let mut next = vec![release];
-    if machine.is_asked_about() {
-        next.push(format!("dragonfly deny {name}, if it is not: then it boots as before"));
+    if is_of_serial && machine.is_asked_about() {
+        next.push(format!("dragonfly deny {name}, if it is in its place, and not {}", whom(machine)));
     }
     if machine.status.authorisation.is_some() {
         next.push(format!("dragonfly abort {name}"));
     }
     next.push(format!("dragonfly delete machine {name}"));
     next
+}
+
+/// What a person can answer, where somebody asks to be a machine.
+fn is_it(machine: &Hardware) -> Vec<String> {
+    let (name, whom) = (machine.name(), whom(machine));
+    // Of a conflict that an earlier version wrote it is not known who asked.
+    let no = machine.is_asked_about().then(|| format!("dragonfly deny {name}, if not: then it boots as before"));
+    if !is_elsewhere(machine) {
+        return [format!("dragonfly release {name}, if it is {whom}")].into_iter().chain(no).collect();
+    }
+    // Its card is on a board that is another machine's: what is asked is whether it was moved there, and not who it is.
+    let moved = [
+        format!(
+            "dragonfly release {name}, if its card was taken out of it and is in the machine that has this board now: {name} \
+             loses it to that one ({whom}; IdentityConflict names the machines)"
+        ),
+        format!(
+            "if it is still in {name}, what is known of the other machine is wrong: dragonfly delete machine OTHER"
+        ),
+    ];
+    moved.into_iter().chain(no).collect()
 }
 
 #[cfg(test)]

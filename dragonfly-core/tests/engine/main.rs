@@ -8,6 +8,7 @@ mod claims;
 mod conflicts;
 mod impostors;
 mod stubborn;
+mod truths;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -52,6 +52,8 @@ pub(crate) enum Event {
     Hold { machine: usize },
     /// An operator releases the machine.
     Release { machine: usize },
+    /// An operator denies that the machine is who asks.
+    Deny { machine: usize },
     /// An operator deletes the machine's record.
     Delete { machine: usize },
     /// An operator deletes a workflow.
@@ -255,6 +257,7 @@ fn single(dice: &mut Dice, machine: usize) -> Event {
         51 => Event::Kill,
         52..55 => Event::Cut { write: dice.below(4) as u32, after: dice.coin(), kill: dice.coin() },
         55 => Event::Sweep,
+        56 => Event::Deny { machine },
         58..61 => Event::Claims { card: dice.below(CARDS), what: dice.below(CLAIMS), works: on },
         61 => Event::Swap,
         62 => Event::Numbers { machine, on },

@@ -156,7 +156,8 @@ impl Place {
     /// board: a machine boots from any of its cards.
     pub(crate) fn is(&self, machine: usize, said: Words) -> bool {
         match self.proof {
-            Proof::Nobody => false,
+            // Its card was written down after it was welcomed: an operator has said so.
+            Proof::Nobody => self.cards.contains(&said.card),
             Proof::Unknown => true,
             Proof::Is { machine: proven, said: was } => {
                 let is_own = |card: usize| card == was.card || self.cards.contains(&card);

@@ -155,6 +155,7 @@ fn no_history_breaks_the_promise() {
         ("false claims believed", sum(|s| s.claims_believed)),
         ("false claims refused", sum(|s| s.claims_refused)),
         ("conflicts settled", sum(|s| s.settled)),
+        ("conflicts denied", sum(|s| s.denied)),
         ("wipes of another's disk, as an operator settled it", sum(|s| s.elsewhere)),
         ("server disks set back unseen", sum(|s| s.rolled_back)),
         ("disks refused for they were handed over", sum(|s| s.ends_refused)),

@@ -124,6 +124,7 @@ pub(crate) struct Seen {
     pub(crate) claims_believed: u64,
     pub(crate) claims_refused: u64,
     pub(crate) settled: u64,
+    pub(crate) denied: u64,
     pub(crate) elsewhere: u64,
     pub(crate) ends_refused: u64,
 }
@@ -313,6 +314,12 @@ impl Oracle {
     pub(crate) fn settled(&mut self, record: usize, meant: Words) {
         self.seen.settled += 1;
         self.known[record].place.settled = Some(meant);
+    }
+
+    /// An operator has denied that a machine is who asks, and it was heard.
+    pub(crate) fn denied(&mut self, record: usize) {
+        self.seen.denied += 1;
+        self.known[record].place.settled = None;
     }
 
     /// An operator has said which cards a machine has, as far as anybody knows.

@@ -410,6 +410,11 @@ impl World {
                     }
                 }
             }
+            Event::Deny { machine } => {
+                if let Some(Ok(())) = self.call(async |engine| engine.deny(&record(machine), "operator").await).await {
+                    self.oracle.denied(machine);
+                }
+            }
             Event::Delete { machine } => {
                 let name = record(machine);
                 match self.call(async |engine| engine.delete(Kind::HARDWARE, &name, "operator").await).await {
@@ -444,8 +449,7 @@ impl World {
         }))
     }
 
-    /// An operator looks at a machine before he says anything about it.
-    /// Who asks to be this machine, as an operator is told.
+    /// Who asks to be this machine, as an operator is told: he looks before he says anything about it.
     fn asks(&self, machine: usize) -> Option<Words> {
         let known = self.engine().cache().get::<HardwareSpec>(&record(machine))?;
         let conflict = condition(&known.status.conditions, CONFLICT)?;
@@ -453,11 +457,17 @@ impl World {
         known.status.in_doubt.as_ref().filter(|_| is_open).and_then(Words::read)
     }
 
+    /// Of whom an edit may speak: who asks, or who was denied.
+    fn asks_or_was_denied(&self, machine: usize) -> Option<Words> {
+        let known = self.engine().cache().get::<HardwareSpec>(&record(machine))?;
+        known.status.in_doubt.as_ref().and_then(Words::read)
+    }
+
     /// An operator writes the cards or the serial number of a machine, which may be the first that is known of it.
     async fn edit(&mut self, machine: usize, what: usize) {
         let other = 1 - machine;
         let known = self.engine().cache().get::<HardwareSpec>(&record(machine));
-        let asked = self.asks(machine);
+        let asked = self.asks_or_was_denied(machine);
         let mut spec = known.map_or_else(|| json!({ "macs": [common::card(number(machine))] }), |m| json!(m.spec));
         let cards: Option<&[usize]> = match what {
             0 => Some(&[machine]),
