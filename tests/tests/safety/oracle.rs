@@ -316,10 +316,15 @@ impl Oracle {
         self.known[record].place.settled = Some(meant);
     }
 
+    /// What was asked of a machine is over, and nobody was said to be right.
+    pub(crate) fn asked_no_more(&mut self, record: usize) {
+        self.known[record].place.settled = None;
+    }
+
     /// An operator has denied that a machine is who asks, and it was heard.
     pub(crate) fn denied(&mut self, record: usize) {
         self.seen.denied += 1;
-        self.known[record].place.settled = None;
+        self.asked_no_more(record);
     }
 
     /// An operator has said which cards a machine has, as far as anybody knows.

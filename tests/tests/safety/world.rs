@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dragonfly_core::Mac;
 use dragonfly_core::boot::{BootProvider, BootRequest, Fate};
 use dragonfly_core::clock::{Clock, Timestamp};
 use dragonfly_core::engine::{AssignRequest, Engine, EngineError, ReimageRequest};
@@ -457,17 +458,27 @@ impl World {
         known.status.in_doubt.as_ref().filter(|_| is_open).and_then(Words::read)
     }
 
-    /// Of whom an edit may speak: who asks, or who was denied.
-    fn asks_or_was_denied(&self, machine: usize) -> Option<Words> {
+    /// Whom an edit to this spec says that it is right, of those who ask or were denied: whose card is added, or who says
+    /// from a card of the machine's own the serial number that is corrected. Of any other the question is over.
+    fn means(&self, machine: usize, spec: &Value) -> Option<Words> {
         let known = self.engine().cache().get::<HardwareSpec>(&record(machine))?;
-        known.status.in_doubt.as_ref().and_then(Words::read)
+        let asked = known.status.in_doubt.as_ref()?;
+        let spec: HardwareSpec = serde_json::from_value(spec.clone()).expect("a spec");
+        let is_added = |card: &Mac| spec.macs.contains(card) && !known.spec.macs.contains(card);
+        let is_taken = |card: &Mac| known.spec.macs.contains(card) && !spec.macs.contains(card);
+        let proven = known.status.proven.iter().flat_map(|proven| &proven.macs).filter(|card| !is_taken(card));
+        let own: Vec<&Mac> = spec.macs.iter().chain(proven).collect();
+        let is_corrected = spec.serial.is_some() && spec.serial != known.spec.serial && spec.serial == asked.serial;
+        let is_meant =
+            asked.macs.iter().any(is_added) || (is_corrected && asked.macs.iter().any(|card| own.contains(&card)));
+        Words::read(asked).filter(|_| is_meant)
     }
 
     /// An operator writes the cards or the serial number of a machine, which may be the first that is known of it.
     async fn edit(&mut self, machine: usize, what: usize) {
         let other = 1 - machine;
         let known = self.engine().cache().get::<HardwareSpec>(&record(machine));
-        let asked = self.asks_or_was_denied(machine);
+        let asks = self.asks(machine);
         let mut spec = known.map_or_else(|| json!({ "macs": [common::card(number(machine))] }), |m| json!(m.spec));
         let cards: Option<&[usize]> = match what {
             0 => Some(&[machine]),
@@ -482,6 +493,7 @@ impl World {
         } else {
             spec["serial"] = json!(common::serial(number(if what == 4 { machine } else { other })));
         }
+        let meant = self.means(machine, &spec);
         let object = json!({
             "apiVersion": "dragonfly.computer/v1",
             "kind": "Hardware",
@@ -494,8 +506,10 @@ impl World {
             if let Some(cards) = cards {
                 self.oracle.has_cards(machine, cards, answer.is_some());
             }
-            if let Some(asked) = asked {
-                self.oracle.settled(machine, asked);
+            match meant {
+                Some(meant) => self.oracle.settled(machine, meant),
+                None if asks.is_some() && answer.is_some() => self.oracle.asked_no_more(machine),
+                None => {}
             }
         }
     }
