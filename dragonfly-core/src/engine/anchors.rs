@@ -138,11 +138,13 @@ pub fn find(anchors: &Anchors, booted: Mac, known: &[Known<'_>]) -> Match {
             by_board.extend(found);
         }
     }
-    // A person's word, in card and serial number or in the number alone, comes before what an agent said of itself.
+    // A person's word comes before what an agent said of itself and nobody has looked at: in card and serial number, or
+    // in the number alone where that record does not have it too.
     let as_written = with(&|k| k.expected.is_some() && k.expected == anchors.serial.as_deref());
     if let [written] = as_written.iter().copied().collect::<Vec<_>>()[..] {
         let has_card = by_card.len() == 1 && by_card.contains(written);
-        by_board.retain(|name| *name == written || !(has_card || known.iter().any(|k| k.name == *name && k.unclaimed)));
+        let gives_way = |k: &Known<'_>| k.unclaimed && (has_card || !k.proven.is_some_and(same_serial));
+        by_board.retain(|name| *name == written || !known.iter().any(|k| k.name == *name && gives_way(k)));
     }
     // It booted from a card of nobody's, on a board of nobody's, and says that it has cards of others: anybody can.
     if by_card.is_empty() && by_board.is_empty() {

@@ -8,7 +8,7 @@ use super::anchors::{self, Known, Match};
 use super::boot::ADOPTED;
 use super::newcomers::inventory_bytes;
 use super::proof::{is_claimed, is_foreign, is_own, is_proven_by, prove, unproven};
-use super::question::{answered, is_believed, own_asks};
+use super::question::{answered, denied, is_believed, is_same, own_asks};
 use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
 use super::{Engine, EngineError, Result};
@@ -182,6 +182,10 @@ impl Engine {
                 }
                 used_tokens.add(hello.mac, claims.order());
                 let believed = answered(m, &said, now);
+                let mut accepted = m.status.session.take().map(|s| s.accepted).unwrap_or_default();
+                if believed || moved {
+                    accepted.clone_from(&others);
+                }
                 prove(m, &said, believed, moved);
                 m.status.last_seen = Some(now);
                 m.status.session = Some(SessionInfo {
@@ -191,7 +195,8 @@ impl Engine {
                     opened_at,
                     said: said.clone(),
                     named: own_cards(m, &anchors.macs),
-                    others: if believed || moved { Vec::new() } else { others.clone() },
+                    others: others.iter().filter(|card| !accepted.contains(card)).copied().collect(),
+                    accepted,
                     doubt: None,
                     ended: false,
                 });
@@ -275,7 +280,9 @@ impl Engine {
         // said it of. And nobody has spoken for one that was made anew under its name.
         let makes_way = |m: &Hardware| {
             let has_right = has_right || said.macs.iter().any(|card| is_own(m, *card));
-            is_believed(m, said) || (has_right && is_claimed(m)) || m.status.session.is_none()
+            is_believed(m, said)
+                || (has_right && is_claimed(m))
+                || m.status.session.as_ref().is_none_or(|s| s.ended && denied(m).is_some_and(|d| is_same(d, &s.said)))
         };
         if known.as_ref().is_some_and(|m| makes_way(m)) {
             return Ok((true, before.map(|session| session.id)));
@@ -307,7 +314,7 @@ impl Engine {
         }
     }
 
-    fn recognise(&self, anchors: &Anchors, said: &Anchors, booted: Mac) -> Match {
+    pub(super) fn recognise(&self, anchors: &Anchors, said: &Anchors, booted: Mac) -> Match {
         // The others cannot match, and there may be very many.
         let machines = self.inner.cache.alike(anchors);
         let known: Vec<Known<'_>> = machines

@@ -3,16 +3,17 @@
 use std::net::IpAddr;
 use std::sync::PoisonError;
 
+use super::anchors::Match;
 use super::proof::{is_foreign, is_own, is_without, unproven};
 use super::question::{
-    DISAGREE, ELSEWHERE, ask, denied, end, is_asked_about, is_believed, is_in_conflict, is_same, settle, settled, whom,
+    DISAGREE, ask, denied, end, is_asked_about, is_believed, is_in_conflict, is_same, settle, settled, whom,
 };
 use super::strangers::Word;
 use super::{Engine, EngineError, Result};
 use crate::Mac;
 use crate::cache::Owner;
 use crate::resource::hardware::Anchors;
-use crate::resource::{ConditionStatus, Hardware, HardwareSpec, Record};
+use crate::resource::{ConditionStatus, ELSEWHERE, Hardware, HardwareSpec, Record};
 use crate::wire::Hello;
 
 /// How many other machines are named where there may be many.
@@ -147,13 +148,13 @@ impl Engine {
             }
             Some(m) if denied(m).is_some() => {
                 format!(
-                    "a person has denied that it is {}, and nobody else is asked about within 15 minutes of that; to take \
-                     it back, change spec.macs by dragonfly apply",
+                    "a person has denied that it is {}, and nobody else is asked about within 15 minutes of that; \
+                     dragonfly release {machine} takes it back",
                     whom(m)
                 )
             }
             Some(m) => {
-                format!("first whether {machine} is {}; or the next question, 15 minutes after that one", whom(m))
+                format!("first whether {machine} is {}: dragonfly deny {machine} if it is not", whom(m))
             }
             None => "boot it again".to_owned(),
         }
@@ -246,6 +247,30 @@ impl Engine {
         Ok(())
     }
 
+    /// Ends questions whether a card was moved to a machine that is no more, or is known by something else by now.
+    pub(super) async fn judge_anew(&self) -> Result<()> {
+        let is_past = |m: &Hardware| m.is_asked_about() && m.is_seen_elsewhere() && !self.is_elsewhere_still(m);
+        self.of_machines(is_past, |machine| async move {
+            let _guard = self.lock(machine.name()).await;
+            let now = self.now();
+            self.change_status::<HardwareSpec, _>(machine.name(), |m| {
+                if m.is_asked_about() && m.is_seen_elsewhere() && !self.is_elsewhere_still(m) {
+                    end(m, "the other machine is no more, or is known by something else", now);
+                }
+                Ok(())
+            })
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    fn is_elsewhere_still(&self, machine: &Hardware) -> bool {
+        let Some(asks) = &machine.status.in_doubt else { return false };
+        let Some(card) = asks.macs.first() else { return false };
+        matches!(self.recognise(asks, asks, *card), Match::Conflict { machines, .. } if machines.len() > 1)
+    }
+
     /// A person has changed a machine's cards or serial number: a card that was taken from it is not its own for having
     /// been seen in it, and what was in conflict is to be judged anew.
     pub(super) async fn identity_edited(&self, old: &Record, new: &Record, by: &str) -> Result<()> {
@@ -268,10 +293,16 @@ impl Engine {
                 // What was written down now is what asks: that one is meant.
                 let is_added = |card: &Mac| m.spec.macs.contains(card) && !old.spec.macs.contains(card);
                 let is_corrected = old.spec.serial != m.spec.serial && m.spec.serial.is_some();
-                let is_meant = asked.is_some_and(|asked| {
+                let is_denied = denied(m).is_some();
+                let is_meant = asked.filter(|_| !is_denied).is_some_and(|asked| {
                     // A serial number that is right says nothing of who says it from a card that is not the machine's.
                     let is_of_own_card = asked.macs.iter().any(|card| is_own(m, *card));
-                    asked.macs.iter().any(is_added) || (is_of_own_card && is_corrected && asked.serial == m.spec.serial)
+                    // Nor of who contradicts something else.
+                    let proven = m.status.proven.as_ref().and_then(|proven| proven.serial.as_ref());
+                    let is_of_serial =
+                        old.spec.serial.is_some() || proven.is_some_and(|was| asked.serial.as_ref() != Some(was));
+                    asked.macs.iter().any(is_added)
+                        || (is_of_own_card && is_of_serial && is_corrected && asked.serial == m.spec.serial)
                 });
                 if is_meant {
                     settle(m, &format!("{by} changed its cards or its serial number: whoever asked is believed"), now);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::assign::not_being_deleted;
 use super::boot::ADOPTED;
 use super::found::{self, DOUBLED};
-use super::question::{deny, is_asked_about, is_elsewhere, settle, settled, whom};
+use super::question::{denied, deny, is_asked_about, is_same, settle, settled, whom};
 use super::restore::RESTORED;
 use super::rules::Rule;
 use super::{Engine, EngineError, Result};
@@ -197,7 +197,7 @@ impl Engine {
         let _guard = self.lock(&name).await;
         let now = self.now();
         let object = self.machine_now(&name).await?;
-        let is_asked = object.conflict().is_some() || is_asked_about(&object);
+        let is_asked = object.conflict().is_some() || is_asked_about(&object) || denied(&object).is_some();
         let doubled = found::doubled(&object).is_some();
         let held = object.status.phase == Some(Phase::Held);
         // Whoever lifts a hold answers that, and not what somebody has asked meanwhile.
@@ -244,7 +244,7 @@ impl Engine {
             self.abort_run(run.name(), &format!("{by} released its machine; assign or reimage anew")).await?;
         }
         let believed = match conflict {
-            true if is_elsewhere(&object) => format!(", and said that its card was moved to {}", whom(&object)),
+            true if object.is_seen_elsewhere() => format!(", and said that its card was moved to {}", whom(&object)),
             true => format!(", and said so of {}", whom(&object)),
             false => String::new(),
         };
@@ -261,19 +261,22 @@ impl Engine {
         let name = self.resolve(machine)?;
         let _guard = self.lock(&name).await;
         let now = self.now();
-        let (_, denied) = self
+        let (_, (who, ended)) = self
             .change_status::<HardwareSpec, _>(&name, |m| {
                 if m.status.in_doubt.is_none() || !(m.conflict().is_some() || is_asked_about(m) || settled(m).is_some())
                 {
                     let why = format!("nobody is in doubt who asks to be {name}");
                     return Err(EngineError::Illegal { why });
                 }
-                let denied = whom(m);
-                deny(m, &format!("denied by {by}: it is not {denied}"), now);
-                Ok(denied)
+                let who = whom(m);
+                deny(m, &format!("denied by {by}: it is not {who}"), now);
+                Ok((who, end_session(m)))
             })
             .await?;
-        self.tell("machine.denied", &name, None, format!("{by} denied that it is {denied}"));
+        if ended {
+            self.inner.sessions.forget(&name);
+        }
+        self.tell("machine.denied", &name, None, format!("{by} denied that it is {who}"));
         Ok(())
     }
 
@@ -290,6 +293,13 @@ impl Engine {
     pub(super) fn busy(machine: &Hardware) -> bool {
         matches!(machine.status.phase, Some(Phase::Assigned | Phase::Provisioning))
     }
+}
+
+/// Ends the session of an agent that was denied. Whether there was one.
+fn end_session(machine: &mut Hardware) -> bool {
+    let denied = machine.status.in_doubt.as_ref();
+    let session = machine.status.session.as_mut().filter(|session| denied.is_some_and(|d| is_same(d, &session.said)));
+    session.map(|session| session.ended = true).is_some()
 }
 
 fn phase_word(machine: &Hardware) -> String {

@@ -89,7 +89,8 @@ fn doubts(machine: &Hardware, said: &Anchors, named: &[Mac], others: &[Mac]) -> 
         return Some(format!("its SMBIOS UUID is {is}, and was {was}"));
     }
     // The same number on a board of another make is another board's, but where the UUID is the same: firmware is updated.
-    let same_uuid = proven.smbios_uuid.is_some() && proven.smbios_uuid == said.smbios_uuid;
+    let same_serial = proven.serial.is_some() && proven.serial == said.serial;
+    let same_uuid = same_serial && proven.smbios_uuid.is_some() && proven.smbios_uuid == said.smbios_uuid;
     if let (Some(was), Some(is)) = (&proven.product, &said.product)
         && was != is
         && !same_uuid
@@ -115,10 +116,11 @@ fn doubts(machine: &Hardware, said: &Anchors, named: &[Mac], others: &[Mac]) -> 
     if neither_has && !others.is_empty() {
         let others = others.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ");
         return Some(format!(
-            "its board has no numbers, and it has {others}, which another machine has: was a card moved?"
+            "its board has no numbers, and it has {others}, which another machine has: was a card moved? If \
+             that is this machine, registered by another of its cards, delete that one"
         ));
     }
-    if !(is_own_card || any_card || (same_board && names_own)) {
+    if !(is_own_card || any_card || (same_board && names_own && proven.serial.is_some())) {
         return Some(format!("its board is this machine's, and its network cards ({cards}) are not"));
     }
     None

@@ -7,13 +7,11 @@ use super::proof::{is_foreign, is_own, unproven};
 use crate::Mac;
 use crate::clock::Timestamp;
 use crate::resource::hardware::Anchors;
-use crate::resource::{Condition, ConditionStatus, Hardware, condition, set_condition};
-/// How long a question to a person stands before another takes its place: what is told is what is answered.
+use crate::resource::{Condition, ConditionStatus, Hardware, NOT_MOVED, condition, set_condition};
+/// How long nobody else is asked about once a person has answered.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Why a conflict holds: the machine does not say of itself what it said before.
 pub(super) const DISAGREE: &str = "AnchorsDisagree";
-/// Or its card is seen on a board that is another machine's.
-pub(super) const ELSEWHERE: &str = "SeenElsewhere";
 /// Why one does not hold any more: a person said so, and nobody has asked since.
 const SETTLED: &str = "Settled";
 /// Or a person said that who asked is not this machine.
@@ -54,15 +52,16 @@ pub(super) fn settle(machine: &mut Hardware, words: &str, now: Timestamp) {
 
 /// Denies it: whoever asked is not this machine, and asks about it no more.
 pub(super) fn deny(machine: &mut Hardware, words: &str, now: Timestamp) {
+    let reason = if machine.is_seen_elsewhere() { NOT_MOVED } else { DENIED };
     // Whoever asks next does so 15 minutes from now on.
     machine.status.conditions.retain(|c| c.kind != CONFLICT);
-    set_condition(&mut machine.status.conditions, CONFLICT, ConditionStatus::False, DENIED, words, now);
+    set_condition(&mut machine.status.conditions, CONFLICT, ConditionStatus::False, reason, words, now);
 }
 
 /// What a person denied last, and of whom.
 pub(super) fn denied(machine: &Hardware) -> Option<&Anchors> {
     condition(&machine.status.conditions, CONFLICT)
-        .filter(|c| c.status == ConditionStatus::False && c.reason == DENIED)
+        .filter(|c| c.status == ConditionStatus::False && (c.reason == DENIED || c.reason == NOT_MOVED))
         .and(machine.status.in_doubt.as_ref())
 }
 
@@ -90,8 +89,8 @@ pub(super) fn ask(
     let open = condition(&machine.status.conditions, CONFLICT)
         .filter(|c| c.status != ConditionStatus::False || settled(machine).is_some() || denied(machine).is_some());
     if let Some(open) = open.filter(|_| is_another) {
-        let is_less = open.status == ConditionStatus::True && status != ConditionStatus::True;
-        if is_less || now.since(open.last_transition_time) < PATIENCE {
+        // What is told is what is answered, whenever that is.
+        if open.status != ConditionStatus::False || now.since(open.last_transition_time) < PATIENCE {
             return false;
         }
         machine.status.conditions.retain(|c| c.kind != CONFLICT);
@@ -116,16 +115,15 @@ pub(super) fn answered(machine: &mut Hardware, said: &Anchors, now: Timestamp) -
 pub(super) fn own_asks(machine: &mut Hardware, now: Timestamp) {
     let status = &machine.status;
     let (Some(asked), Some(session)) = (&status.in_doubt, &status.session) else { return };
+    if denied(machine).is_some_and(|denied| is_same(denied, &session.said)) && unproven(machine).is_none() {
+        end(machine, "its own agent has asked since", now);
+        return;
+    }
     let of_foreign = asked.macs.iter().all(|card| !is_own(machine, *card));
     let is_past = is_asked_about(machine) && (of_foreign || asked.macs == session.said.macs);
     if is_past && !is_foreign(machine) && unproven(machine).is_none() {
         end(machine, "its own agent has asked since", now);
     }
-}
-
-/// Whether what is asked is if its card was moved to another machine.
-pub(super) fn is_elsewhere(machine: &Hardware) -> bool {
-    condition(&machine.status.conditions, CONFLICT).is_some_and(|c| c.reason == ELSEWHERE)
 }
 
 pub(super) fn is_in_conflict(machine: &Hardware) -> bool {
@@ -164,18 +162,16 @@ mod tests {
 
     /// What is told is what is answered: whoever asks next does not take its place at once.
     #[test]
-    fn a_question_stands_until_it_was_answered_or_is_old() {
+    fn a_question_stands_until_it_was_answered() {
         use ConditionStatus::{True, Unknown};
         let (first, next) = (said(1, "X"), said(1, "Y"));
         // (what holds, what is asked next, minutes later) -> whether the next question is open.
         let table = [
             (True, True, 14, false),
-            (True, True, 15, true),
+            (True, True, 99, false),
             (Unknown, Unknown, 14, false),
-            (Unknown, Unknown, 15, true),
-            (Unknown, True, 14, false),
-            (Unknown, True, 15, true),
-            // Whoever holds the machine comes before whoever does not.
+            (Unknown, Unknown, 99, false),
+            (Unknown, True, 99, false),
             (True, Unknown, 99, false),
         ];
         for (holds, asks, minutes, is_open) in table {
@@ -245,6 +241,7 @@ mod tests {
                 said: said(from, "A"),
                 named: Vec::new(),
                 others: Vec::new(),
+                accepted: Vec::new(),
                 doubt: None,
                 ended: false,
             });

@@ -80,8 +80,9 @@ impl Engine {
         // What one object's error keeps from being done is done to all others.
         let mended = self.mend().await;
         let missed = self.miss_the_silent().await;
+        let judged = self.judge_anew().await;
         let told = self.tell_the_overdue().await;
-        self.forget_orphans().await.and(told).and(missed).and(mended)
+        self.forget_orphans().await.and(told).and(judged).and(missed).and(mended)
     }
 
     /// Mends torn pairs and acts on deadlines of runs: nothing is answered before this has been done once. No run is

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::question::{is_asked_about, is_elsewhere, whom};
+use super::question::{denied, is_asked_about, whom};
 use super::{Engine, Result, found};
 use crate::Mac;
 use crate::boot::{BootRequest, Decision, Fate};
@@ -220,6 +220,14 @@ fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
     if is_asked_about(machine) {
         next.extend(is_it(machine));
     }
+    if denied(machine).is_some() {
+        next.push(match machine.is_seen_elsewhere() {
+            true => {
+                format!("dragonfly release {name}, if its card is in the other machine after all, and not in {name}")
+            }
+            false => format!("dragonfly release {name}, if it is {} after all: that was denied", whom(machine)),
+        });
+    }
     next
 }
 
@@ -251,20 +259,25 @@ fn is_it(machine: &Hardware) -> Vec<String> {
     let (name, whom) = (machine.name(), whom(machine));
     // Of a conflict that an earlier version wrote it is not known who asked.
     let no = machine.is_asked_about().then(|| format!("dragonfly deny {name}, if not: then it boots as before"));
-    if !is_elsewhere(machine) {
+    if !machine.is_seen_elsewhere() {
         return [format!("dragonfly release {name}, if it is {whom}")].into_iter().chain(no).collect();
     }
     // Its card is on a board that is another machine's: what is asked is whether it was moved there, and not who it is.
-    let moved = [
-        format!(
-            "dragonfly release {name}, if its card was taken out of it and is in the machine that has this board now: {name} \
-             loses it to that one ({whom}; IdentityConflict names the machines)"
+    let other = match machine.is_unclaimed() {
+        true => format!(
+            "dragonfly delete machine {name}, which wrote itself down, if it is the other one that IdentityConflict names"
         ),
-        format!(
-            "if it is still in {name}, what is known of the other machine is wrong: dragonfly delete machine OTHER"
+        false => format!(
+            "if it is still in {name}, what is known of the other machine that IdentityConflict names is wrong: \
+             dragonfly delete machine OTHER, and {name} is judged anew within a minute"
         ),
-    ];
-    moved.into_iter().chain(no).collect()
+    };
+    let release = format!(
+        "dragonfly release {name}, if its card was taken out of it and is in that machine now: {name} loses it to that one ({whom})"
+    );
+    let no = no
+        .map(|_| format!("dragonfly deny {name}, if somebody else asks with its card: who says this is refused then"));
+    [other, release].into_iter().chain(no).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,12 @@ use super::{Condition, ConditionStatus, Hardware, condition};
 /// The condition that two machines claim to be this one, or that it is not the one that it is to be.
 pub const CONFLICT: &str = "IdentityConflict";
 
+/// Why a conflict holds: a card of the machine is seen on a board that is another machine's.
+pub(crate) const ELSEWHERE: &str = "SeenElsewhere";
+
+/// Why it does not: a person said that its card is not there.
+pub(crate) const NOT_MOVED: &str = "NotMoved";
+
 /// What is said of a machine that nothing was assigned to.
 pub(crate) const WAITING: &str = "waiting for an assignment";
 
@@ -18,6 +24,11 @@ impl Hardware {
     pub fn is_asked_about(&self) -> bool {
         let asks = |c: &Condition| matches!(c.status, ConditionStatus::True | ConditionStatus::Unknown);
         self.status.in_doubt.is_some() && condition(&self.status.conditions, CONFLICT).is_some_and(asks)
+    }
+
+    /// Whether what is, or was, asked is if a card of it was moved to the machine on whose board it is seen.
+    pub fn is_seen_elsewhere(&self) -> bool {
+        condition(&self.status.conditions, CONFLICT).is_some_and(|c| c.reason == ELSEWHERE || c.reason == NOT_MOVED)
     }
 
     /// What it does or waits for, in words for a person: with its identity in conflict it waits for that to be settled,

@@ -192,9 +192,12 @@ pub struct SessionInfo {
     /// Which of the cards that it names were the machine's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub named: Vec<Mac>,
-    /// Some of those that were another machine's own: but not where a person has said that its agent is right.
+    /// Some of those that were another machine's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Mac>,
+    /// Others' cards that it may name: a person has said that an agent that named them is right.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<Mac>,
     /// Another agent asked to speak for the machine, and this one is to show that it lives: its next word takes
     /// this away.
     #[schemars(with = "Option<String>")]

@@ -38,7 +38,7 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 
 pub use conflict::CONFLICT;
-pub(crate) use conflict::WAITING;
+pub(crate) use conflict::{ELSEWHERE, NOT_MOVED, WAITING};
 pub use hardware::{Hardware, HardwareSpec, HardwareStatus};
 pub use network::{Network, NetworkSpec};
 pub use secret::{SecretObject, SecretSpec};

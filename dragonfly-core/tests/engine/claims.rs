@@ -299,9 +299,9 @@ async fn who_is_denied_holds_nobody_and_is_not_believed() {
     }
 }
 
-/// A denial that was a mistake is taken back by writing down what is true.
+/// A denial that was a mistake.
 #[tokio::test]
-async fn a_denial_is_taken_back_by_an_edit() {
+async fn a_denial_is_taken_back() {
     let site = Site::new().await;
     planned(&site, "a", &format!("macs: ['{}']", mac(1))).await;
     speaks(&site, A).await.unwrap();
@@ -309,11 +309,73 @@ async fn a_denial_is_taken_back_by_an_edit() {
     speaks(&site, replaced).await.unwrap_err();
     site.engine.deny("a", "me").await.unwrap();
     speaks(&site, replaced).await.unwrap_err();
-    let text = format!(
-        "{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: a}}, spec: {{macs: ['{}'], serial: SN-NEW}}}}",
-        mac(1)
-    );
-    site.engine.apply(&text, "me").await.unwrap();
+    let next = site.engine.why("a").unwrap().next;
+    assert!(next.iter().any(|next| next.starts_with("dragonfly release a") && next.contains("denied")), "{next:?}");
+    site.engine.release("a", "me").await.unwrap();
+    let own = speaks(&site, replaced).await.unwrap();
+    assert!(own.machine == "a" && is_told_to_install(&site, &own).await);
+}
+
+/// Who was denied speaks for the machine no more, and keeps nobody out.
+#[tokio::test]
+async fn who_is_denied_has_no_session() {
+    let site = Site::new().await;
+    planned(&site, "a", &format!("macs: ['{}']", mac(1))).await;
+    speaks(&site, A).await.unwrap();
+    // With the machine's address, and one number of its board.
+    let liar = speaks(&site, (&[1], Some("LIAR"), Some(0xa))).await.unwrap();
+    assert!(!is_told_to_install(&site, &liar).await);
+    site.engine.deny("a", "me").await.unwrap();
+    let lost = site.engine.work(liar.session.reveal(), Ask { wait_seconds: 0 }).await;
+    assert!(matches!(lost, Err(EngineError::Unauthenticated { .. })), "{lost:?}");
+    let own = speaks_at_once(&site, A).await.unwrap();
+    assert!(own.machine == "a" && is_told_to_install(&site, &own).await);
+}
+
+/// The true serial number is written down while a liar, with the machine's own address, says it and not its UUID.
+#[tokio::test]
+async fn a_correction_of_what_was_not_in_question_makes_nobody_right() {
+    for is_denied in [false, true] {
+        let site = Site::new().await;
+        let spec = format!("macs: ['{}']", mac(1));
+        planned(&site, "a", &spec).await;
+        speaks(&site, A).await.unwrap();
+        let liar: Says<'_> = (&[1], Some("SN-A"), None);
+        if let Ok(liar) = speaks(&site, liar).await {
+            assert!(!is_told_to_install(&site, &liar).await);
+        }
+        if is_denied {
+            site.engine.deny("a", "me").await.unwrap();
+        }
+        let text = format!(
+            "{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: a}}, spec: {{{spec}, serial: SN-A}}}}"
+        );
+        site.engine.apply(&text, "me").await.unwrap();
+        if let Ok(liar) = speaks(&site, liar).await {
+            assert!(!is_told_to_install(&site, &liar).await, "denied: {is_denied}");
+        }
+    }
+}
+
+/// What a person reads is what he answers, however late.
+#[tokio::test]
+async fn an_open_question_stands() {
+    let site = Site::new().await;
+    planned(&site, "a", &format!("macs: ['{}']", mac(1))).await;
+    speaks(&site, A).await.unwrap();
+    let replaced: Says<'_> = (&[2], Some("SN-A"), Some(0xa));
+    let own = speaks(&site, replaced).await.unwrap();
+    assert!(!is_told_to_install(&site, &own).await);
+    site.clock.advance(Duration::from_secs(3600));
+    let liar: Says<'_> = (&[7], None, Some(0xa));
+    if let Ok(liar) = speaks(&site, liar).await {
+        assert!(!is_told_to_install(&site, &liar).await);
+    }
+    assert_eq!(asked_of(&site, "a").await.1, Some(vec![mac(2)]));
+    site.engine.release("a", "me").await.unwrap();
+    if let Ok(liar) = speaks(&site, liar).await {
+        assert!(!is_told_to_install(&site, &liar).await);
+    }
     let own = speaks(&site, replaced).await.unwrap();
     assert!(own.machine == "a" && is_told_to_install(&site, &own).await);
 }

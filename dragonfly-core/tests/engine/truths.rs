@@ -224,8 +224,67 @@ async fn a_question_about_a_card_that_moved_is_put_as_that() {
     assert!(release.contains("taken out of it") && release.contains("loses it"), "{next:?}");
     assert!(next.iter().any(|next| next.contains("delete machine OTHER")), "{next:?}");
     // As that says: what is known of the other is wrong.
+    site.engine.sweep().await.unwrap();
+    assert!(known(&site, "b").conflict().is_some(), "it is known still");
     site.engine.abort("a", "me").await.unwrap();
     site.engine.delete(Kind::HARDWARE, "a", "me").await.unwrap();
-    site.engine.deny("b", "me").await.unwrap();
+    site.engine.sweep().await.unwrap();
+    assert!(known(&site, "b").conflict().is_none());
     assert_eq!(boots(&site, &[2], board).await.unwrap().machine, "b");
+}
+
+/// A board that is known, and protected, is not another machine for what was written of that one.
+#[tokio::test]
+async fn a_known_machine_gives_way_to_no_number_that_was_written_elsewhere() {
+    let board: Board<'_> = (Some("SN-B"), Some(0xb), None);
+    let site = Site::new().await;
+    let b = boots(&site, &[2], board).await.unwrap().machine;
+    site.engine.protect(&b, true, "me").await.unwrap();
+    writes(&site, "w", &format!("macs: ['{}'], serial: SN-B", mac(1))).await;
+    site.engine.assign("w", assign(), "me").await.unwrap();
+    if let Ok(said) = boots(&site, &[1, 2], board).await {
+        assert!(!is_installed(&site, &said).await, "{}", said.machine);
+    }
+    // One that registered itself with the number that was written for another: a person was asked, and has denied it.
+    let site = Site::new().await;
+    let n = boots(&site, &[1], board).await.unwrap().machine;
+    writes(&site, "w", "serial: SN-B").await;
+    site.engine.assign("w", assign(), "me").await.unwrap();
+    boots(&site, &[1], board).await.unwrap_err();
+    site.engine.deny(&n, "me").await.unwrap();
+    if let Ok(said) = boots(&site, &[2], board).await {
+        assert!(!is_installed(&site, &said).await, "{}", said.machine);
+    }
+}
+
+/// A UUID and an address go over the wire when a machine boots: from a card that is not its own they are not enough.
+#[tokio::test]
+async fn a_uuid_and_an_address_install_nobody() {
+    let site = Site::new().await;
+    let a = boots(&site, &[1], (None, Some(0xa), Some("P1"))).await.unwrap().machine;
+    site.engine.assign(&a, assign(), "me").await.unwrap();
+    for (cards, product) in [(&[9, 1][..], "P1"), (&[1], "P2")] {
+        if let Ok(said) = boots(&site, cards, (None, Some(0xa), Some(product))).await {
+            assert!(!is_installed(&site, &said).await, "{cards:?} {product}");
+        }
+    }
+    site.engine.deny(&a, "me").await.unwrap();
+    let own = boots(&site, &[1], (None, Some(0xa), Some("P1"))).await.unwrap();
+    assert!(own.machine == a && is_installed(&site, &own).await);
+}
+
+/// A person's word that a machine has another's card holds for its next boots, too.
+#[tokio::test]
+async fn a_card_of_another_that_was_accepted_is_asked_about_once() {
+    let site = Site::new().await;
+    let a = boots(&site, &[1], NONE).await.unwrap().machine;
+    boots(&site, &[2], NONE).await.unwrap();
+    site.engine.assign(&a, assign(), "me").await.unwrap();
+    let doubted = boots(&site, &[1, 2], NONE).await.unwrap();
+    assert!(!is_installed(&site, &doubted).await);
+    site.engine.release(&a, "me").await.unwrap();
+    for _ in 0..3 {
+        let own = boots(&site, &[1, 2], NONE).await.unwrap();
+        assert!(own.machine == a && is_installed(&site, &own).await);
+    }
 }

@@ -424,7 +424,7 @@ impl Oracle {
     }
 
     /// The server acknowledged that an attempt begins: from here on the agent may wipe. Returns what stands
-    /// behind it.
+    /// behind it, and whether it was said for the first time.
     pub(crate) fn began(
         &mut self,
         machine: usize,
@@ -432,16 +432,17 @@ impl Oracle {
         attempt: u32,
         session: &str,
         now: Timestamp,
-    ) -> Kept<usize> {
+    ) -> Kept<(usize, bool)> {
         let index = self.covered(machine, workflow, now, "Began was acknowledged")?;
         let grant = &mut self.grants[index];
-        grant.ever_begun += usize::from(grant.begun.insert((attempt, session.to_owned())));
+        let is_first = grant.begun.insert((attempt, session.to_owned()));
+        grant.ever_begun += usize::from(is_first);
         self.seen.begun += 1;
         if grant.begun.len() > ATTEMPTS + grant.retries {
             let told = format!("{} attempts of {workflow} began, with {} retries", grant.begun.len(), grant.retries);
             return broken("no more attempts than operators and the limit allow", told);
         }
-        Ok(index)
+        Ok((index, is_first))
     }
 
     /// The agent destroys what is on the disk.

@@ -450,28 +450,34 @@ impl World {
         }))
     }
 
-    /// Who asks to be this machine, as an operator is told: he looks before he says anything about it.
+    /// Who asks to be this machine, or was denied, as an operator is told: he looks before he says anything about it.
     fn asks(&self, machine: usize) -> Option<Words> {
         let known = self.engine().cache().get::<HardwareSpec>(&record(machine))?;
         let conflict = condition(&known.status.conditions, CONFLICT)?;
-        let is_open = conflict.status != ConditionStatus::False;
+        let is_denied = ["Denied", "NotMoved"].contains(&conflict.reason.as_str());
+        let is_open = conflict.status != ConditionStatus::False || is_denied;
         known.status.in_doubt.as_ref().filter(|_| is_open).and_then(Words::read)
     }
 
-    /// Whom an edit to this spec says that it is right, of those who ask or were denied: whose card is added, or who says
-    /// from a card of the machine's own the serial number that is corrected. Of any other the question is over.
+    /// Of whom an edit to this spec says that he is right, where he asks: his card is added, or he says from a card of the
+    /// machine's own the serial number that is corrected. Of any other the question is over.
     fn means(&self, machine: usize, spec: &Value) -> Option<Words> {
         let known = self.engine().cache().get::<HardwareSpec>(&record(machine))?;
         let asked = known.status.in_doubt.as_ref()?;
+        let is_denied = condition(&known.status.conditions, CONFLICT)
+            .is_some_and(|c| ["Denied", "NotMoved"].contains(&c.reason.as_str()));
         let spec: HardwareSpec = serde_json::from_value(spec.clone()).expect("a spec");
         let is_added = |card: &Mac| spec.macs.contains(card) && !known.spec.macs.contains(card);
         let is_taken = |card: &Mac| known.spec.macs.contains(card) && !spec.macs.contains(card);
         let proven = known.status.proven.iter().flat_map(|proven| &proven.macs).filter(|card| !is_taken(card));
         let own: Vec<&Mac> = spec.macs.iter().chain(proven).collect();
-        let is_corrected = spec.serial.is_some() && spec.serial != known.spec.serial && spec.serial == asked.serial;
+        let was = known.status.proven.as_ref().and_then(|proven| proven.serial.as_ref());
+        let is_of_serial = known.spec.serial.is_some() || was.is_some_and(|was| asked.serial.as_ref() != Some(was));
+        let is_corrected =
+            is_of_serial && spec.serial.is_some() && spec.serial != known.spec.serial && spec.serial == asked.serial;
         let is_meant =
             asked.macs.iter().any(is_added) || (is_corrected && asked.macs.iter().any(|card| own.contains(&card)));
-        Words::read(asked).filter(|_| is_meant)
+        Words::read(asked).filter(|_| is_meant && !is_denied)
     }
 
     /// An operator writes the cards or the serial number of a machine, which may be the first that is known of it.
@@ -915,8 +921,13 @@ impl World {
         self.oracle.session_answered(record, boot)?;
         let mut grant = None;
         if heard == Heard::GoOn && report.what == ReportKind::Began {
-            grant = Some(self.oracle.began(record, &report.workflow, report.attempt, &boot.to_string(), now)?);
-            self.oracle.in_its_place(record, machine, words, "Began was acknowledged")?;
+            let (index, is_first) =
+                self.oracle.began(record, &report.workflow, report.attempt, &boot.to_string(), now)?;
+            grant = Some(index);
+            // Who has begun goes on, whatever is written of the machine's cards meanwhile.
+            if is_first {
+                self.oracle.in_its_place(record, machine, words, "Began was acknowledged")?;
+            }
         }
         if heard == Heard::GoOn && hand_over {
             let (uid, steps) = self.orders[&report.workflow];

@@ -93,6 +93,7 @@ struct Verbs {
     can_abort: bool,
     can_release: bool,
     is_asked_about: bool,
+    is_seen_elsewhere: bool,
     can_hold: bool,
     protected: bool,
     /// Its controller's address, if it has one.
@@ -312,6 +313,7 @@ fn verbs(app: &App, machine: &Hardware) -> Verbs {
         can_abort: matches!(phase, Some(Phase::Assigned | Phase::Provisioning | Phase::Error)),
         can_release: phase == Some(Phase::Held) || machine.spec.hold.is_some(),
         is_asked_about: machine.is_asked_about(),
+        is_seen_elsewhere: machine.is_seen_elsewhere(),
         can_hold: machine.spec.hold.is_none(),
         protected: machine.spec.protected,
         controller: machine.spec.bmc.as_ref().map(|bmc| bmc.address.to_string()),
