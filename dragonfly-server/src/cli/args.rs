@@ -263,7 +263,8 @@ pub(super) enum Command {
     /// Settle an identity in conflict: whoever asks is not the machine
     #[command(
         after_help = "Who asks is named by `dragonfly why`: the card that it boots from, and what its board says.\n\
-        It is refused from now on; nobody else is asked about for 15 minutes. Changing spec.macs takes it back."
+        It is refused from now on; nobody else is asked about for 15 minutes.\n\
+        `dragonfly release` takes it back."
     )]
     Deny {
         /// Their names in any spelling, or MACs
