@@ -14,6 +14,8 @@ use dragonfly_core::store::{Part, RedbStore, Store, When};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::lab::console::say;
+
 /// Writers at once: the store commits what they wait for together.
 pub(crate) const WRITERS: usize = 512;
 
@@ -126,6 +128,7 @@ pub(crate) fn machine(n: usize) -> Hardware {
 
 /// Writes this many machines into a new store at `path`. Returns the bytes of one as it is stored.
 pub(crate) async fn fill(path: &Path, machines: usize) -> Result<usize> {
+    say(format_args!("filling a store with {machines} machines"));
     let directory = path.parent().context("a store without a directory")?;
     std::fs::create_dir_all(directory)?;
     let place = path.to_owned();

@@ -16,6 +16,7 @@ use super::report::{Report, Times};
 use super::server::Server;
 use super::world::{INTERFACE, World};
 use super::{pages, watch};
+use crate::lab::console::say;
 
 /// Clients that ask for an address at once.
 const CLIENTS: usize = 32;
@@ -151,6 +152,7 @@ async fn apply(report: &mut Report, server: &Server, machines: usize) -> Result<
 
 async fn many(args: &Bench, world: &World, program: &Path, report: &mut Report) -> Result<()> {
     let directory = directory()?;
+    say(format_args!("{} machines at once, from their first packet to Ready", args.machines));
     let server = Server::start(world, program, directory.path())?;
     server.apply(&network("full")).await?;
     server_gives_addresses(&server).await?;

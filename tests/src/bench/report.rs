@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use crate::lab::console::complain;
+
 const OURS: &str = "dragonfly";
 
 /// What was measured.
@@ -51,10 +53,11 @@ impl Report {
         self.note(OURS, case, unit, figure);
     }
 
-    /// One figure of somebody's.
+    /// One figure of somebody's. It is told at once, beside the report: a run takes many minutes.
     pub(crate) fn note(&mut self, who: &str, case: &str, unit: &'static str, figure: f64) {
-        let case = format!("{case}, {unit}");
-        self.raw.entry(who.to_owned()).or_default().entry(case.clone()).or_default().push(rounded(figure));
+        let (case, figure) = (format!("{case}, {unit}"), rounded(figure));
+        complain(format_args!("{who}: {case}: {figure}"));
+        self.raw.entry(who.to_owned()).or_default().entry(case.clone()).or_default().push(figure);
         self.units.insert(case, unit);
     }
 

@@ -37,7 +37,7 @@ pub(crate) fn program(args: &Bench) -> Result<PathBuf> {
     if let Some(program) = &args.dragonfly {
         return program.canonicalize().with_context(|| program.display().to_string());
     }
-    say("building the server");
+    say("building the server, which takes two cores some minutes the first time");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let build = ["build", "--quiet", "--release", "--locked", "-p", "dragonfly-server", "--bin", "dragonfly"];
     output(Command::new(cargo).args(build).current_dir(env!("CARGO_MANIFEST_DIR")))?;
