@@ -55,6 +55,8 @@ fn a_word_that_names_nothing_is_a_mistake_and_nothing_is_done_to_all() {
         (&["assign", "db-1", "--template", ""], "is empty"),
         (&["release", ""], "is empty"),
         (&["deny", ""], "is empty"),
+        (&["release", "db-1", "--question", ""], "a question is 16 hexadecimal digits"),
+        (&["deny", "db-1", "--question", "yes"], "a question is 16 hexadecimal digits"),
         (&["power", "off", ""], "is empty"),
         (&["power", "off", "-l", "", "--yes"], "names no label"),
         (&["bmc", "remove", ""], "is empty"),

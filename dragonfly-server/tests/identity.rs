@@ -12,6 +12,7 @@ use common::{Bench, MAC, NAME, bench, hello, hello_of, text};
 use dragonfly_core::Mac;
 use dragonfly_core::event::Event;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 const HELLO: &str = "/dragonfly/v1/agent/hello";
 
@@ -196,4 +197,52 @@ async fn whoever_has_no_token_floods_no_events_and_keeps_nobody_out() {
     let token = bench.boot_token().await.reveal().to_owned();
     let (status, answer) = send(&bench, post(HELLO, Some(&token), &said_hello(MAC))).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
+}
+
+/// What a person read is answered, by a program and on the page, and not what is asked by the time the answer comes.
+#[tokio::test]
+async fn an_answer_names_its_question() {
+    let bench = bench().await;
+    for (serial, uuid, want) in [("SN-OWN", 1, StatusCode::OK), ("SN-OTHER", 2, StatusCode::CONFLICT)] {
+        bench.clock.advance(Duration::from_secs(40));
+        let (token, mut says) = (bench.boot_token().await, hello());
+        (says.anchors.serial, says.anchors.smbios_uuid) = (Some(serial.to_owned()), Some(Uuid::from_u128(uuid)));
+        let (status, answer) =
+            send(&bench, post(HELLO, Some(token.reveal()), &serde_json::to_value(says).unwrap())).await;
+        assert_eq!(status, want, "{answer}");
+    }
+    let api = format!("/dragonfly/v1/machines/{NAME}");
+    let (_, why) = bench.admin(Method::GET, &format!("{api}/why"), None).await;
+    let question = why["question"].as_str().unwrap();
+    let advice = format!("dragonfly release {NAME} --question {question}, if it is who boots from {MAC}");
+    assert!(why["next"][0].as_str().unwrap().starts_with(&advice), "{why}");
+
+    let form = |verb: &str, body: String| {
+        let request = Request::builder().method(Method::POST).uri(format!("/machines/{NAME}/{verb}"));
+        let request = request.header("cookie", bench.cookie()).header("origin", "https://10.9.0.1:3000");
+        let request = request.header("host", "10.9.0.1:3000");
+        request.header("content-type", "application/x-www-form-urlencoded").body(Body::from(body)).unwrap()
+    };
+    let another = "0123456789abcdef";
+    for verb in ["release", "deny"] {
+        let (status, problem) =
+            bench.admin(Method::POST, &format!("{api}/{verb}?question={another}"), Some(json!({}))).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("has changed since you looked"), "{problem}");
+        let (status, _) = bench.admin(Method::POST, &format!("{api}/{verb}?questoin={question}"), None).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "a misspelt precondition is none");
+        let (status, page) = send(&bench, form(verb, format!("question={another}"))).await;
+        assert!(status == StatusCode::CONFLICT && page.contains("has changed since you looked"), "{status} {page}");
+    }
+    let (_, still) = bench.admin(Method::GET, &format!("{api}/why"), None).await;
+    assert_eq!((&still["question"], &still["conditions"]), (&why["question"], &why["conditions"]));
+
+    let page = Request::builder().uri(format!("/machines/{NAME}")).header("cookie", bench.cookie());
+    let (_, page) = send(&bench, page.body(Body::empty()).unwrap()).await;
+    let field = format!("<input type=\"hidden\" name=\"question\" value=\"{question}\">");
+    assert_eq!(page.matches(&field).count(), 2, "one for yes, one for no");
+    let (status, _) = send(&bench, form("deny", format!("question={question}"))).await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    let (status, _) = bench.admin(Method::POST, &format!("{api}/release?question={question}"), None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
 }

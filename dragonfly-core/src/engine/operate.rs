@@ -193,6 +193,14 @@ impl Engine {
     /// # Errors
     /// `Illegal` when nothing holds it.
     pub async fn release(&self, machine: &str, by: &str) -> Result<()> {
+        self.release_answering(machine, None, by).await
+    }
+
+    /// As [`release`](Self::release), as the answer to this [question](Hardware::question) alone.
+    ///
+    /// # Errors
+    /// `Illegal` when nothing holds it, or where something else is asked by now.
+    pub async fn release_answering(&self, machine: &str, question: Option<&str>, by: &str) -> Result<()> {
         let name = self.resolve(machine)?;
         let _guard = self.lock(&name).await;
         let now = self.now();
@@ -205,6 +213,11 @@ impl Engine {
         if object.spec.hold.is_none() && !conflict && !doubled && !held {
             return Err(EngineError::Illegal { why: format!("nothing holds {name}") });
         }
+        if question.is_some() && !conflict {
+            let why = format!("nobody is in doubt who asks to be {name}, or it is held: {}", look(&name));
+            return Err(EngineError::Illegal { why });
+        }
+        is_asked_still(&object, question)?;
         if object.spec.hold.is_some() {
             self.change_spec::<HardwareSpec>(&name, |m| {
                 m.spec.hold = None;
@@ -214,6 +227,8 @@ impl Engine {
         }
         self.change_status::<HardwareSpec, _>(&name, |m| {
             if conflict {
+                // Another server may have heard somebody else since.
+                is_asked_still(m, object.question().as_deref())?;
                 let words = format!("settled by {by}: {} is believed", whom(m));
                 settle(m, &words, now);
             }
@@ -258,6 +273,14 @@ impl Engine {
     /// # Errors
     /// `Illegal` when nobody asks.
     pub async fn deny(&self, machine: &str, by: &str) -> Result<()> {
+        self.deny_answering(machine, None, by).await
+    }
+
+    /// As [`deny`](Self::deny), as the answer to this [question](Hardware::question) alone.
+    ///
+    /// # Errors
+    /// `Illegal` when nobody asks, or something else is asked by now.
+    pub async fn deny_answering(&self, machine: &str, question: Option<&str>, by: &str) -> Result<()> {
         let name = self.resolve(machine)?;
         let _guard = self.lock(&name).await;
         let now = self.now();
@@ -268,6 +291,7 @@ impl Engine {
                     let why = format!("nobody is in doubt who asks to be {name}");
                     return Err(EngineError::Illegal { why });
                 }
+                is_asked_still(m, question)?;
                 let who = whom(m);
                 deny(m, &format!("denied by {by}: it is not {who}"), now);
                 Ok((who, end_session(m)))
@@ -293,6 +317,22 @@ impl Engine {
     pub(super) fn busy(machine: &Hardware) -> bool {
         matches!(machine.status.phase, Some(Phase::Assigned | Phase::Provisioning))
     }
+}
+
+/// That what a person answers is what is asked. `None`: whatever is.
+fn is_asked_still(machine: &Hardware, question: Option<&str>) -> Result<()> {
+    let is_another = question.is_some_and(|question| machine.question().as_deref() != Some(question));
+    if is_another {
+        let name = machine.name();
+        let why =
+            format!("what is asked about {name} has changed since you looked, and nothing was done: {}", look(name));
+        return Err(EngineError::Illegal { why });
+    }
+    Ok(())
+}
+
+fn look(name: &str) -> String {
+    format!("look again with dragonfly why {name}, and answer that")
 }
 
 /// Ends the session of an agent that was denied. Whether there was one.

@@ -50,6 +50,8 @@ pub struct Why {
     pub causes: Vec<Cause>,
     /// Who is to do something next, by when, and what is waited for.
     pub waits: Option<Waits>,
+    /// Which question about its identity is open, or was answered last ([`Hardware::question`]): an answer can name it.
+    pub question: Option<String>,
     /// What a person can do next.
     pub next: Vec<String>,
     /// The newest events about it, oldest first.
@@ -98,6 +100,7 @@ impl Engine {
                 conditions: Vec::new(),
                 workflow: None,
                 agent_heard: None,
+                question: None,
                 next: vec![if causes.is_empty() { BOOT } else { BOOT_AGAIN }.to_owned()],
                 causes,
                 events: self.inner.events.about(&machine, 50),
@@ -141,6 +144,7 @@ impl Engine {
             conditions: machine.status.conditions.clone(),
             workflow,
             agent_heard: self.inner.sessions.last(&name),
+            question: machine.question(),
             next,
             events: self.inner.events.about(&name, 50),
             machine: name,
@@ -221,11 +225,10 @@ fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
         next.extend(is_it(machine));
     }
     if denied(machine).is_some() {
+        let release = answer("release", machine);
         next.push(match machine.is_seen_elsewhere() {
-            true => {
-                format!("dragonfly release {name}, if its card is in the other machine after all, and not in {name}")
-            }
-            false => format!("dragonfly release {name}, if it is {} after all: that was denied", whom(machine)),
+            true => format!("{release}, if its card is in the other machine after all, and not in {name}"),
+            false => format!("{release}, if it is {} after all: that was denied", whom(machine)),
         });
     }
     next
@@ -234,9 +237,8 @@ fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
 /// What settles a conflict about a machine's identity: what is assigned before is refused.
 fn settle(machine: &Hardware, conflict: &Condition) -> Vec<String> {
     let name = machine.name();
-    let release = format!("dragonfly release {name}");
     if machine.status.phase == Some(Phase::Provisioning) {
-        return vec![format!("dragonfly watch {name}"), release];
+        return vec![format!("dragonfly watch {name}"), answer("release", machine)];
     }
     // Released, it comes back for as long as the two numbers differ; the right number settles it.
     let is_of_serial = machine.spec.serial.is_some() && conflict.message.contains("spec.serial");
@@ -245,7 +247,7 @@ fn settle(machine: &Hardware, conflict: &Condition) -> Vec<String> {
         false => is_it(machine),
     };
     if is_of_serial && machine.is_asked_about() {
-        next.push(format!("dragonfly deny {name}, if it is in its place, and not {}", whom(machine)));
+        next.push(format!("{}, if it is in its place, and not {}", answer("deny", machine), whom(machine)));
     }
     if machine.status.authorisation.is_some() {
         next.push(format!("dragonfly abort {name}"));
@@ -254,13 +256,20 @@ fn settle(machine: &Hardware, conflict: &Condition) -> Vec<String> {
     next
 }
 
+/// The command that answers what is asked about a machine, and nothing that is asked later.
+fn answer(verb: &str, machine: &Hardware) -> String {
+    let question = machine.question().map(|question| format!(" --question {question}")).unwrap_or_default();
+    format!("dragonfly {verb} {}{question}", machine.name())
+}
+
 /// What a person can answer, where somebody asks to be a machine.
 fn is_it(machine: &Hardware) -> Vec<String> {
     let (name, whom) = (machine.name(), whom(machine));
+    let (release, deny) = (answer("release", machine), answer("deny", machine));
     // Of a conflict that an earlier version wrote it is not known who asked.
-    let no = machine.is_asked_about().then(|| format!("dragonfly deny {name}, if not: then it boots as before"));
+    let no = machine.is_asked_about().then(|| format!("{deny}, if not: then it boots as before"));
     if !machine.is_seen_elsewhere() {
-        return [format!("dragonfly release {name}, if it is {whom}")].into_iter().chain(no).collect();
+        return [format!("{release}, if it is {whom}")].into_iter().chain(no).collect();
     }
     // Its card is on a board that is another machine's: what is asked is whether it was moved there, and not who it is.
     let other = match machine.is_unclaimed() {
@@ -273,10 +282,9 @@ fn is_it(machine: &Hardware) -> Vec<String> {
         ),
     };
     let release = format!(
-        "dragonfly release {name}, if its card was taken out of it and is in that machine now: {name} loses it to that one ({whom})"
+        "{release}, if its card was taken out of it and is in that machine now: {name} loses it to that one ({whom})"
     );
-    let no = no
-        .map(|_| format!("dragonfly deny {name}, if somebody else asks with its card: who says this is refused then"));
+    let no = no.map(|_| format!("{deny}, if somebody else asks with its card: who says this is refused then"));
     [other, release].into_iter().chain(no).collect()
 }
 

@@ -1,5 +1,7 @@
 //! Machines of which it is in doubt which they are.
 
+use sha2::{Digest as _, Sha256};
+
 use super::{Condition, ConditionStatus, Hardware, condition};
 
 /// The condition that two machines claim to be this one, or that it is not the one that it is to be.
@@ -26,6 +28,16 @@ impl Hardware {
         self.status.in_doubt.is_some() && condition(&self.status.conditions, CONFLICT).is_some_and(asks)
     }
 
+    /// Which question about its identity is open, or was answered last: 16 hexadecimal digits, the same for as long as it
+    /// is about the same agent and asks the same of it. Who answers can give it back, so that an answer is never taken
+    /// for one to a question that has come since.
+    pub fn question(&self) -> Option<String> {
+        let asks = self.status.in_doubt.as_ref()?;
+        // Debug forms quote what strangers say: no two that differ read the same.
+        let text = format!("{:?}", (&asks.macs, &asks.serial, asks.smbios_uuid, self.is_seen_elsewhere()));
+        Some(hex::encode(&Sha256::digest(text)[..8]))
+    }
+
     /// Whether what is, or was, asked is if a card of it was moved to the machine on whose board it is seen.
     pub fn is_seen_elsewhere(&self) -> bool {
         condition(&self.status.conditions, CONFLICT).is_some_and(|c| c.reason == ELSEWHERE || c.reason == NOT_MOVED)
@@ -43,8 +55,48 @@ impl Hardware {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Mac;
     use crate::clock::Timestamp;
+    use crate::resource::hardware::Anchors;
     use crate::resource::{HardwareSpec, set_condition};
+    use uuid::Uuid;
+
+    #[test]
+    fn a_question_is_another_one_when_it_is_about_another_or_asks_something_else() {
+        let asked = |cards: &[u8], serial: Option<&str>, uuid: Option<u128>, reason: &str| {
+            let mut machine = Hardware::new("m", HardwareSpec::default());
+            machine.status.in_doubt = Some(Anchors {
+                macs: cards.iter().map(|n| Mac::new([2, 0, 0, 0, 0, *n])).collect(),
+                serial: serial.map(str::to_owned),
+                smbios_uuid: uuid.map(Uuid::from_u128),
+                ..Anchors::default()
+            });
+            let (status, at) = (ConditionStatus::True, Timestamp::UNIX_EPOCH);
+            set_condition(&mut machine.status.conditions, CONFLICT, status, reason, "why", at);
+            machine
+        };
+        assert_eq!(Hardware::new("m", HardwareSpec::default()).question(), None);
+        let all = [
+            asked(&[1], Some("X"), Some(1), "AnchorsDisagree"),
+            asked(&[2], Some("X"), Some(1), "AnchorsDisagree"),
+            asked(&[1, 2], Some("X"), Some(1), "AnchorsDisagree"),
+            asked(&[1], Some("Y"), Some(1), "AnchorsDisagree"),
+            asked(&[1], Some("X\"), Some(1"), Some(1), "AnchorsDisagree"),
+            asked(&[1], None, Some(1), "AnchorsDisagree"),
+            asked(&[1], Some("None"), Some(1), "AnchorsDisagree"),
+            asked(&[1], Some("X"), Some(2), "AnchorsDisagree"),
+            asked(&[1], Some("X"), None, "AnchorsDisagree"),
+            asked(&[1], Some("X"), Some(1), ELSEWHERE),
+        ];
+        let questions: std::collections::BTreeSet<_> = all.iter().filter_map(Hardware::question).collect();
+        assert_eq!(questions.len(), all.len());
+        assert!(questions.iter().all(|question| question.len() == 16), "{questions:?}");
+        // What a person answered is the same question: an answer can be taken back.
+        let mut moved = all[9].clone();
+        let at = Timestamp::UNIX_EPOCH;
+        set_condition(&mut moved.status.conditions, CONFLICT, ConditionStatus::False, NOT_MOVED, "no", at);
+        assert_eq!(moved.question(), all[9].question());
+    }
 
     #[test]
     fn who_is_in_conflict_waits_for_nothing_else() {

@@ -299,6 +299,58 @@ async fn who_is_denied_holds_nobody_and_is_not_believed() {
     }
 }
 
+/// What a person has read is answered, and not what somebody else asks by the time the answer comes.
+#[tokio::test]
+async fn an_answer_is_to_the_question_that_was_read() {
+    let site = Site::new().await;
+    planned(&site, "a", &format!("macs: ['{}']", mac(1))).await;
+    speaks(&site, A).await.unwrap();
+    assert_eq!(site.engine.why("a").unwrap().question, None);
+    let (first, next): (Says<'_>, Says<'_>) = ((&[9], None, Some(0xa)), (&[8], None, Some(0xa)));
+    let ask = async |asks: Says<'_>| {
+        let stranger = speaks(&site, asks).await.unwrap();
+        assert!(!is_told_to_install(&site, &stranger).await);
+    };
+    ask(first).await;
+    let read = site.engine.why("a").unwrap().question.unwrap();
+    // The machine's own agent ends that one, and another agent asks.
+    speaks(&site, A).await.unwrap();
+    let gone = site.engine.release_answering("a", Some(&read), "me").await.unwrap_err();
+    assert!(gone.to_string().contains("nothing holds a"), "{gone}");
+    ask(next).await;
+    let asked = site.engine.cache().get::<HardwareSpec>("a").unwrap();
+    for refused in [
+        site.engine.release_answering("a", Some(&read), "me").await,
+        site.engine.deny_answering("a", Some(&read), "me").await,
+        site.engine.release_answering("a", Some("no question"), "me").await,
+    ] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, EngineError::Illegal { .. }), "{refused:?}");
+        let told = "what is asked about a has changed since you looked, and nothing was done: look again";
+        assert!(refused.to_string().contains(told), "{refused}");
+    }
+    assert_eq!(site.engine.cache().get::<HardwareSpec>("a").unwrap().status, asked.status);
+
+    // Nor does it lift a hold that was set meanwhile, as one without a question does.
+    let why = site.engine.why("a").unwrap();
+    let now = why.question.unwrap();
+    assert!(why.next.iter().any(|next| next.starts_with(&format!("dragonfly release a --question {now}, if"))));
+    assert!(why.next.iter().any(|next| next.starts_with(&format!("dragonfly deny a --question {now}, if"))));
+    site.engine.hold("a", "fan", "me").await.unwrap();
+    let held = site.engine.release_answering("a", Some(&now), "me").await.unwrap_err();
+    assert!(held.to_string().contains("it is held"), "{held}");
+    assert_eq!(site.engine.cache().get::<HardwareSpec>("a").unwrap().spec.hold.as_deref(), Some("fan"));
+    site.engine.release("a", "me").await.unwrap();
+    assert_eq!(site.engine.why("a").unwrap().question.as_ref(), Some(&now), "it lifts the hold alone");
+
+    // Answered, and taken back by the same question.
+    site.engine.release_answering("a", Some(&now), "me").await.unwrap();
+    site.engine.deny_answering("a", Some(&now), "me").await.unwrap();
+    site.engine.release_answering("a", Some(&now), "me").await.unwrap();
+    let own = speaks(&site, next).await.unwrap();
+    assert!(own.machine == "a" && is_told_to_install(&site, &own).await);
+}
+
 /// A denial that was a mistake.
 #[tokio::test]
 async fn a_denial_is_taken_back() {

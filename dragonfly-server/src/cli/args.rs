@@ -255,14 +255,23 @@ pub(super) enum Command {
         reason: Option<String>,
     },
     /// Settle a hold, or an identity in conflict: whoever asks is the machine
+    #[command(
+        after_help = "Who asks is named by `dragonfly why`: the card that it boots from, and what its board says. Take the command from\n\
+        there: with --question it answers that, and nothing that somebody else asks at that moment.\n\
+        A machine that you held is released from that first: what is asked about it then wants an answer of its own."
+    )]
     Release {
         /// Their names in any spelling, or MACs
         #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
+        /// Answer this question of `dragonfly why` alone, of one machine
+        #[arg(long, value_name = "ID", value_parser = words::question)]
+        question: Option<String>,
     },
     /// Settle an identity in conflict: whoever asks is not the machine
     #[command(
-        after_help = "Who asks is named by `dragonfly why`: the card that it boots from, and what its board says.\n\
+        after_help = "Who asks is named by `dragonfly why`: the card that it boots from, and what its board says. Take the command from\n\
+        there: with --question it answers that, and nothing that somebody else asks at that moment.\n\
         It is refused from now on; nobody else is asked about for 15 minutes.\n\
         `dragonfly release` takes it back."
     )]
@@ -270,6 +279,9 @@ pub(super) enum Command {
         /// Their names in any spelling, or MACs
         #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
+        /// Answer this question of `dragonfly why` alone, of one machine
+        #[arg(long, value_name = "ID", value_parser = words::question)]
+        question: Option<String>,
     },
     /// Write every object as YAML, for `import` on another server, whatever its store is
     #[command(after_help = "Examples:\n  dragonfly export -o site.yaml\n  dragonfly export --kind templates\n\n\

@@ -138,6 +138,13 @@ impl Client {
         self.json(request.json(body)).await
     }
 
+    /// What is asked for stands in the query, and nothing in the body.
+    pub(super) async fn post_with(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Value> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().extend_pairs(query);
+        self.json(self.request(Method::POST, url)?).await
+    }
+
     /// A call that may take minutes, as those that wait for hardware do.
     pub(super) async fn slow(&self, call: Call, path: &[&str], body: Option<&Value>) -> anyhow::Result<Value> {
         let method = match call {

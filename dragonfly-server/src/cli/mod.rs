@@ -161,8 +161,12 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         }
         Command::Retry { machines } => verbs::retry(&client, &out, &machines).await?,
         Command::Abort { machines } => verbs::each(&client, &out, &machines, "abort", "is called off").await?,
-        Command::Release { machines } => verbs::each(&client, &out, &machines, "release", "is released").await?,
-        Command::Deny { machines } => verbs::each(&client, &out, &machines, "deny", "is not who asked").await?,
+        Command::Release { machines, question } => {
+            verbs::answer(&client, &out, &machines, question.as_deref(), ["release", "is released"]).await?;
+        }
+        Command::Deny { machines, question } => {
+            verbs::answer(&client, &out, &machines, question.as_deref(), ["deny", "is not who asked"]).await?;
+        }
         Command::Protect { machines, off } => verbs::protect(&client, &out, &machines, !off).await?,
         Command::Export { kind, out: file } => {
             transfer::export(&client, &out, kind.as_deref(), file.as_deref()).await?;

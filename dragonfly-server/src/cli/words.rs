@@ -24,6 +24,14 @@ pub(super) fn labels(word: &str) -> Result<String, String> {
     Ok(word.to_owned())
 }
 
+/// A question about a machine. An empty one would be answered whatever it is.
+pub(super) fn question(word: &str) -> Result<String, String> {
+    match word.trim() {
+        good if good.len() == 16 && good.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(good.to_ascii_lowercase()),
+        _ => Err("a question is 16 hexadecimal digits, as `dragonfly why` says; is a variable unset?".to_owned()),
+    }
+}
+
 /// Where a server is.
 pub(super) fn server(word: &str) -> Result<Url, String> {
     let host = word.split(':').next().unwrap_or_default();
@@ -83,6 +91,14 @@ mod tests {
         assert!(labels("rack=a1").is_ok());
         for bad in ["", " ", ",", " , "] {
             assert!(labels(bad).unwrap_err().contains("no label"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_is_written_as_why_writes_it() {
+        assert_eq!(question(" 3F2a91c000112233\n").as_deref(), Ok("3f2a91c000112233"));
+        for bad in ["", " ", "3f2a91c00011223", "3f2a91c0001122334", "3f2a91c00011223g", "ééééééé3"] {
+            assert!(question(bad).unwrap_err().contains("16 hexadecimal digits"), "{bad:?}");
         }
     }
 

@@ -187,12 +187,20 @@ async fn hold(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// What a person answers: without a question, whatever is asked at this moment.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    question: Option<String>,
+}
+
 async fn release(
     State(app): State<App>,
     Path(word): Path<String>,
     Extension(caller): Extension<Caller>,
+    Asked(Answer { question }): Asked<Answer>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.release(&word, &caller.by).await?;
+    app.engine.release_answering(&word, question.as_deref(), &caller.by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -200,8 +208,9 @@ async fn deny(
     State(app): State<App>,
     Path(word): Path<String>,
     Extension(caller): Extension<Caller>,
+    Asked(Answer { question }): Asked<Answer>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.deny(&word, &caller.by).await?;
+    app.engine.deny_answering(&word, question.as_deref(), &caller.by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -94,6 +94,8 @@ struct Verbs {
     can_release: bool,
     is_asked_about: bool,
     is_seen_elsewhere: bool,
+    /// What the page asks: what has come since is not answered by it.
+    question: String,
     can_hold: bool,
     protected: bool,
     /// Its controller's address, if it has one.
@@ -314,6 +316,7 @@ fn verbs(app: &App, machine: &Hardware) -> Verbs {
         can_release: phase == Some(Phase::Held) || machine.spec.hold.is_some(),
         is_asked_about: machine.is_asked_about(),
         is_seen_elsewhere: machine.is_seen_elsewhere(),
+        question: machine.question().unwrap_or_default(),
         can_hold: machine.spec.hold.is_none(),
         protected: machine.spec.protected,
         controller: machine.spec.bmc.as_ref().map(|bmc| bmc.address.to_string()),
