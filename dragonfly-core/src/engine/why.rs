@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::question::{denied, is_asked_about, whom};
 use super::{Engine, Result, found};
 use crate::Mac;
-use crate::boot::{BootRequest, Decision, Fate};
+use crate::boot::{BootRequest, Decision, Discovery, Fate};
 use crate::cache::Owner;
 use crate::clock::Timestamp;
 use crate::deadline::{self, Limits, Waits};
@@ -23,6 +23,8 @@ const NEVER_REPORTED: &str = "its agent has never reported";
 const BOOT: &str = "boot it from the network";
 const BOOT_AGAIN: &str =
     "do what the cause asks for; if it does not go on by itself then, boot it from the network again";
+const UNREACHED: &str = "put the MAC that it boots from into spec.macs (dragonfly apply): no card of it is known, and \
+                         with discovery off nobody looks whose an unknown one is";
 /// An order waits, and an agent is there to take it.
 const GOES_ON: &str = "nothing: its agent is up, and goes on by itself";
 
@@ -129,7 +131,10 @@ impl Engine {
         let decision = self.decision_for(&machine);
         let causes = self.causes(&machine, &decision);
         let is_up = deadline::is_up(self.inner.sessions.last(&name), self.now());
-        let next = next_for(&machine, is_up, !causes.is_empty());
+        let mut next = next_for(&machine, is_up, !causes.is_empty());
+        if !self.is_tinkerbells() && is_out_of_reach(&machine, self.inner.settings.discovery) {
+            next.insert(0, UNREACHED.to_owned());
+        }
         Ok(Why {
             causes,
             waits: self.waits(&machine),
@@ -189,6 +194,12 @@ impl Engine {
 
 fn wants_agent(decision: &Decision) -> bool {
     matches!(decision.fate, Fate::Discover | Fate::Image { .. })
+}
+
+/// Whether no boot of a machine can be told to be its own: no card of it is known, and Mage does not look at strangers.
+fn is_out_of_reach(machine: &Hardware, discovery: Discovery) -> bool {
+    let is_told = machine.spec.macs.is_empty() && machine.status.proven.is_none();
+    is_told && discovery == Discovery::Off
 }
 
 /// What a person can do next. `is_up`: its agent is. `is_ill`: a cause is named, and what to do about it.
@@ -292,6 +303,23 @@ fn is_it(machine: &Hardware) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::resource::{CONFLICT, ConditionStatus, set_condition};
+
+    #[test]
+    fn a_machine_without_a_card_is_out_of_reach_where_nobody_looks() {
+        let card = Mac::new([2, 0, 0, 0, 0, 1]);
+        for (macs, is_proven, discovery, want) in [
+            (vec![], false, Discovery::Off, true),
+            (vec![card], false, Discovery::Off, false),
+            (vec![], true, Discovery::Off, false),
+            (vec![], false, Discovery::Local, false),
+            (vec![], false, Discovery::Wait, false),
+        ] {
+            let spec = HardwareSpec { serial: Some("2".into()), macs, ..HardwareSpec::default() };
+            let mut machine = Hardware::new("m", spec);
+            machine.status.proven = is_proven.then(crate::resource::hardware::Anchors::default);
+            assert_eq!(is_out_of_reach(&machine, discovery), want, "{machine:?} {discovery:?}");
+        }
+    }
 
     #[test]
     fn what_comes_next_is_what_is_not_refused() {
