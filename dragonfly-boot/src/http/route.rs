@@ -30,6 +30,12 @@ pub enum RouteError {
         /// What stands there, cut to 40 characters, with strange ones left out.
         text: String,
     },
+    /// An address that no network card has: of a group (IEEE 802, the lowest bit of the first octet), or all zeros.
+    #[error("{mac} is no network card's address: it is a group's, or all zeros")]
+    NoCard {
+        /// The address.
+        mac: Mac,
+    },
     /// A `%` without two hex digits, or bytes that are no text.
     #[error("the path is not well-formed UTF-8 in percent-encoding")]
     BadEncoding,
@@ -51,6 +57,9 @@ impl Route {
             let printable = text.chars().filter(|c| c.is_ascii_graphic()).take(40).collect();
             RouteError::BadMac { text: printable }
         })?;
+        if !mac.is_unicast() {
+            return Err(RouteError::NoCard { mac });
+        }
         match what {
             None | Some("") => Ok(Self::Script(mac)),
             Some("identity") => Ok(Self::Identity(mac)),
@@ -114,6 +123,9 @@ mod tests {
         }
         for path in ["/boot/", "/boot/hello", "/boot/files", "/boot/../etc/passwd"] {
             assert!(matches!(Route::parse(path), Err(RouteError::BadMac { .. })), "{path}");
+        }
+        for path in ["/boot/01:00:5e:00:00:01", "/boot/ff-ff-ff-ff-ff-ff/identity", "/boot/000000000000/mage.efi"] {
+            assert!(matches!(Route::parse(path), Err(RouteError::NoCard { .. })), "{path}");
         }
         for path in ["/boot/files/%", "/boot/files/%g0", "/boot/files/%ff", "/boot/%f"] {
             assert_eq!(Route::parse(path), Err(RouteError::BadEncoding), "{path}");
