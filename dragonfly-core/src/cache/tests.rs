@@ -3,7 +3,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
-use crate::engine::anchors::{Known, find};
+use crate::engine::anchors::{Known, Word, find};
 use crate::resource::hardware::Reservation;
 use crate::store::{MemoryStore, StoreError, StoreExt};
 
@@ -272,7 +272,7 @@ proptest! {
             let known: Vec<_> = machines.iter().map(|m| {
                 let proven = m.status.proven.as_ref();
                 let macs = m.spec.macs.iter().chain(proven.iter().flat_map(|p| &p.macs)).copied().collect();
-                Known { name: m.name(), macs, expected: None, proven, believed: false, unclaimed: false }
+                Known { name: m.name(), macs, expected: None, proven, uid: None, believed: Word::None, unclaimed: false }
             }).collect();
             find(&anchors, booted, &known)
         };

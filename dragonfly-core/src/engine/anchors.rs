@@ -85,11 +85,23 @@ pub struct Known<'a> {
     pub expected: Option<&'a str>,
     /// What its board said when it asked from a card of its own; `None` when it never did.
     pub proven: Option<&'a Anchors>,
-    /// A person has said of the very agent that asks, its card and its board, that it is right: where that is another
-    /// machine's board, the card is that one's now.
-    pub believed: bool,
+    /// Its uid.
+    pub uid: Option<Uuid>,
+    /// What a person has said of the very agent that asks, its card and its board.
+    pub believed: Word<'a>,
     /// It wrote itself down, and nobody has had anything to do with it since.
     pub unclaimed: bool,
+}
+
+/// What a person has said of an agent that asks with a machine's card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word<'a> {
+    /// Nothing.
+    None,
+    /// That it is the machine, whatever its board says.
+    IsIt,
+    /// That the card was moved to the one of these machines (by uid) whose board it is.
+    MovedTo(&'a [Uuid]),
 }
 
 /// Which machine asks.
@@ -156,9 +168,14 @@ pub fn find(anchors: &Anchors, booted: Mac, known: &[Known<'_>]) -> Match {
         return Match::Conflict { machines: named.iter().map(|n| (*n).to_owned()).collect(), why };
     }
     let named: BTreeSet<&str> = by_card.union(&by_board).copied().collect();
-    // Who was released gives way, for its card; what is on the board was never lent.
+    // Who was released gives way, for its card, to the machine that was meant; what is on the board was never lent.
+    let is_among = |to: &[Uuid]| {
+        let on_board = || known.iter().filter(|k| by_board.contains(k.name));
+        on_board().count() == 1 && on_board().all(|k| k.uid.is_some_and(|uid| to.contains(&uid)))
+    };
     let gives_way = |name: &&str| {
-        named.len() > 1 && !by_board.contains(name) && known.iter().any(|k| k.name == *name && k.believed)
+        let is_said = |k: &Known<'_>| k.name == *name && matches!(k.believed, Word::MovedTo(to) if is_among(to));
+        named.len() > 1 && !by_board.contains(name) && known.iter().any(is_said)
     };
     let (from, left): (Vec<&str>, Vec<&str>) = named.iter().copied().partition(gives_way);
     let is = |name: &str| match from[..] {
@@ -177,7 +194,7 @@ pub fn find(anchors: &Anchors, booted: Mac, known: &[Known<'_>]) -> Match {
                 );
                 return Match::Conflict { machines: vec![name.to_owned()], why };
             }
-            let old = machine.filter(|k| !k.believed).and_then(|k| k.proven);
+            let old = machine.filter(|k| k.believed != Word::IsIt).and_then(|k| k.proven);
             match old.and_then(|old| contradiction(anchors, old, by_card.contains(name))) {
                 None => is(name),
                 Some(why) => Match::Conflict { machines: vec![name.to_owned()], why },
@@ -254,7 +271,8 @@ mod tests {
             macs: anchors.macs.clone(),
             expected: None,
             proven: Some(anchors),
-            believed: false,
+            uid: None,
+            believed: Word::None,
             unclaimed: false,
         }
     }
@@ -316,11 +334,26 @@ mod tests {
             assert_eq!(machines, ["a"]);
         }
         // A person has said of this agent that it is right: it is the machine with another board, or has its card now.
-        let told = [Known { believed: true, ..fleet[0].clone() }, fleet[1].clone()];
-        assert_eq!(find(&anchors(&[1], 0xc1, "SN-C"), &told), is("a"));
+        let uid = |n| Some(Uuid::from_u128(n));
+        let told = |believed, b| {
+            [Known { believed, uid: uid(1), ..fleet[0].clone() }, Known { uid: uid(b), ..fleet[1].clone() }]
+        };
+        let to = [Uuid::from_u128(2)];
+        let is_it = told(Word::IsIt, 2);
+        assert_eq!(find(&anchors(&[1], 0xc1, "SN-C"), &is_it), is("a"));
         let moved = Match::Moved { machine: "b".into(), from: vec!["a".into()] };
-        assert_eq!(find(&anchors(&[1], 0xb1, "SN-B"), &told), moved);
-        assert!(matches!(find(&anchors(&[3], 0xa1, "SN-A"), &told), Match::Conflict { .. }), "not the other way round");
+        assert_eq!(find(&anchors(&[1], 0xb1, "SN-B"), &told(Word::MovedTo(&to), 2)), moved);
+        // One word is not the other: where the board was replaced no card moves, and where a card was moved no board was
+        // replaced, whatever has become of the machine that it was moved to.
+        for (known, says) in [
+            (&is_it[..], anchors(&[1], 0xb1, "SN-B")),
+            (&told(Word::MovedTo(&to), 3), anchors(&[1], 0xb1, "SN-B")),
+            (&told(Word::MovedTo(&to), 2)[..1], anchors(&[1], 0xb1, "SN-B")),
+            (&told(Word::MovedTo(&to), 2), anchors(&[1], 0xc1, "SN-C")),
+            (&told(Word::MovedTo(&to), 2), anchors(&[3], 0xa1, "SN-A")),
+        ] {
+            assert!(matches!(find(&says, known), Match::Conflict { .. }), "{says:?} {known:?}");
+        }
         // They exchanged their cards.
         for (cards, uuid, serial) in [(&[1, 2][..], 0xb1, "SN-B"), (&[3, 4], 0xa1, "SN-A"), (&[1], 0xb1, "SN-B")] {
             let Match::Conflict { machines, .. } = find(&anchors(cards, uuid, serial), &fleet) else {
@@ -347,7 +380,8 @@ mod tests {
             macs: vec![Mac::new([2, 0, 0, 0, 0, 7])],
             expected: None,
             proven: None,
-            believed: false,
+            uid: None,
+            believed: Word::None,
             unclaimed: false,
         };
         assert_eq!(find(&anchors(&[7], 0x99, "SN-X"), std::slice::from_ref(&planned)), Match::Known("p".into()));
@@ -357,7 +391,8 @@ mod tests {
             macs: Vec::new(),
             expected: Some("SN-S"),
             proven: None,
-            believed: false,
+            uid: None,
+            believed: Word::None,
             unclaimed: false,
         };
         let both = Known { expected: Some("SN-X"), ..planned };

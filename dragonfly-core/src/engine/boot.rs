@@ -144,6 +144,9 @@ impl Engine {
         if !matches!(self.decision(request).fate, Fate::Discover | Fate::Image { .. }) {
             return None;
         }
+        if !request.mac.is_unicast() {
+            return None;
+        }
         if !self.provisions(request.from) {
             let why = outside(request, &self.inner.networks.borrow());
             let seen = Seen::HttpRefused { path: Seen::IDENTITY.to_owned(), status: 404, why };

@@ -146,6 +146,7 @@ impl EngineBuilder {
             greetings: Mutex::default(),
             refusals: Mutex::default(),
             waiting: waiting::Waiting::default(),
+            cards: super::cards::Cards::default(),
             unopened: Mutex::default(),
             locks: (0..64).map(|_| tokio::sync::Mutex::new(())).collect(),
             networks: watch::Sender::new(Vec::new()),

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use super::anchors::{self, Known, Match};
+use super::anchors::{self, Known, Match, Word};
 use super::boot::ADOPTED;
 use super::newcomers::inventory_bytes;
 use super::proof::{is_claimed, is_foreign, is_own, is_proven_by, prove, unproven};
-use super::question::{answered, denied, is_believed, is_same, own_asks};
+use super::question::{answered, is_believed, moved_to, own_asks};
 use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
 use super::{Engine, EngineError, Result};
@@ -75,6 +75,9 @@ impl Engine {
             .ok_or(EngineError::Unproven { why: "this is not a boot token of this server" })?;
         if now.since(claims.made_at) > TOKEN_LIFE {
             return Err(EngineError::Unproven { why: STALE });
+        }
+        if !hello.mac.is_unicast() {
+            return Err(EngineError::Unproven { why: "a group address, or all zeros, is no network card's" });
         }
         if claims.mac != hello.mac {
             return Err(EngineError::Unproven { why: "the boot token was made for another network card" });
@@ -181,11 +184,16 @@ impl Engine {
                     }
                 }
                 used_tokens.add(hello.mac, claims.order());
-                let believed = answered(m, &said, now);
+                let meant = answered(m, &said, now);
+                let believed = meant.is_some();
                 let mut accepted = m.status.session.take().map(|s| s.accepted).unwrap_or_default();
-                if believed || moved {
+                if let Some(meant) = meant {
+                    accepted = meant;
+                } else if moved {
                     accepted.clone_from(&others);
                 }
+                // What it is without by now may come back in another board.
+                accepted.retain(|card| anchors.macs.contains(card));
                 prove(m, &said, believed, moved);
                 m.status.last_seen = Some(now);
                 m.status.session = Some(SessionInfo {
@@ -280,9 +288,7 @@ impl Engine {
         // said it of. And nobody has spoken for one that was made anew under its name.
         let makes_way = |m: &Hardware| {
             let has_right = has_right || said.macs.iter().any(|card| is_own(m, *card));
-            is_believed(m, said)
-                || (has_right && is_claimed(m))
-                || m.status.session.as_ref().is_none_or(|s| s.ended && denied(m).is_some_and(|d| is_same(d, &s.said)))
+            is_believed(m, said) || (has_right && is_claimed(m)) || m.status.session.as_ref().is_none_or(|s| s.ended)
         };
         if known.as_ref().is_some_and(|m| makes_way(m)) {
             return Ok((true, before.map(|session| session.id)));
@@ -322,9 +328,15 @@ impl Engine {
             .map(|m| {
                 let mut macs = m.spec.macs.clone();
                 macs.extend(m.status.proven.iter().flat_map(|a| a.macs.iter().copied()));
-                let (proven, believed) = (m.status.proven.as_ref(), is_believed(m, said));
+                let proven = m.status.proven.as_ref();
+                let believed = match moved_to(m, said) {
+                    [] if is_believed(m, said) => Word::IsIt,
+                    [] => Word::None,
+                    to => Word::MovedTo(to),
+                };
                 Known {
                     name: m.name(),
+                    uid: m.metadata.uid,
                     macs,
                     expected: m.spec.serial.as_deref(),
                     proven,
@@ -358,6 +370,18 @@ impl Engine {
             for (key, value) in self.labels_here() {
                 machine.metadata.labels.entry(key).or_insert(value);
             }
+            let _cards = match self.claim_cards(&machine) {
+                Ok(claim) => claim,
+                // Two hellos of one machine at once: the first wrote it down. Or somebody else did, under another name: who
+                // asks again is found.
+                Err(_) => match card.map(|card| self.inner.cache.by_mac(card)) {
+                    Some(Owner::One(known)) if known.name() == machine.name() => return Ok(known.name().to_owned()),
+                    _ => {
+                        let why = "its network card is being written down as another machine's; ask again".to_owned();
+                        return Err(EngineError::Busy { why });
+                    }
+                },
+            };
             match self.create(&machine).await {
                 Ok(created) => return Ok(created.name().to_owned()),
                 Err(EngineError::Store(StoreError::AlreadyExists { key })) => {

@@ -4,15 +4,16 @@ use std::net::IpAddr;
 use std::sync::PoisonError;
 
 use super::anchors::Match;
+use super::anchors::has_no_board;
 use super::proof::{is_foreign, is_own, is_without, unproven};
 use super::question::{
-    DISAGREE, ask, denied, end, is_asked_about, is_believed, is_in_conflict, is_same, settle, settled, whom,
+    DISAGREE, ask, denied, end, is_asked_about, is_believed, is_forgotten, is_in_conflict, settle, settled, whom,
 };
 use super::strangers::Word;
 use super::{Engine, EngineError, Result};
 use crate::Mac;
 use crate::cache::Owner;
-use crate::resource::hardware::Anchors;
+use crate::resource::hardware::{Anchors, Asked};
 use crate::resource::{ConditionStatus, ELSEWHERE, Hardware, HardwareSpec, Record};
 use crate::wire::Hello;
 
@@ -61,9 +62,12 @@ impl Engine {
                 return self.second_agent(name, from);
             }
             let status = if lives { ConditionStatus::Unknown } else { ConditionStatus::True };
+            let elsewhere = machines.iter().filter(|other| *other != name);
+            let elsewhere = elsewhere.filter_map(|other| self.inner.cache.get::<HardwareSpec>(other)?.metadata.uid);
+            let asks = Asked { said: said.clone(), others: Vec::new(), elsewhere: elsewhere.collect() };
             let written = self
                 .change_status::<HardwareSpec, _>(name, |m| {
-                    Ok(is_own(m, card).then(|| ask(m, said, status, reason, why, now)))
+                    Ok(is_own(m, card).then(|| ask(m, &asks, status, reason, why, now)))
                 })
                 .await;
             match written {
@@ -189,15 +193,19 @@ impl Engine {
         let now = self.now();
         let (_, news) = self
             .change_status::<HardwareSpec, _>(machine, |m| {
-                let Some(said) = m.status.session.as_ref().map(|session| session.said.clone()) else { return Ok(None) };
+                let Some(session) = &m.status.session else { return Ok(None) };
+                let said = session.said.clone();
+                let others = if has_no_board(&said) { session.others.clone() } else { Vec::new() };
+                let asks = Asked { said, others, elsewhere: Vec::new() };
+                let said = &asks.said;
                 // Of whom a person has said it already: it is to boot again.
-                if unproven(m).is_none() || is_believed(m, &said) {
+                if unproven(m).is_none() || is_believed(m, said) {
                     return Ok(None);
                 }
-                let is_asked_before = m.status.in_doubt.as_ref().is_some_and(|asked| is_same(asked, &said))
+                let is_asked_before = m.status.in_doubt.as_ref() == Some(&asks)
                     && (is_in_conflict(m) || is_asked_about(m) || denied(m).is_some());
                 let status = if is_foreign(m) { ConditionStatus::Unknown } else { ConditionStatus::True };
-                let is_open = ask(m, &said, status, DISAGREE, why, now);
+                let is_open = ask(m, &asks, status, DISAGREE, why, now);
                 Ok((!is_asked_before).then_some((is_open, said.macs.first().copied())))
             })
             .await?;
@@ -247,15 +255,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends questions whether a card was moved to a machine that is no more, or is known by something else by now.
+    /// Ends questions whether a card was moved to a machine that is no more, or is known by something else by now, whatever
+    /// was answered; and answers that nobody has used.
     pub(super) async fn judge_anew(&self) -> Result<()> {
-        let is_past = |m: &Hardware| m.is_asked_about() && m.is_seen_elsewhere() && !self.is_elsewhere_still(m);
+        let is_past = |m: &Hardware| self.why_past(m).is_some();
         self.of_machines(is_past, |machine| async move {
             let _guard = self.lock(machine.name()).await;
             let now = self.now();
             self.change_status::<HardwareSpec, _>(machine.name(), |m| {
-                if m.is_asked_about() && m.is_seen_elsewhere() && !self.is_elsewhere_still(m) {
-                    end(m, "the other machine is no more, or is known by something else", now);
+                if let Some(why) = self.why_past(m) {
+                    end(m, why, now);
                 }
                 Ok(())
             })
@@ -265,19 +274,40 @@ impl Engine {
         .await
     }
 
+    fn why_past(&self, machine: &Hardware) -> Option<&'static str> {
+        if is_forgotten(machine, self.now()) {
+            return Some("whom a person has believed has not asked again within a day");
+        }
+        let is_there = machine.is_asked_about() || settled(machine).is_some() || denied(machine).is_some();
+        let is_past = is_there && machine.is_seen_elsewhere() && !self.is_elsewhere_still(machine);
+        is_past.then_some("the other machine is no more, or is known by something else")
+    }
+
     fn is_elsewhere_still(&self, machine: &Hardware) -> bool {
-        let Some(asks) = &machine.status.in_doubt else { return false };
-        let Some(card) = asks.macs.first() else { return false };
-        matches!(self.recognise(asks, asks, *card), Match::Conflict { machines, .. } if machines.len() > 1)
+        let Some(Asked { said, elsewhere, .. }) = &machine.status.in_doubt else { return false };
+        let Some(card) = said.macs.first() else { return false };
+        let is_asked = |name: &String| {
+            let other = self.inner.cache.get::<HardwareSpec>(name).and_then(|m| m.metadata.uid);
+            other.is_some_and(|uid| elsewhere.contains(&uid))
+        };
+        match self.recognise(said, said, *card) {
+            Match::Conflict { machines, .. } => machines.iter().any(is_asked),
+            Match::Moved { machine, .. } => is_asked(&machine),
+            Match::Known(_) | Match::New => false,
+        }
     }
 
     /// A person has changed a machine's cards or serial number: a card that was taken from it is not its own for having
     /// been seen in it, and what was in conflict is to be judged anew.
     pub(super) async fn identity_edited(&self, old: &Record, new: &Record, by: &str) -> Result<()> {
         let (Ok(old), Ok(new)) = (old.decode::<HardwareSpec>(), new.decode::<HardwareSpec>()) else { return Ok(()) };
-        let is_same = old.spec.macs == new.spec.macs && old.spec.serial == new.spec.serial;
+        // Written in another order they are the same cards.
+        let has_all = |one: &[Mac], other: &[Mac]| one.iter().all(|card| other.contains(card));
+        let same_cards = has_all(&old.spec.macs, &new.spec.macs) && has_all(&new.spec.macs, &old.spec.macs);
+        let is_same = same_cards && old.spec.serial == new.spec.serial;
         let taken: Vec<_> = old.spec.macs.iter().filter(|mac| !new.spec.macs.contains(mac)).collect();
-        let is_doubted = |m: &Hardware| is_in_conflict(m) || is_asked_about(m) || denied(m).is_some();
+        let is_doubted =
+            |m: &Hardware| is_in_conflict(m) || is_asked_about(m) || denied(m).is_some() || settled(m).is_some();
         let said = [&new.status.anchors, &new.status.proven];
         let is_taken = said.into_iter().flatten().any(|anchors| anchors.macs.iter().any(|mac| taken.contains(&mac)));
         if is_same || !(is_doubted(&new) || is_taken) {
@@ -289,7 +319,7 @@ impl Engine {
                 anchors.macs.retain(|mac| !taken.contains(&mac));
             }
             if is_doubted(m) {
-                let asked = m.status.in_doubt.as_ref();
+                let asked = m.status.in_doubt.as_ref().map(|asked| &asked.said);
                 // What was written down now is what asks: that one is meant.
                 let is_added = |card: &Mac| m.spec.macs.contains(card) && !old.spec.macs.contains(card);
                 let is_corrected = old.spec.serial != m.spec.serial && m.spec.serial.is_some();
@@ -305,6 +335,8 @@ impl Engine {
                         || (is_of_own_card && is_of_serial && is_corrected && asked.serial == m.spec.serial)
                 });
                 if is_meant {
+                    // Of this machine it is said, and not of another one's board.
+                    m.status.in_doubt.iter_mut().for_each(|asked| asked.elsewhere.clear());
                     settle(m, &format!("{by} changed its cards or its serial number: whoever asked is believed"), now);
                 } else {
                     end(m, &format!("{by} changed its cards or its serial number"), now);

@@ -22,6 +22,7 @@ pub mod anchors;
 mod assign;
 mod boot;
 mod builder;
+mod cards;
 #[cfg(feature = "proxmox")]
 mod clusters;
 mod dhcp;
@@ -148,6 +149,7 @@ struct Inner {
     /// keep out who is not.
     refusals: Mutex<greetings::Greetings>,
     waiting: waiting::Waiting,
+    cards: cards::Cards,
     /// Secrets that could not be opened when this was first asked.
     unopened: Mutex<Option<Vec<String>>>,
     /// One writer per machine at a time, in this process.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::assign::not_being_deleted;
 use super::boot::ADOPTED;
 use super::found::{self, DOUBLED};
-use super::question::{denied, deny, is_asked_about, is_same, settle, settled, whom};
+use super::question::{denied, deny, is_asked_about, settle, settled, whom};
 use super::restore::RESTORED;
 use super::rules::Rule;
 use super::{Engine, EngineError, Result};
@@ -188,36 +188,32 @@ impl Engine {
         Ok(())
     }
 
-    /// Releases a machine: from a person's hold, and from an identity conflict that a person has settled.
+    /// Releases a machine from a hold: a person's, one after restarts without progress, one of a machine that stands twice in
+    /// a cluster. What is [asked](Hardware::question) about its identity it does not answer:
+    /// [`release_answering`](Self::release_answering) does.
     ///
     /// # Errors
-    /// `Illegal` when nothing holds it.
+    /// `Illegal` when nothing holds it but a question.
     pub async fn release(&self, machine: &str, by: &str) -> Result<()> {
-        self.release_answering(machine, None, by).await
-    }
-
-    /// As [`release`](Self::release), as the answer to this [question](Hardware::question) alone.
-    ///
-    /// # Errors
-    /// `Illegal` when nothing holds it, or where something else is asked by now.
-    pub async fn release_answering(&self, machine: &str, question: Option<&str>, by: &str) -> Result<()> {
         let name = self.resolve(machine)?;
         let _guard = self.lock(&name).await;
         let now = self.now();
         let object = self.machine_now(&name).await?;
-        let is_asked = object.conflict().is_some() || is_asked_about(&object) || denied(&object).is_some();
         let doubled = found::doubled(&object).is_some();
         let held = object.status.phase == Some(Phase::Held);
-        // Whoever lifts a hold answers that, and not what somebody has asked meanwhile.
-        let conflict = is_asked && object.spec.hold.is_none() && !held;
-        if object.spec.hold.is_none() && !conflict && !doubled && !held {
-            return Err(EngineError::Illegal { why: format!("nothing holds {name}") });
+        // An earlier version wrote conflicts without saying who asks: there is nobody to name.
+        let nameless = object.conflict().is_some() && object.question().is_none();
+        if object.spec.hold.is_none() && !doubled && !held && !nameless {
+            let asked = object.conflict().is_some() || is_asked_about(&object) || denied(&object).is_some();
+            return Err(EngineError::Illegal {
+                why: match asked {
+                    true => {
+                        format!("an answer names its question, lest somebody else has asked since: {}", look(&name))
+                    }
+                    false => format!("nothing holds {name}"),
+                },
+            });
         }
-        if question.is_some() && !conflict {
-            let why = format!("nobody is in doubt who asks to be {name}, or it is held: {}", look(&name));
-            return Err(EngineError::Illegal { why });
-        }
-        is_asked_still(&object, question)?;
         if object.spec.hold.is_some() {
             self.change_spec::<HardwareSpec>(&name, |m| {
                 m.spec.hold = None;
@@ -226,11 +222,8 @@ impl Engine {
             .await?;
         }
         self.change_status::<HardwareSpec, _>(&name, |m| {
-            if conflict {
-                // Another server may have heard somebody else since.
-                is_asked_still(m, object.question().as_deref())?;
-                let words = format!("settled by {by}: {} is believed", whom(m));
-                settle(m, &words, now);
+            if nameless {
+                settle(m, &format!("settled by {by}"), now);
             }
             if doubled {
                 // A cluster that still says so marks it again.
@@ -258,40 +251,52 @@ impl Engine {
         {
             self.abort_run(run.name(), &format!("{by} released its machine; assign or reimage anew")).await?;
         }
-        let believed = match conflict {
-            true if object.is_seen_elsewhere() => format!(", and said that its card was moved to {}", whom(&object)),
-            true => format!(", and said so of {}", whom(&object)),
-            false => String::new(),
-        };
-        self.tell("machine.released", &name, None, format!("{by} released it{believed}"));
+        self.tell("machine.released", &name, None, format!("{by} released it"));
         Ok(())
     }
 
-    /// Denies that a machine is who asks to be it: that agent is refused from now on, and nothing of the machine is in
-    /// doubt any more. What was released is taken back, until the agent has asked again.
+    /// Says yes to this [question](Hardware::question) about a machine, and to no other that has come since: whoever asks is
+    /// the machine, or has the card that was the machine's. What holds it besides holds it still.
     ///
     /// # Errors
-    /// `Illegal` when nobody asks.
-    pub async fn deny(&self, machine: &str, by: &str) -> Result<()> {
-        self.deny_answering(machine, None, by).await
+    /// `Illegal` when this is not asked, or was not denied.
+    pub async fn release_answering(&self, machine: &str, question: &str, by: &str) -> Result<()> {
+        let name = self.resolve(machine)?;
+        let _guard = self.lock(&name).await;
+        let now = self.now();
+        let (_, said) = self
+            .change_status::<HardwareSpec, _>(&name, |m| {
+                is_asked_still(m, question)?;
+                if !(m.conflict().is_some() || is_asked_about(m) || denied(m).is_some()) {
+                    return Err(EngineError::Illegal { why: format!("that is answered already: {}", look(&name)) });
+                }
+                let who = whom(m);
+                settle(m, &format!("settled by {by}: {who} is believed"), now);
+                Ok(match m.is_seen_elsewhere() {
+                    true => format!(", and said that its card was moved to {who}"),
+                    false => format!(", and said so of {who}"),
+                })
+            })
+            .await?;
+        self.tell("machine.released", &name, None, format!("{by} released it{said}"));
+        Ok(())
     }
 
-    /// As [`deny`](Self::deny), as the answer to this [question](Hardware::question) alone.
+    /// Says no to this [question](Hardware::question) about a machine: whoever asks is not the machine, is refused from now
+    /// on, and nothing of the machine is in doubt any more. What was released is taken back, until the agent has asked again.
     ///
     /// # Errors
-    /// `Illegal` when nobody asks, or something else is asked by now.
-    pub async fn deny_answering(&self, machine: &str, question: Option<&str>, by: &str) -> Result<()> {
+    /// `Illegal` when this is not asked.
+    pub async fn deny(&self, machine: &str, question: &str, by: &str) -> Result<()> {
         let name = self.resolve(machine)?;
         let _guard = self.lock(&name).await;
         let now = self.now();
         let (_, (who, ended)) = self
             .change_status::<HardwareSpec, _>(&name, |m| {
-                if m.status.in_doubt.is_none() || !(m.conflict().is_some() || is_asked_about(m) || settled(m).is_some())
-                {
-                    let why = format!("nobody is in doubt who asks to be {name}");
-                    return Err(EngineError::Illegal { why });
-                }
                 is_asked_still(m, question)?;
+                if !(m.conflict().is_some() || is_asked_about(m) || settled(m).is_some()) {
+                    return Err(EngineError::Illegal { why: format!("that is answered already: {}", look(&name)) });
+                }
                 let who = whom(m);
                 deny(m, &format!("denied by {by}: it is not {who}"), now);
                 Ok((who, end_session(m)))
@@ -319,16 +324,17 @@ impl Engine {
     }
 }
 
-/// That what a person answers is what is asked. `None`: whatever is.
-fn is_asked_still(machine: &Hardware, question: Option<&str>) -> Result<()> {
-    let is_another = question.is_some_and(|question| machine.question().as_deref() != Some(question));
-    if is_another {
-        let name = machine.name();
-        let why =
-            format!("what is asked about {name} has changed since you looked, and nothing was done: {}", look(name));
-        return Err(EngineError::Illegal { why });
-    }
-    Ok(())
+/// That what a person answers is what is asked.
+fn is_asked_still(machine: &Hardware, question: &str) -> Result<()> {
+    let name = machine.name();
+    let why = match machine.question() {
+        Some(asked) if asked == question => return Ok(()),
+        Some(_) => {
+            format!("what is asked about {name} has changed since you looked, and nothing was done: {}", look(name))
+        }
+        None => format!("nobody is in doubt who asks to be {name}"),
+    };
+    Err(EngineError::Illegal { why })
 }
 
 fn look(name: &str) -> String {
@@ -338,7 +344,7 @@ fn look(name: &str) -> String {
 /// Ends the session of an agent that was denied. Whether there was one.
 fn end_session(machine: &mut Hardware) -> bool {
     let denied = machine.status.in_doubt.as_ref();
-    let session = machine.status.session.as_mut().filter(|session| denied.is_some_and(|d| is_same(d, &session.said)));
+    let session = machine.status.session.as_mut().filter(|session| denied.is_some_and(|d| d.said == session.said));
     session.map(|session| session.ended = true).is_some()
 }
 

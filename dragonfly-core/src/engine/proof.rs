@@ -60,10 +60,15 @@ pub(super) fn is_proven_by(machine: &Hardware, said: &Anchors, named: &[Mac], ot
 }
 
 fn doubts(machine: &Hardware, said: &Anchors, named: &[Mac], others: &[Mac]) -> Option<String> {
-    if let (Some(written), Some(is)) = (&machine.spec.serial, &said.serial)
-        && written != is
-    {
-        return Some(format!("its serial number is {is}, and spec.serial says {written}"));
+    // What a person wrote down is to be said, and not only not contradicted: a card may be in any board.
+    if let Some(written) = machine.spec.serial.as_ref().filter(|written| said.serial.as_ref() != Some(written)) {
+        return Some(match &said.serial {
+            Some(is) => format!("its serial number is {is}, and spec.serial says {written}"),
+            None => format!(
+                "its board says no serial number, and spec.serial says {written}; where its firmware has none, \
+                 leave spec.serial out"
+            ),
+        });
     }
     let cards = said.macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ");
     let is_own_card = said.macs.iter().any(|card| is_own(machine, *card));

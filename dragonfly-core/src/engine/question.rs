@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use super::boot::CONFLICT;
+use uuid::Uuid;
+
 use super::proof::{is_foreign, is_own, unproven};
 use crate::Mac;
 use crate::clock::Timestamp;
-use crate::resource::hardware::Anchors;
+use crate::resource::hardware::{Anchors, Asked};
 use crate::resource::{Condition, ConditionStatus, Hardware, NOT_MOVED, condition, set_condition};
 /// How long nobody else is asked about once a person has answered.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// How long an answer waits for whom it is about to ask again: nobody remembers it for longer.
+const ANSWER_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Why a conflict holds: the machine does not say of itself what it said before.
 pub(super) const DISAGREE: &str = "AnchorsDisagree";
 /// Why one does not hold any more: a person said so, and nobody has asked since.
@@ -20,27 +24,36 @@ const DENIED: &str = "Denied";
 const BELIEVED: &str = "Believed";
 
 /// The conflict that a person settled last, and of whom it was said, until that one has asked.
-pub(super) fn settled(machine: &Hardware) -> Option<(&Condition, &Anchors)> {
+pub(super) fn settled(machine: &Hardware) -> Option<(&Condition, &Asked)> {
     condition(&machine.status.conditions, CONFLICT)
         .filter(|c| c.status == ConditionStatus::False && c.reason == SETTLED)
         .zip(machine.status.in_doubt.as_ref())
 }
 
-/// Whether a person has said of this agent, by the card that it booted from and its board, that it is right.
+/// Whether a person has said of this agent, by the card that it booted from and its board, that it is the machine.
 pub(super) fn is_believed(machine: &Hardware, said: &Anchors) -> bool {
-    settled(machine).is_some_and(|(_, meant)| is_same(meant, said))
+    settled(machine).is_some_and(|(_, meant)| meant.said == *said && meant.elsewhere.is_empty())
 }
 
-pub(super) fn is_same(one: &Anchors, other: &Anchors) -> bool {
-    (&one.macs, &one.serial, one.smbios_uuid) == (&other.macs, &other.serial, other.smbios_uuid)
+/// To which machines (by uid), one of them, a person has said that the card was moved which this agent boots from.
+pub(super) fn moved_to<'a>(machine: &'a Hardware, said: &Anchors) -> &'a [Uuid] {
+    settled(machine)
+        .filter(|(_, meant)| meant.said == *said)
+        .map(|(_, meant)| meant.elsewhere.as_slice())
+        .unwrap_or_default()
+}
+
+/// Whether an answer was not used for so long that it is none any more.
+pub(super) fn is_forgotten(machine: &Hardware, now: Timestamp) -> bool {
+    settled(machine).is_some_and(|(answer, _)| now.since(answer.last_transition_time) >= ANSWER_LIFE)
 }
 
 /// Of whom a conflict asks, for a person.
 pub(super) fn whom(machine: &Hardware) -> String {
-    let Some(asks) = &machine.status.in_doubt else { return "the agent that asks".to_owned() };
+    let Some(Asked { said: asks, .. }) = &machine.status.in_doubt else { return "the agent that asks".to_owned() };
     let cards = asks.macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ");
     let serial =
-        asks.serial.as_ref().map_or("without a serial number".to_owned(), |s| format!("with serial number {s}"));
+        asks.serial.as_ref().map_or("without a serial number".to_owned(), |s| format!("with serial number {s:?}"));
     let uuid = asks.smbios_uuid.map_or("without an SMBIOS UUID".to_owned(), |uuid| format!("SMBIOS UUID {uuid}"));
     format!("who boots from {cards} on the board {serial}, {uuid}")
 }
@@ -59,7 +72,7 @@ pub(super) fn deny(machine: &mut Hardware, words: &str, now: Timestamp) {
 }
 
 /// What a person denied last, and of whom.
-pub(super) fn denied(machine: &Hardware) -> Option<&Anchors> {
+pub(super) fn denied(machine: &Hardware) -> Option<&Asked> {
     condition(&machine.status.conditions, CONFLICT)
         .filter(|c| c.status == ConditionStatus::False && (c.reason == DENIED || c.reason == NOT_MOVED))
         .and(machine.status.in_doubt.as_ref())
@@ -75,14 +88,13 @@ pub(super) fn end(machine: &mut Hardware, words: &str, now: Timestamp) {
 /// where it was answered and whom it was about has not asked again yet.
 pub(super) fn ask(
     machine: &mut Hardware,
-    said: &Anchors,
+    asks: &Asked,
     status: ConditionStatus,
     reason: &str,
     why: &str,
     now: Timestamp,
 ) -> bool {
-    let asked = machine.status.in_doubt.as_ref();
-    let is_another = asked.is_some_and(|asked| !is_same(asked, said));
+    let is_another = machine.status.in_doubt.as_ref().is_some_and(|asked| asked != asks);
     if denied(machine).is_some() && !is_another {
         return false;
     }
@@ -95,32 +107,34 @@ pub(super) fn ask(
         }
         machine.status.conditions.retain(|c| c.kind != CONFLICT);
     }
-    machine.status.in_doubt = Some(said.clone());
+    machine.status.in_doubt = Some(asks.clone());
     set_condition(&mut machine.status.conditions, CONFLICT, status, reason, why, now);
     true
 }
 
-/// Ends what was asked of a machine, once its own agent says hello. `said` is what it says.
-pub(super) fn answered(machine: &mut Hardware, said: &Anchors, now: Timestamp) -> bool {
-    let words = settled(machine).filter(|(_, meant)| is_same(meant, said)).map(|(settled, _)| settled.message.clone());
-    let believed = words.is_some();
-    if let Some(words) = words {
-        end(machine, &words, now);
+/// Ends what was asked of a machine, once the agent says hello that a person has said is the machine's. `said` is what it
+/// says; the other machines' cards that it was said of are returned.
+pub(super) fn answered(machine: &mut Hardware, said: &Anchors, now: Timestamp) -> Option<Vec<Mac>> {
+    if !is_believed(machine, said) {
+        return None;
     }
-    believed
+    let (words, others) = settled(machine).map(|(answer, meant)| (answer.message.clone(), meant.others.clone()))?;
+    end(machine, &words, now);
+    Some(others)
 }
 
 /// A machine's own agent speaks, from its own card and on its board: what was asked or said of that card is past, and of
-/// whoever asked from a card that is not its own.
+/// whoever asked from a card that is not its own, also where a person has said that he is right.
 pub(super) fn own_asks(machine: &mut Hardware, now: Timestamp) {
     let status = &machine.status;
     let (Some(asked), Some(session)) = (&status.in_doubt, &status.session) else { return };
-    if denied(machine).is_some_and(|denied| is_same(denied, &session.said)) && unproven(machine).is_none() {
+    if denied(machine).is_some_and(|denied| denied.said == session.said) && unproven(machine).is_none() {
         end(machine, "its own agent has asked since", now);
         return;
     }
-    let of_foreign = asked.macs.iter().all(|card| !is_own(machine, *card));
-    let is_past = is_asked_about(machine) && (of_foreign || asked.macs == session.said.macs);
+    let of_foreign = asked.said.macs.iter().all(|card| !is_own(machine, *card));
+    let is_open = is_asked_about(machine) || settled(machine).is_some();
+    let is_past = is_open && (of_foreign || asked.said.macs == session.said.macs);
     if is_past && !is_foreign(machine) && unproven(machine).is_none() {
         end(machine, "its own agent has asked since", now);
     }
@@ -142,8 +156,6 @@ mod tests {
     use crate::resource::HardwareSpec;
     use crate::resource::hardware::SessionInfo;
     use crate::resource::tokens::UsedTokens;
-    use uuid::Uuid;
-
     fn at(minutes: u64) -> Timestamp {
         Timestamp::from_unix_seconds(1_800_000_000).plus(Duration::from_secs(60 * minutes))
     }
@@ -156,6 +168,10 @@ mod tests {
         Anchors { macs: vec![card(n)], serial: Some(serial.to_owned()), ..Anchors::default() }
     }
 
+    fn asks(n: u8, serial: &str) -> Asked {
+        Asked { said: said(n, serial), ..Asked::default() }
+    }
+
     fn machine() -> Hardware {
         Hardware::new("a", HardwareSpec { macs: vec![card(1)], ..HardwareSpec::default() })
     }
@@ -164,7 +180,7 @@ mod tests {
     #[test]
     fn a_question_stands_until_it_was_answered() {
         use ConditionStatus::{True, Unknown};
-        let (first, next) = (said(1, "X"), said(1, "Y"));
+        let (first, next) = (asks(1, "X"), asks(1, "Y"));
         // (what holds, what is asked next, minutes later) -> whether the next question is open.
         let table = [
             (True, True, 14, false),
@@ -182,32 +198,33 @@ mod tests {
             let meant = if is_open { &next } else { &first };
             assert_eq!(machine.status.in_doubt.as_ref(), Some(meant));
             settle(&mut machine, "settled", at(minutes));
-            assert!(is_believed(&machine, meant) && !is_believed(&machine, if is_open { &first } else { &next }));
+            let another = if is_open { &first } else { &next };
+            assert!(is_believed(&machine, &meant.said) && !is_believed(&machine, &another.said));
         }
     }
 
     #[test]
     fn an_answer_is_for_one_and_is_used_up_by_that_one() {
-        let (meant, other) = (said(1, "X"), said(2, "X"));
+        let (meant, other) = (asks(1, "X"), asks(2, "X"));
         let mut machine = machine();
         ask(&mut machine, &meant, ConditionStatus::True, DISAGREE, "why", at(0));
-        assert!(!is_believed(&machine, &meant), "nobody has answered");
+        assert!(!is_believed(&machine, &meant.said), "nobody has answered");
         settle(&mut machine, "settled", at(1));
-        assert!(!answered(&mut machine, &other, at(2)));
+        assert_eq!(answered(&mut machine, &other.said, at(2)), None);
         // Nor does another's question take its place before that one has had the time to ask.
         assert!(!ask(&mut machine, &other, ConditionStatus::True, DISAGREE, "why", at(2)));
-        assert!(answered(&mut machine, &meant, at(3)));
-        assert!(!answered(&mut machine, &meant, at(4)));
+        assert_eq!(answered(&mut machine, &meant.said, at(3)), Some(vec![]));
+        assert_eq!(answered(&mut machine, &meant.said, at(4)), None);
         assert!(ask(&mut machine, &other, ConditionStatus::True, DISAGREE, "why", at(5)));
     }
 
     #[test]
     fn who_was_denied_asks_no_more_and_nobody_does_for_a_while() {
-        let (liar, other) = (said(1, "X"), said(1, "Y"));
+        let (liar, other) = (asks(1, "X"), asks(1, "Y"));
         let mut machine = machine();
         ask(&mut machine, &liar, ConditionStatus::True, DISAGREE, "why", at(0));
         deny(&mut machine, "denied", at(60));
-        assert!(!is_in_conflict(&machine) && !is_believed(&machine, &liar));
+        assert!(!is_in_conflict(&machine) && !is_believed(&machine, &liar.said));
         // (who asks, minutes after) -> whether it is a question.
         for (asks, minutes, is_open) in
             [(&liar, 0, false), (&other, 14, false), (&liar, 999, false), (&other, 999, true)]
@@ -223,11 +240,11 @@ mod tests {
         use ConditionStatus::{True, Unknown};
         // (who asked, what it made of the machine, from which card its agent speaks) -> whether it is past.
         let table = [
-            (said(9, "A"), Unknown, 1, true),
-            (said(9, "A"), Unknown, 9, false),
-            (said(1, "B"), Unknown, 1, true),
-            (said(1, "B"), Unknown, 2, false),
-            (said(1, "B"), True, 1, false),
+            (asks(9, "A"), Unknown, 1, true),
+            (asks(9, "A"), Unknown, 9, false),
+            (asks(1, "B"), Unknown, 1, true),
+            (asks(1, "B"), Unknown, 2, false),
+            (asks(1, "B"), True, 1, false),
         ];
         for (asks, holds, from, is_past) in table {
             let mut machine = machine();

@@ -22,6 +22,7 @@ use crate::workflow::{self, RunEvent, RunState, StepChange, StepEvent, StepState
 const LONGEST: usize = 4096;
 const CAUSES: usize = 16;
 /// Why an agent stops.
+const ENDED: &str = "this session has ended; boot again";
 const NOT_AUTHORISED: &str = "this workflow is no longer authorised for this machine";
 pub(super) const OVERTAKEN: &str = "this attempt has been overtaken";
 
@@ -52,6 +53,9 @@ impl Engine {
         if handed_over && report.what == ReportKind::HandOver {
             // The acknowledgement was lost on its way: it stays true.
             return Ok(Heard::GoOn);
+        }
+        if machine.status.session.as_ref().is_some_and(|session| session.ended) && self.keeps(Rule::LatestSession) {
+            return stop(ENDED);
         }
         let authorised = is_authorised(&machine, &report);
         // Without the rule, what is over is taken for what is.
@@ -176,6 +180,9 @@ impl Engine {
         let speaks = machine.status.session.as_ref().is_some_and(|s| s.id == session);
         if !speaks && self.keeps(Rule::LatestSession) {
             return Some("a later agent speaks for this machine".to_owned());
+        }
+        if machine.status.session.as_ref().is_some_and(|s| s.ended) && self.keeps(Rule::LatestSession) {
+            return Some(ENDED.to_owned());
         }
         if !is_authorised(machine, report) && self.keeps(Rule::LateReport) {
             return Some(NOT_AUTHORISED.to_owned());

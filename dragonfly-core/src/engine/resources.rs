@@ -217,23 +217,6 @@ impl Engine {
         Some(Problem { path: "spec.bmc.address".to_owned(), problem })
     }
 
-    fn cards_taken(&self, machine: &crate::resource::Hardware) -> Vec<Problem> {
-        use crate::cache::Owner;
-        let mut problems = Vec::new();
-        for (index, mac) in machine.spec.macs.iter().enumerate() {
-            let other = match self.inner.cache.by_mac(*mac) {
-                Owner::One(other) if other.name() != machine.name() => other.name().to_owned(),
-                Owner::Several(names) => names.join(" and "),
-                Owner::One(_) | Owner::Nobody => continue,
-            };
-            problems.push(Problem {
-                path: format!("spec.macs[{index}]"),
-                problem: format!("{mac} belongs to {other} already"),
-            });
-        }
-        problems
-    }
-
     pub(super) fn noted(&self, record: &Record, change: Change, by: &str) {
         super::objects::note(&self.inner.cache, record);
         self.refresh_networks();

@@ -137,6 +137,10 @@ impl Engine {
     pub(super) async fn session(&self, key: &str) -> Result<(SessionClaims, Arc<Hardware>)> {
         let (claims, machine) = self.speaker(key).await?;
         let now = self.now();
+        // Whoever has left or was sent away keeps nobody out by talking on.
+        if machine.status.session.as_ref().is_some_and(|session| session.ended) {
+            return Ok((claims, machine));
+        }
         self.inner.sessions.heard(&claims.machine, claims.id, now);
         if self.is_shared() && self.is_to_be_shown(&machine, claims.id, now) {
             // Nothing that the agent asked for hangs on it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::question::{denied, is_asked_about, whom};
+use super::question::{denied, is_asked_about, settled, whom};
 use super::{Engine, Result, found};
 use crate::Mac;
 use crate::boot::{BootRequest, Decision, Discovery, Fate};
@@ -90,6 +90,7 @@ impl Engine {
         {
             let machine = self.name_of(mac);
             let decision = self.decision(&BootRequest::from_mac(mac));
+            let doubled = self.doubled_card(&[mac]);
             let entries = self.inner.recorder.read(None, &[mac], 0);
             let patient = Patient { wants_agent: wants_agent(&decision), ..Patient::default() };
             let causes = diagnose(&entries, &patient, self.now());
@@ -103,7 +104,11 @@ impl Engine {
                 workflow: None,
                 agent_heard: None,
                 question: None,
-                next: vec![if causes.is_empty() { BOOT } else { BOOT_AGAIN }.to_owned()],
+                next: match doubled {
+                    Some((_, way_out)) => vec![way_out],
+                    None if causes.is_empty() => vec![BOOT.to_owned()],
+                    None => vec![BOOT_AGAIN.to_owned()],
+                },
                 causes,
                 events: self.inner.events.about(&machine, 50),
                 machine,
@@ -128,12 +133,20 @@ impl Engine {
                     step: step.map(|s| s.name.clone()),
                 }
             });
-        let decision = self.decision_for(&machine);
+        // What stands on two machines boots neither of them.
+        let doubled = self.doubled_card(&machine.spec.macs);
+        let decision = match &doubled {
+            Some((card, _)) => self.decision(&BootRequest::from_mac(*card)),
+            None => self.decision_for(&machine),
+        };
         let causes = self.causes(&machine, &decision);
         let is_up = deadline::is_up(self.inner.sessions.last(&name), self.now());
         let mut next = next_for(&machine, is_up, !causes.is_empty());
         if !self.is_tinkerbells() && is_out_of_reach(&machine, self.inner.settings.discovery) {
             next.insert(0, UNREACHED.to_owned());
+        }
+        if let Some((_, way_out)) = doubled {
+            next.insert(0, way_out);
         }
         Ok(Why {
             causes,
@@ -153,6 +166,21 @@ impl Engine {
             next,
             events: self.inner.events.about(&name, 50),
             machine: name,
+        })
+    }
+
+    /// The first of these cards that stands on several machines, and what a person does about it.
+    fn doubled_card(&self, cards: &[Mac]) -> Option<(Mac, String)> {
+        cards.iter().find_map(|card| match self.inner.cache.by_mac(*card) {
+            Owner::Several(names) => {
+                let all = names.join(" and ");
+                let way_out = format!(
+                    "{card} stands on {all}, and nothing is done with it until it stands on one: take it from spec.macs of \
+                     the others (dragonfly apply), or dragonfly delete machine the one that is not meant"
+                );
+                Some((*card, way_out))
+            }
+            Owner::One(_) | Owner::Nobody => None,
         })
     }
 
@@ -205,11 +233,16 @@ fn is_out_of_reach(machine: &Hardware, discovery: Discovery) -> bool {
 /// What a person can do next. `is_up`: its agent is. `is_ill`: a cause is named, and what to do about it.
 fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
     let name = machine.name();
-    if machine.spec.hold.is_some() {
-        return vec![format!("dragonfly release {name}")];
+    // What holds it, and what is asked about it, are answered one by one.
+    let mut holds: Vec<String> = Vec::new();
+    if machine.spec.hold.is_some() || (machine.status.phase == Some(Phase::Held) && machine.conflict().is_some()) {
+        holds.push(format!("dragonfly release {name}"));
     }
     if let Some(conflict) = machine.conflict() {
-        return settle(machine, conflict);
+        holds.extend(settle(machine, conflict));
+    }
+    if !holds.is_empty() {
+        return holds;
     }
     if found::doubled(machine).is_some() {
         return vec!["give one of the VMs another MAC, or delete the one that is a copy".to_owned()];
@@ -234,6 +267,13 @@ fn next_for(machine: &Hardware, is_up: bool, is_ill: bool) -> Vec<String> {
     };
     if is_asked_about(machine) {
         next.extend(is_it(machine));
+    }
+    if settled(machine).is_some() {
+        let deny = answer("deny", machine);
+        next.push(format!(
+            "{deny} takes back that a person has said yes of {}, which has not asked since",
+            whom(machine)
+        ));
     }
     if denied(machine).is_some() {
         let release = answer("release", machine);
@@ -260,7 +300,8 @@ fn settle(machine: &Hardware, conflict: &Condition) -> Vec<String> {
     if is_of_serial && machine.is_asked_about() {
         next.push(format!("{}, if it is in its place, and not {}", answer("deny", machine), whom(machine)));
     }
-    if machine.status.authorisation.is_some() {
+    let is_under_way = matches!(machine.status.phase, Some(Phase::Assigned | Phase::Provisioning | Phase::Error));
+    if is_under_way && machine.status.workflow.is_some() {
         next.push(format!("dragonfly abort {name}"));
     }
     next.push(format!("dragonfly delete machine {name}"));

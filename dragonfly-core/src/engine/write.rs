@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::resources::{Applied, Change};
 use super::{Engine, Result};
 use crate::action::Problem;
-use crate::resource::{Kind, Metadata, Record, SecretSpec};
+use crate::resource::{HardwareSpec, Kind, Metadata, Record, SecretSpec};
 use crate::secret;
 use crate::store::{Key, StoreError, When};
 
@@ -249,6 +249,11 @@ impl Engine {
         let record = without_values(record);
         let wanted_version = record.metadata.resource_version.clone();
         let sealed = self.sealed(record.clone())?;
+        let machine = match record.kind {
+            Kind::HARDWARE => Some(record.decode::<HardwareSpec>()?),
+            _ => None,
+        };
+        let _cards = machine.as_ref().map(|machine| self.claim_cards(machine)).transpose()?;
         for _ in 0..16 {
             let Some(old) = self.inner.store.get(&key).await? else {
                 if expect == Expect::Present {

@@ -33,14 +33,15 @@ impl Hardware {
     /// for one to a question that has come since.
     pub fn question(&self) -> Option<String> {
         let asks = self.status.in_doubt.as_ref()?;
-        // Debug forms quote what strangers say: no two that differ read the same.
-        let text = format!("{:?}", (&asks.macs, &asks.serial, asks.smbios_uuid, self.is_seen_elsewhere()));
+        // Of this machine, and not of one that is made anew under its name. Debug forms quote what strangers say: no two
+        // that differ read the same.
+        let text = format!("{:?} {asks:?}", self.metadata.uid);
         Some(hex::encode(&Sha256::digest(text)[..8]))
     }
 
     /// Whether what is, or was, asked is if a card of it was moved to the machine on whose board it is seen.
     pub fn is_seen_elsewhere(&self) -> bool {
-        condition(&self.status.conditions, CONFLICT).is_some_and(|c| c.reason == ELSEWHERE || c.reason == NOT_MOVED)
+        self.status.in_doubt.as_ref().is_some_and(|asked| !asked.elsewhere.is_empty())
     }
 
     /// What it does or waits for, in words for a person: with its identity in conflict it waits for that to be settled,
@@ -57,45 +58,55 @@ mod tests {
     use super::*;
     use crate::Mac;
     use crate::clock::Timestamp;
-    use crate::resource::hardware::Anchors;
+    use crate::resource::hardware::{Anchors, Asked};
     use crate::resource::{HardwareSpec, set_condition};
     use uuid::Uuid;
 
     #[test]
     fn a_question_is_another_one_when_it_is_about_another_or_asks_something_else() {
-        let asked = |cards: &[u8], serial: Option<&str>, uuid: Option<u128>, reason: &str| {
+        let asked = |card: u8, serial: Option<&str>, uuid: Option<u128>| {
             let mut machine = Hardware::new("m", HardwareSpec::default());
-            machine.status.in_doubt = Some(Anchors {
-                macs: cards.iter().map(|n| Mac::new([2, 0, 0, 0, 0, *n])).collect(),
+            let said = Anchors {
+                macs: vec![Mac::new([2, 0, 0, 0, 0, card])],
                 serial: serial.map(str::to_owned),
                 smbios_uuid: uuid.map(Uuid::from_u128),
                 ..Anchors::default()
-            });
-            let (status, at) = (ConditionStatus::True, Timestamp::UNIX_EPOCH);
-            set_condition(&mut machine.status.conditions, CONFLICT, status, reason, "why", at);
+            };
+            machine.status.in_doubt = Some(Asked { said, ..Asked::default() });
+            machine
+        };
+        let with = |change: fn(&mut Hardware, &mut Asked)| {
+            let mut machine = asked(1, Some("X"), Some(1));
+            let mut doubt = machine.status.in_doubt.take().unwrap_or_default();
+            change(&mut machine, &mut doubt);
+            machine.status.in_doubt = Some(doubt);
             machine
         };
         assert_eq!(Hardware::new("m", HardwareSpec::default()).question(), None);
         let all = [
-            asked(&[1], Some("X"), Some(1), "AnchorsDisagree"),
-            asked(&[2], Some("X"), Some(1), "AnchorsDisagree"),
-            asked(&[1, 2], Some("X"), Some(1), "AnchorsDisagree"),
-            asked(&[1], Some("Y"), Some(1), "AnchorsDisagree"),
-            asked(&[1], Some("X\"), Some(1"), Some(1), "AnchorsDisagree"),
-            asked(&[1], None, Some(1), "AnchorsDisagree"),
-            asked(&[1], Some("None"), Some(1), "AnchorsDisagree"),
-            asked(&[1], Some("X"), Some(2), "AnchorsDisagree"),
-            asked(&[1], Some("X"), None, "AnchorsDisagree"),
-            asked(&[1], Some("X"), Some(1), ELSEWHERE),
+            asked(1, Some("X"), Some(1)),
+            asked(2, Some("X"), Some(1)),
+            asked(1, Some("Y"), Some(1)),
+            asked(1, Some("X\"), smbios_uuid: Some(1"), Some(1)),
+            asked(1, None, Some(1)),
+            asked(1, Some("None"), Some(1)),
+            asked(1, Some("X"), Some(2)),
+            asked(1, Some("X"), None),
+            with(|_, asked| asked.said.product = Some("P".to_owned())),
+            with(|_, asked| asked.others = asked.said.macs.clone()),
+            with(|_, asked| asked.elsewhere = vec![Uuid::from_u128(1)]),
+            with(|_, asked| asked.elsewhere = vec![Uuid::from_u128(2)]),
+            // Made anew under its name.
+            with(|machine, _| machine.metadata.uid = Some(Uuid::from_u128(9))),
         ];
         let questions: std::collections::BTreeSet<_> = all.iter().filter_map(Hardware::question).collect();
         assert_eq!(questions.len(), all.len());
         assert!(questions.iter().all(|question| question.len() == 16), "{questions:?}");
         // What a person answered is the same question: an answer can be taken back.
-        let mut moved = all[9].clone();
+        let mut answered = all[0].clone();
         let at = Timestamp::UNIX_EPOCH;
-        set_condition(&mut moved.status.conditions, CONFLICT, ConditionStatus::False, NOT_MOVED, "no", at);
-        assert_eq!(moved.question(), all[9].question());
+        set_condition(&mut answered.status.conditions, CONFLICT, ConditionStatus::False, "Denied", "no", at);
+        assert_eq!(answered.question(), all[0].question());
     }
 
     #[test]

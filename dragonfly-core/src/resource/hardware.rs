@@ -131,10 +131,10 @@ pub struct HardwareStatus {
     /// its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proven: Option<Anchors>,
-    /// Who asks, while it is in doubt who this machine is: the card that it booted from, and its board. Once a person has
-    /// settled that, whom it was said of: nobody else is believed for it.
+    /// Who asks, while it is in doubt who this machine is, and what is asked. Once a person has settled that, whom and what
+    /// it was said of: nobody else is believed for it, and for nothing else.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub in_doubt: Option<Anchors>,
+    pub in_doubt: Option<Asked>,
     /// What the agent saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inventory: Option<Inventory>,
@@ -225,6 +225,22 @@ pub struct Anchors {
     /// SMBIOS type 1 product name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub product: Option<String>,
+}
+
+/// What a person is asked about a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Asked {
+    /// Of whom: the card that he booted from, and what he says of the board.
+    #[serde(flatten)]
+    pub said: Anchors,
+    /// On a board without numbers of its own: which cards of other machines he says that he has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Mac>,
+    /// The machines (by uid) whose board it is: asked is then if the card was moved there, and not if the board was replaced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub elsewhere: Vec<Uuid>,
 }
 
 /// An operating system found on a disk.

@@ -65,7 +65,7 @@ async fn what_is_settled_is_said_of_who_asked() {
     site.engine.assign(&a, assign(), "me").await.unwrap();
     let on_b: Says<'_> = (&[1], Some("SN-B"), Some(0xb));
     speaks(&site, on_b).await.unwrap_err();
-    site.engine.release(&a, "me").await.unwrap();
+    site.release(&a, "me").await.unwrap();
     for cards in [&[9, 1][..], &[9]] {
         if let Ok(stranger) = speaks(&site, (cards, Some("SN-A"), Some(0x9))).await {
             assert!(!is_told_to_install(&site, &stranger).await, "{cards:?}");
@@ -100,7 +100,7 @@ async fn a_used_token_moves_no_card() {
     site.engine.hello(&stranger, said((&[7], names.1, names.2)), address(7)).await.unwrap();
     let replaced: Says<'_> = (&[1], Some("SN-NEW"), Some(0xaa));
     speaks(&site, replaced).await.unwrap_err();
-    site.engine.release(&a, "me").await.unwrap();
+    site.release(&a, "me").await.unwrap();
     for token in [stranger, site.token(7).await.unwrap()] {
         let _ = site.engine.hello(&token, said(names), address(7)).await;
         assert_eq!(site.engine.resolve(&mac(1).to_string()).unwrap(), a, "it has its card still");
@@ -172,7 +172,7 @@ async fn a_machine_that_was_made_anew_waits_for_nobody() {
 async fn asked_of(site: &Site, machine: &str) -> (ConditionStatus, Option<Vec<Mac>>) {
     let known = site.engine.cache().get::<HardwareSpec>(machine).unwrap();
     let conflict = dragonfly_core::resource::condition(&known.status.conditions, "IdentityConflict").unwrap();
-    (conflict.status, known.status.in_doubt.as_ref().map(|asked| asked.macs.clone()))
+    (conflict.status, known.status.in_doubt.as_ref().map(|asked| asked.said.macs.clone()))
 }
 
 /// An edit that is not about who asks settles nothing; nor does lifting a hold; nor does a board with half of the numbers.
@@ -195,13 +195,13 @@ async fn an_answer_to_something_else_is_none() {
     assert!(!is_told_to_install(&site, &stranger).await);
 
     site.engine.hold("a", "new disk", "me").await.unwrap();
-    site.engine.release("a", "me").await.unwrap();
+    site.release("a", "me").await.unwrap();
     assert_eq!(asked_of(&site, "a").await, (ConditionStatus::Unknown, Some(vec![mac(9)])), "that was not asked");
     let stranger = speaks(&site, claims).await.unwrap();
     assert!(!is_told_to_install(&site, &stranger).await);
 
     // A person says so after all. Of that board, and not of one with the same UUID alone.
-    site.engine.release("a", "me").await.unwrap();
+    site.release("a", "me").await.unwrap();
     assert!(!is_told_to_install(&site, &stranger).await, "it is to boot again");
     assert_eq!(asked_of(&site, "a").await.0, ConditionStatus::False, "and that asks nothing anew");
     let meant = speaks(&site, claims).await.unwrap();
@@ -230,7 +230,7 @@ async fn who_was_released_takes_the_word() {
     // Nor does the machine's card in another board take its place.
     speaks_at_once(&site, (&[1], Some("SN-X"), Some(0xf))).await.unwrap_err();
     assert_eq!(asked_of(&site, &a).await.1, Some(vec![mac(2)]));
-    site.engine.release(&a, "me").await.unwrap();
+    site.release(&a, "me").await.unwrap();
     site.clock.advance(Duration::from_secs(1));
     let honest = speaks_at_once(&site, replaced).await.unwrap();
     assert!(is_told_to_install(&site, &honest).await);
@@ -275,7 +275,7 @@ async fn who_is_denied_holds_nobody_and_is_not_believed() {
         let site = Site::new().await;
         planned(&site, "a", &format!("macs: ['{}']", mac(1))).await;
         let own = speaks(&site, A).await.unwrap();
-        assert!(matches!(site.engine.deny("a", "me").await, Err(EngineError::Illegal { .. })), "nobody asks");
+        assert!(matches!(site.deny("a", "me").await, Err(EngineError::Illegal { .. })), "nobody asks");
         drop(own);
         if let Ok(stranger) = speaks(&site, asks).await {
             assert!(!is_told_to_install(&site, &stranger).await);
@@ -283,10 +283,10 @@ async fn who_is_denied_holds_nobody_and_is_not_believed() {
         let why = site.engine.why("a").unwrap();
         assert!(why.next.iter().any(|next| next.starts_with("dragonfly deny a")), "{asks:?}: {why:#?}");
         if takes_back {
-            site.engine.release("a", "me").await.unwrap();
+            site.release("a", "me").await.unwrap();
         }
-        site.engine.deny("a", "me").await.unwrap();
-        assert!(matches!(site.engine.deny("a", "me").await, Err(EngineError::Illegal { .. })));
+        site.deny("a", "me").await.unwrap();
+        assert!(matches!(site.deny("a", "me").await, Err(EngineError::Illegal { .. })));
         for _ in 0..2 {
             site.clock.advance(Duration::from_secs(20 * 60));
             if let Ok(stranger) = speaks(&site, asks).await {
@@ -315,38 +315,48 @@ async fn an_answer_is_to_the_question_that_was_read() {
     let read = site.engine.why("a").unwrap().question.unwrap();
     // The machine's own agent ends that one, and another agent asks.
     speaks(&site, A).await.unwrap();
-    let gone = site.engine.release_answering("a", Some(&read), "me").await.unwrap_err();
-    assert!(gone.to_string().contains("nothing holds a"), "{gone}");
+    let gone = site.engine.release_answering("a", &read, "me").await.unwrap_err();
+    assert!(gone.to_string().contains("nobody is in doubt who asks to be a"), "{gone}");
     ask(next).await;
     let asked = site.engine.cache().get::<HardwareSpec>("a").unwrap();
     for refused in [
-        site.engine.release_answering("a", Some(&read), "me").await,
-        site.engine.deny_answering("a", Some(&read), "me").await,
-        site.engine.release_answering("a", Some("no question"), "me").await,
+        site.engine.release_answering("a", &read, "me").await,
+        site.engine.deny("a", &read, "me").await,
+        site.engine.release_answering("a", "no question", "me").await,
     ] {
         let refused = refused.unwrap_err();
         assert!(matches!(refused, EngineError::Illegal { .. }), "{refused:?}");
         let told = "what is asked about a has changed since you looked, and nothing was done: look again";
         assert!(refused.to_string().contains(told), "{refused}");
     }
+    // Nor is one that names none an answer.
+    let unnamed = site.engine.release("a", "me").await.unwrap_err();
+    assert!(unnamed.to_string().contains("an answer names its question"), "{unnamed}");
     assert_eq!(site.engine.cache().get::<HardwareSpec>("a").unwrap().status, asked.status);
 
-    // Nor does it lift a hold that was set meanwhile, as one without a question does.
+    // A hold and a question are two things: neither answer is the other's.
+    site.engine.hold("a", "fan", "me").await.unwrap();
     let why = site.engine.why("a").unwrap();
     let now = why.question.unwrap();
+    site.engine.release("a", "me").await.unwrap();
+    assert!(site.engine.release("a", "me").await.is_err(), "a second press answers nothing");
+    assert_eq!(site.engine.why("a").unwrap().question.as_ref(), Some(&now));
+    let why = site.engine.why("a").unwrap();
     assert!(why.next.iter().any(|next| next.starts_with(&format!("dragonfly release a --question {now}, if"))));
     assert!(why.next.iter().any(|next| next.starts_with(&format!("dragonfly deny a --question {now}, if"))));
     site.engine.hold("a", "fan", "me").await.unwrap();
-    let held = site.engine.release_answering("a", Some(&now), "me").await.unwrap_err();
-    assert!(held.to_string().contains("it is held"), "{held}");
+    site.engine.release_answering("a", &now, "me").await.unwrap();
     assert_eq!(site.engine.cache().get::<HardwareSpec>("a").unwrap().spec.hold.as_deref(), Some("fan"));
     site.engine.release("a", "me").await.unwrap();
-    assert_eq!(site.engine.why("a").unwrap().question.as_ref(), Some(&now), "it lifts the hold alone");
 
-    // Answered, and taken back by the same question.
-    site.engine.release_answering("a", Some(&now), "me").await.unwrap();
-    site.engine.deny_answering("a", Some(&now), "me").await.unwrap();
-    site.engine.release_answering("a", Some(&now), "me").await.unwrap();
+    // Answered, and taken back by the same question; what was answered is told until it is used.
+    let next_words = site.engine.why("a").unwrap().next;
+    let back = format!("dragonfly deny a --question {now} takes back");
+    assert!(next_words.iter().any(|next| next.starts_with(&back)), "{next_words:?}");
+    assert!(site.engine.release_answering("a", &now, "me").await.is_err(), "it is answered");
+    site.engine.deny("a", &now, "me").await.unwrap();
+    assert!(site.engine.deny("a", &now, "me").await.is_err(), "it is answered");
+    site.engine.release_answering("a", &now, "me").await.unwrap();
     let own = speaks(&site, next).await.unwrap();
     assert!(own.machine == "a" && is_told_to_install(&site, &own).await);
 }
@@ -359,11 +369,11 @@ async fn a_denial_is_taken_back() {
     speaks(&site, A).await.unwrap();
     let replaced: Says<'_> = (&[1], Some("SN-NEW"), Some(0x6));
     speaks(&site, replaced).await.unwrap_err();
-    site.engine.deny("a", "me").await.unwrap();
+    site.deny("a", "me").await.unwrap();
     speaks(&site, replaced).await.unwrap_err();
     let next = site.engine.why("a").unwrap().next;
     assert!(next.iter().any(|next| next.starts_with("dragonfly release a") && next.contains("denied")), "{next:?}");
-    site.engine.release("a", "me").await.unwrap();
+    site.release("a", "me").await.unwrap();
     let own = speaks(&site, replaced).await.unwrap();
     assert!(own.machine == "a" && is_told_to_install(&site, &own).await);
 }
@@ -377,7 +387,7 @@ async fn who_is_denied_has_no_session() {
     // With the machine's address, and one number of its board.
     let liar = speaks(&site, (&[1], Some("LIAR"), Some(0xa))).await.unwrap();
     assert!(!is_told_to_install(&site, &liar).await);
-    site.engine.deny("a", "me").await.unwrap();
+    site.deny("a", "me").await.unwrap();
     let lost = site.engine.work(liar.session.reveal(), Ask { wait_seconds: 0 }).await;
     assert!(matches!(lost, Err(EngineError::Unauthenticated { .. })), "{lost:?}");
     let own = speaks_at_once(&site, A).await.unwrap();
@@ -397,7 +407,7 @@ async fn a_correction_of_what_was_not_in_question_makes_nobody_right() {
             assert!(!is_told_to_install(&site, &liar).await);
         }
         if is_denied {
-            site.engine.deny("a", "me").await.unwrap();
+            site.deny("a", "me").await.unwrap();
         }
         let text = format!(
             "{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: a}}, spec: {{{spec}, serial: SN-A}}}}"
@@ -424,7 +434,7 @@ async fn an_open_question_stands() {
         assert!(!is_told_to_install(&site, &liar).await);
     }
     assert_eq!(asked_of(&site, "a").await.1, Some(vec![mac(2)]));
-    site.engine.release("a", "me").await.unwrap();
+    site.release("a", "me").await.unwrap();
     if let Ok(liar) = speaks(&site, liar).await {
         assert!(!is_told_to_install(&site, &liar).await);
     }

@@ -51,7 +51,7 @@ async fn what_a_person_settles_is_for_a_card_of_the_machine() {
     let own = Board(Some("SN-1"), Some(1));
     let name = speaks(&site, &[1], &own).await.unwrap().0;
     speaks(&site, &[1], &Board(Some("SN-NEW"), Some(2))).await.unwrap_err();
-    site.engine.release(&name, "me").await.unwrap();
+    site.release(&name, "me").await.unwrap();
     site.engine.assign(&name, assign(), "me").await.unwrap();
     speaks(&site, &[7, 1], &NONE).await.unwrap_err();
     let third = speaks(&site, &[7], &Board(Some("SN-X"), Some(0xee))).await.unwrap();

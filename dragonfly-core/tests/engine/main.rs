@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod admission;
+mod answers;
 mod claims;
 mod conflicts;
 mod impostors;
@@ -102,6 +103,22 @@ fn address(n: u8) -> IpAddr {
 }
 
 impl Site {
+    /// As a person does who looks first: lifts a hold, or says yes to what is asked.
+    async fn release(&self, machine: &str, by: &str) -> Result<(), EngineError> {
+        let why = self.engine.why(machine)?;
+        let object = self.engine.cache().get::<HardwareSpec>(&why.machine).unwrap();
+        match why.question.filter(|_| object.spec.hold.is_none() && why.phase != Some(Phase::Held)) {
+            Some(question) => self.engine.release_answering(machine, &question, by).await,
+            None => self.engine.release(machine, by).await,
+        }
+    }
+
+    /// And says no.
+    async fn deny(&self, machine: &str, by: &str) -> Result<(), EngineError> {
+        let question = self.engine.why(machine)?.question.unwrap_or_default();
+        self.engine.deny(machine, &question, by).await
+    }
+
     async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000)));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock) as _));
@@ -602,7 +619,7 @@ async fn a_machine_that_keeps_falling_over_is_not_imaged_for_ever() {
     site.clock.advance(Duration::from_secs(7200));
     site.engine.sweep().await.unwrap();
     assert_eq!((site.phase(1), site.run(run.name()).status.state), (Some(Phase::Held), RunState::Held));
-    site.engine.release(&mac(1).to_string(), "me").await.unwrap();
+    site.release(&mac(1).to_string(), "me").await.unwrap();
     site.engine.sweep().await.unwrap();
     assert_eq!((site.phase(1), site.run(run.name()).status.state), (Some(Phase::Registered), RunState::Aborted));
 }
@@ -669,7 +686,7 @@ async fn a_hold_that_nobody_settles_is_told() {
     let (status, words) = is("Overdue").unwrap();
     assert!(status == ConditionStatus::True && words.contains("release it"), "{words}");
     assert!(site.engine.why(&name).unwrap().waits.unwrap().until.is_some());
-    site.engine.release(&name, "me").await.unwrap();
+    site.release(&name, "me").await.unwrap();
     site.engine.sweep().await.unwrap();
     assert_eq!(said("OnHold"), Some(ConditionStatus::False));
     // It waits for an assignment again, and has done so for eight days.
@@ -770,7 +787,7 @@ async fn protect_abort_hold_release_delete() {
     site.engine.hold(&name, "bad fan", "me").await.unwrap();
     assert_eq!(site.fate(1), "hold");
     assert!(matches!(site.engine.assign(&name, assign(), "me").await, Err(EngineError::Illegal { .. })));
-    site.engine.release(&name, "me").await.unwrap();
+    site.release(&name, "me").await.unwrap();
     site.engine.delete(Kind::HARDWARE, &name, "me").await.unwrap();
     assert!(matches!(site.engine.work(&agent.key, Ask::default()).await, Err(EngineError::Unauthenticated { .. })));
     assert_eq!(site.fate(1), "discover");
@@ -799,7 +816,7 @@ async fn a_card_in_another_chassis_is_held_not_merged() {
     let answer = format!("dragonfly release censusablequalityparent --question {question}, if it is who");
     assert!(next.starts_with(&answer), "{next}");
     assert!(next.contains(&mac(1).to_string()) && next.contains("SN-OTHER"), "{next}");
-    site.engine.release("censusablequalityparent", "me").await.unwrap();
+    site.release("censusablequalityparent", "me").await.unwrap();
     let token = site.token(1).await.unwrap();
     site.engine.hello(&token, b, address(1)).await.unwrap();
 }

@@ -6,17 +6,21 @@ use uuid::Uuid;
 use super::*;
 
 /// Serial number, SMBIOS UUID, product.
-type Board<'a> = (Option<&'a str>, Option<u128>, Option<&'a str>);
+pub(crate) type Board<'a> = (Option<&'a str>, Option<u128>, Option<&'a str>);
 
-const NONE: Board<'static> = (None, None, None);
+pub(crate) const NONE: Board<'static> = (None, None, None);
 
 /// An agent boots from the first of these cards, in this board.
-async fn boots(site: &Site, cards: &[u8], board: Board<'_>) -> Result<Welcome, String> {
+pub(crate) async fn boots(site: &Site, cards: &[u8], board: Board<'_>) -> Result<Welcome, String> {
     site.clock.advance(Duration::from_secs(40));
     boots_at_once(site, cards, board).await
 }
 
-async fn boots_at_once(site: &Site, cards: &[u8], (serial, uuid, product): Board<'_>) -> Result<Welcome, String> {
+pub(crate) async fn boots_at_once(
+    site: &Site,
+    cards: &[u8],
+    (serial, uuid, product): Board<'_>,
+) -> Result<Welcome, String> {
     let token = site.token(cards[0]).await.ok_or_else(|| format!("no identity: {}", site.fate(cards[0])))?;
     let mut said = hello(cards[0]);
     said.anchors = Anchors {
@@ -28,18 +32,18 @@ async fn boots_at_once(site: &Site, cards: &[u8], (serial, uuid, product): Board
     site.engine.hello(&token, said, address(cards[0])).await.map_err(|error| error.to_string())
 }
 
-async fn is_installed(site: &Site, welcome: &Welcome) -> bool {
+pub(crate) async fn is_installed(site: &Site, welcome: &Welcome) -> bool {
     let orders = site.engine.work(welcome.session.reveal(), Ask { wait_seconds: 0 }).await;
     matches!(orders, Ok(Orders::Execute(_)))
 }
 
-async fn writes(site: &Site, name: &str, spec: &str) {
+pub(crate) async fn writes(site: &Site, name: &str, spec: &str) {
     let text =
         format!("{{apiVersion: dragonfly.computer/v1, kind: Hardware, metadata: {{name: {name}}}, spec: {{{spec}}}}}");
     site.engine.apply(&text, "me").await.unwrap();
 }
 
-fn known(site: &Site, name: &str) -> Arc<dragonfly_core::resource::Hardware> {
+pub(crate) fn known(site: &Site, name: &str) -> Arc<dragonfly_core::resource::Hardware> {
     site.engine.cache().get::<HardwareSpec>(name).unwrap()
 }
 
@@ -55,7 +59,7 @@ async fn a_card_in_another_board_without_numbers_is_asked_about() {
         assert!(moved.machine == a && !is_installed(&site, &moved).await, "{b} has not been authorised");
         assert!(known(&site, &a).is_asked_about());
         // A person says that it is right: it has that board now.
-        site.engine.release(&a, "me").await.unwrap();
+        site.release(&a, "me").await.unwrap();
         let meant = boots(&site, &[1, 2], is).await.unwrap();
         assert!(meant.machine == a && is_installed(&site, &meant).await);
     }
@@ -70,7 +74,7 @@ async fn a_serial_number_counts_within_one_product() {
     if let Ok(other) = boots(&site, &[1], (Some("10000001"), None, Some("P2"))).await {
         assert!(!is_installed(&site, &other).await);
     }
-    site.engine.deny(&a, "me").await.unwrap();
+    site.deny(&a, "me").await.unwrap();
     let own = boots(&site, &[1], (Some("10000001"), None, Some("P1"))).await.unwrap();
     assert!(own.machine == a && is_installed(&site, &own).await);
     // Firmware says another name for the same board.
@@ -251,7 +255,7 @@ async fn a_known_machine_gives_way_to_no_number_that_was_written_elsewhere() {
     writes(&site, "w", "serial: SN-B").await;
     site.engine.assign("w", assign(), "me").await.unwrap();
     boots(&site, &[1], board).await.unwrap_err();
-    site.engine.deny(&n, "me").await.unwrap();
+    site.deny(&n, "me").await.unwrap();
     if let Ok(said) = boots(&site, &[2], board).await {
         assert!(!is_installed(&site, &said).await, "{}", said.machine);
     }
@@ -268,7 +272,7 @@ async fn a_uuid_and_an_address_install_nobody() {
             assert!(!is_installed(&site, &said).await, "{cards:?} {product}");
         }
     }
-    site.engine.deny(&a, "me").await.unwrap();
+    site.deny(&a, "me").await.unwrap();
     let own = boots(&site, &[1], (None, Some(0xa), Some("P1"))).await.unwrap();
     assert!(own.machine == a && is_installed(&site, &own).await);
 }
@@ -282,7 +286,7 @@ async fn a_card_of_another_that_was_accepted_is_asked_about_once() {
     site.engine.assign(&a, assign(), "me").await.unwrap();
     let doubted = boots(&site, &[1, 2], NONE).await.unwrap();
     assert!(!is_installed(&site, &doubted).await);
-    site.engine.release(&a, "me").await.unwrap();
+    site.release(&a, "me").await.unwrap();
     for _ in 0..3 {
         let own = boots(&site, &[1, 2], NONE).await.unwrap();
         assert!(own.machine == a && is_installed(&site, &own).await);

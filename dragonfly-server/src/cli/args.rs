@@ -254,34 +254,34 @@ pub(super) enum Command {
         #[arg(long, value_name = "WORDS")]
         reason: Option<String>,
     },
-    /// Settle a hold, or an identity in conflict: whoever asks is the machine
+    /// Release from a hold; with --question, say yes to what is asked about a machine's identity
     #[command(
         after_help = "Who asks is named by `dragonfly why`: the card that it boots from, and what its board says. Take the command from\n\
-        there: with --question it answers that, and nothing that somebody else asks at that moment.\n\
-        A machine that you held is released from that first: what is asked about it then wants an answer of its own."
+        there: --question answers that, and nothing that somebody else asks at that moment. Without it a hold is released,\n\
+        and nothing is said of who asks."
     )]
     Release {
         /// Their names in any spelling, or MACs
         #[arg(required = true, value_parser = words::name)]
         machines: Vec<String>,
-        /// Answer this question of `dragonfly why` alone, of one machine
+        /// Say yes to this question of `dragonfly why`, of one machine
         #[arg(long, value_name = "ID", value_parser = words::question)]
         question: Option<String>,
     },
-    /// Settle an identity in conflict: whoever asks is not the machine
+    /// Say no to what is asked about a machine's identity: whoever asks is not the machine
     #[command(
         after_help = "Who asks is named by `dragonfly why`: the card that it boots from, and what its board says. Take the command from\n\
-        there: with --question it answers that, and nothing that somebody else asks at that moment.\n\
+        there: --question answers that, and nothing that somebody else asks at that moment.\n\
         It is refused from now on; nobody else is asked about for 15 minutes.\n\
         `dragonfly release` takes it back."
     )]
     Deny {
-        /// Their names in any spelling, or MACs
-        #[arg(required = true, value_parser = words::name)]
-        machines: Vec<String>,
-        /// Answer this question of `dragonfly why` alone, of one machine
+        /// Its name in any spelling, or a MAC
+        #[arg(value_parser = words::name)]
+        machine: String,
+        /// Which question of `dragonfly why` is answered
         #[arg(long, value_name = "ID", value_parser = words::question)]
-        question: Option<String>,
+        question: String,
     },
     /// Write every object as YAML, for `import` on another server, whatever its store is
     #[command(after_help = "Examples:\n  dragonfly export -o site.yaml\n  dragonfly export --kind templates\n\n\

@@ -162,10 +162,10 @@ async fn dispatch(cli: Cli, kit: Kit) -> anyhow::Result<ExitCode> {
         Command::Retry { machines } => verbs::retry(&client, &out, &machines).await?,
         Command::Abort { machines } => verbs::each(&client, &out, &machines, "abort", "is called off").await?,
         Command::Release { machines, question } => {
-            verbs::answer(&client, &out, &machines, question.as_deref(), ["release", "is released"]).await?;
+            verbs::release(&client, &out, &machines, question.as_deref()).await?;
         }
-        Command::Deny { machines, question } => {
-            verbs::answer(&client, &out, &machines, question.as_deref(), ["deny", "is not who asked"]).await?;
+        Command::Deny { machine, question } => {
+            verbs::answer(&client, &out, &machine, &question, ["deny", "is not who asked"]).await?;
         }
         Command::Protect { machines, off } => verbs::protect(&client, &out, &machines, !off).await?,
         Command::Export { kind, out: file } => {

@@ -179,24 +179,31 @@ pub(super) async fn each(
     Ok(())
 }
 
-/// A person's answer to what is asked about machines: `question` of one of them alone.
-pub(super) async fn answer(
+pub(super) async fn release(
     client: &Client,
     out: &Out,
     machines: &[String],
     question: Option<&str>,
-    [word, told]: [&str; 2],
 ) -> anyhow::Result<()> {
     match (machines, question) {
-        (_, None) => each(client, out, machines, word, told).await,
-        ([machine], Some(question)) => {
-            let path = [MACHINES[0], MACHINES[1], MACHINES[2], machine, word];
-            let answered = client.post_with(&path, &[("question", question)]).await;
-            answered.map_err(|error| about(machine, error))?;
-            Ok(out.line(&format!("{machine} {told}"))?)
-        }
+        (_, None) => each(client, out, machines, "release", "is released").await,
+        ([machine], Some(question)) => answer(client, out, machine, question, ["release", "is who asked"]).await,
         _ => anyhow::bail!("--question is of one machine: answer for each by itself; nothing was done"),
     }
+}
+
+/// A person's answer to what is asked about a machine.
+pub(super) async fn answer(
+    client: &Client,
+    out: &Out,
+    machine: &str,
+    question: &str,
+    [word, told]: [&str; 2],
+) -> anyhow::Result<()> {
+    let path = [MACHINES[0], MACHINES[1], MACHINES[2], machine, word];
+    let answered = client.post_with(&path, &[("question", question)]).await;
+    answered.map_err(|error| about(machine, error))?;
+    Ok(out.line(&format!("{machine} {told}"))?)
 }
 
 pub(super) async fn protect(client: &Client, out: &Out, machines: &[String], on: bool) -> anyhow::Result<()> {

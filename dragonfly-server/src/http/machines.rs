@@ -187,7 +187,7 @@ async fn hold(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What a person answers: without a question, whatever is asked at this moment.
+/// What a person answers. Without a question a hold is released, and nothing is said of who asks.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Answer {
@@ -200,7 +200,10 @@ async fn release(
     Extension(caller): Extension<Caller>,
     Asked(Answer { question }): Asked<Answer>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.release_answering(&word, question.as_deref(), &caller.by).await?;
+    match question {
+        Some(question) => app.engine.release_answering(&word, &question, &caller.by).await?,
+        None => app.engine.release(&word, &caller.by).await?,
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -210,7 +213,10 @@ async fn deny(
     Extension(caller): Extension<Caller>,
     Asked(Answer { question }): Asked<Answer>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.deny_answering(&word, question.as_deref(), &caller.by).await?;
+    let question = question.ok_or_else(|| {
+        Problem::bad_request("?question=ID is missing: whom is denied that it is the machine; `dragonfly why` tells it")
+    })?;
+    app.engine.deny(&word, &question, &caller.by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

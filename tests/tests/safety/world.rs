@@ -8,6 +8,7 @@ use dragonfly_core::Mac;
 use dragonfly_core::boot::{BootProvider, BootRequest, Fate};
 use dragonfly_core::clock::{Clock, Timestamp};
 use dragonfly_core::engine::{AssignRequest, Engine, EngineError, ReimageRequest};
+use dragonfly_core::lifecycle::Phase;
 use dragonfly_core::name;
 use dragonfly_core::resource::hardware::Overwrite;
 use dragonfly_core::resource::{CONFLICT, ConditionStatus, HardwareSpec, Kind, Workflow, WorkflowSpec, condition};
@@ -400,19 +401,30 @@ impl World {
                 }
             }
             Event::Release { machine } => {
-                let asks = self.asks(machine);
-                match self.call(async |engine| engine.release(&record(machine), "operator").await).await {
-                    Some(Err(_)) => {}
-                    answer => {
-                        self.oracle.held(machine, answer.map(|_| false));
-                        if let Some(asks) = asks {
+                // He looks first: what holds it, and what is asked, are answered one by one.
+                let (name, asks) = (record(machine), self.asks(machine));
+                let known = self.engine().cache().get::<HardwareSpec>(&name);
+                let is_held =
+                    known.as_ref().is_some_and(|m| m.spec.hold.is_some() || m.status.phase == Some(Phase::Held));
+                match (known.and_then(|m| m.question()), asks) {
+                    (Some(question), Some(asks)) if !is_held => {
+                        let answer =
+                            async |engine: Engine| engine.release_answering(&name, &question, "operator").await;
+                        if !matches!(self.call(answer).await, Some(Err(_))) {
                             self.oracle.settled(machine, asks);
                         }
                     }
+                    _ => match self.call(async |engine| engine.release(&name, "operator").await).await {
+                        Some(Err(_)) => {}
+                        answer => self.oracle.held(machine, answer.map(|_| false)),
+                    },
                 }
             }
             Event::Deny { machine } => {
-                if let Some(Ok(())) = self.call(async |engine| engine.deny(&record(machine), "operator").await).await {
+                let name = record(machine);
+                let known = self.engine().cache().get::<HardwareSpec>(&name);
+                let question = known.and_then(|m| m.question()).unwrap_or_default();
+                if let Some(Ok(())) = self.call(async |engine| engine.deny(&name, &question, "operator").await).await {
                     self.oracle.denied(machine);
                 }
             }
@@ -456,14 +468,14 @@ impl World {
         let conflict = condition(&known.status.conditions, CONFLICT)?;
         let is_denied = ["Denied", "NotMoved"].contains(&conflict.reason.as_str());
         let is_open = conflict.status != ConditionStatus::False || is_denied;
-        known.status.in_doubt.as_ref().filter(|_| is_open).and_then(Words::read)
+        known.status.in_doubt.as_ref().filter(|_| is_open).and_then(|asked| Words::read(&asked.said))
     }
 
     /// Of whom an edit to this spec says that he is right, where he asks: his card is added, or he says from a card of the
     /// machine's own the serial number that is corrected. Of any other the question is over.
     fn means(&self, machine: usize, spec: &Value) -> Option<Words> {
         let known = self.engine().cache().get::<HardwareSpec>(&record(machine))?;
-        let asked = known.status.in_doubt.as_ref()?;
+        let asked = &known.status.in_doubt.as_ref()?.said;
         let is_denied = condition(&known.status.conditions, CONFLICT)
             .is_some_and(|c| ["Denied", "NotMoved"].contains(&c.reason.as_str()));
         let spec: HardwareSpec = serde_json::from_value(spec.clone()).expect("a spec");

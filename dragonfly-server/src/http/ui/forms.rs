@@ -110,8 +110,11 @@ async fn perform(app: &App, name: &str, verb: &str, form: &Form, by: &str) -> Re
             }
             engine.hold(name, reason, by).await?;
         }
-        "release" => engine.release_answering(name, question(form), by).await?,
-        "deny" => engine.deny_answering(name, question(form), by).await?,
+        "release" => match form.one("question") {
+            "" => engine.release(name, by).await?,
+            question => engine.release_answering(name, question, by).await?,
+        },
+        "deny" => engine.deny(name, form.one("question"), by).await?,
         "power" => {
             let operation = match form.one("operation") {
                 "status" => Operation::Status,
@@ -140,11 +143,6 @@ pub(super) async fn soon(app: &App, name: &str, operation: Operation, by: &str) 
         Ok(done) => done.map(drop),
         Err(_) => Ok(()),
     }
-}
-
-/// What the page that was answered on asked.
-fn question(form: &Form) -> Option<&str> {
-    Some(form.one("question")).filter(|question| !question.is_empty())
 }
 
 /// What destroys data is done only when the person typed the machine's name.

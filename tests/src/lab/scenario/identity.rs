@@ -116,7 +116,9 @@ fn exchange(site: &Site<'_>, one: &mut Machine, other: &mut Machine) -> Result<(
     }
     ensure!(world.server.cli(&["get", "workflows", "-o", "name"])?.trim().is_empty(), "a workflow was made");
     for machine in [&*one, &*other] {
-        world.server.cli(&["release", &machine.name])?;
+        let why: Value = serde_json::from_str(&world.server.cli(&["why", &machine.name, "-o", "json"])?)?;
+        let question = why["question"].as_str().context("nothing is asked")?;
+        world.server.cli(&["release", &machine.name, "--question", question])?;
     }
     site.wait("each is itself with its new card", || {
         let has = |machine: &Machine| -> Result<bool> {
