@@ -48,14 +48,16 @@ pub(super) fn is_forgotten(machine: &Hardware, now: Timestamp) -> bool {
     settled(machine).is_some_and(|(answer, _)| now.since(answer.last_transition_time) >= ANSWER_LIFE)
 }
 
-/// Of whom a conflict asks, for a person.
+/// Of whom a conflict asks, for a person. What strangers say of themselves is quoted: it may read like words of ours.
 pub(super) fn whom(machine: &Hardware) -> String {
-    let Some(Asked { said: asks, .. }) = &machine.status.in_doubt else { return "the agent that asks".to_owned() };
-    let cards = asks.macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ");
+    let Some(Asked { said, others, .. }) = &machine.status.in_doubt else { return "the agent that asks".to_owned() };
+    let listed = |cards: &[Mac]| cards.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ");
+    let product = said.product.as_ref().map(|product| format!(" {product:?}")).unwrap_or_default();
     let serial =
-        asks.serial.as_ref().map_or("without a serial number".to_owned(), |s| format!("with serial number {s:?}"));
-    let uuid = asks.smbios_uuid.map_or("without an SMBIOS UUID".to_owned(), |uuid| format!("SMBIOS UUID {uuid}"));
-    format!("who boots from {cards} on the board {serial}, {uuid}")
+        said.serial.as_ref().map_or("without a serial number".to_owned(), |s| format!("with serial number {s:?}"));
+    let uuid = said.smbios_uuid.map_or("without an SMBIOS UUID".to_owned(), |uuid| format!("SMBIOS UUID {uuid}"));
+    let others = if others.is_empty() { String::new() } else { format!(", and has {} too", listed(others)) };
+    format!("who boots from {} on the board{product} {serial}, {uuid}{others}", listed(&said.macs))
 }
 
 /// Settles a machine's conflict: whoever asked is believed when it asks again.
