@@ -8,7 +8,7 @@ use super::anchors::{self, Known, Match, Word};
 use super::boot::ADOPTED;
 use super::newcomers::inventory_bytes;
 use super::proof::{is_claimed, is_foreign, is_own, is_proven_by, prove, unproven};
-use super::question::{answered, is_believed, moved_to, own_asks};
+use super::question::{answered, denied, is_believed, moved_to, own_asks};
 use super::rules::Rule;
 use super::sessions::{HEARTBEAT, SESSION_LIFE, SILENCE, SessionClaims, TOKEN_LIFE, TokenClaims};
 use super::{Engine, EngineError, Result};
@@ -119,6 +119,20 @@ impl Engine {
             let others = self.others_cards(name, &anchors.macs);
             known.is_some_and(|m| is_proven_by(&m, &said, &own_cards(&m, &anchors.macs), &others))
         };
+        if let Match::Known(name) = &found
+            && !proves(name)
+            && let Some(known) = self.inner.cache.get::<HardwareSpec>(name)
+            && let Some(denied) = denied(&known)
+            && denied.said == said
+            && (!anchors::has_no_board(&said) || denied.others == self.others_cards(name, &anchors.macs))
+        {
+            self.tell_refused(
+                name,
+                format!("an agent asked again from {from} of which a person has denied that it is this"),
+            );
+            let why = "a person has denied that this is the machine; `dragonfly why` tells how that is taken back";
+            return Err(EngineError::Busy { why: why.to_owned() });
+        }
         let mut has_right = false;
         match &found {
             Match::Known(name) | Match::Moved { machine: name, .. }

@@ -226,7 +226,13 @@ async fn who_was_denied_keeps_nobody_out_by_talking_on() {
             }
             "an edit" => writes(&site, "a", &format!("macs: ['{}', '{}']", mac(1), mac(7))).await,
             "a restart" => site = site.restarted().await,
-            _ => {}
+            _ => {
+                for _ in 0..2 {
+                    site.clock.advance(Duration::from_secs(20));
+                    let refused = boots_at_once(&site, &[1], liar).await.unwrap_err();
+                    assert!(refused.contains("a person has denied"), "{refused}");
+                }
+            }
         }
         talks(&site, 3).await;
         assert!(!site.engine.why("a").unwrap().next.iter().any(|next| next.contains("its agent is up")), "{since}");
