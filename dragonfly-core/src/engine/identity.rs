@@ -7,7 +7,8 @@ use super::anchors::Match;
 use super::anchors::has_no_board;
 use super::proof::{is_foreign, is_own, is_without, unproven};
 use super::question::{
-    DISAGREE, ask, denied, end, is_asked_about, is_believed, is_forgotten, is_in_conflict, settle, settled, whom,
+    DISAGREE, answer, ask, denied, end, is_asked_about, is_believed, is_forgotten, is_in_conflict, settle, settled,
+    whom,
 };
 use super::strangers::Word;
 use super::{Engine, EngineError, Result};
@@ -77,6 +78,10 @@ impl Engine {
         }
         let others = machines.iter().map(String::as_str).filter(|name| asked.iter().all(|(held, ..)| held != name));
         let others: Vec<&str> = others.take(NAMED).collect();
+        let yes = |name: &str| match self.inner.cache.get::<HardwareSpec>(name) {
+            Some(machine) => answer("release", &machine),
+            None => format!("dragonfly release {name}"),
+        };
         let out_of = |name: &str| {
             format!("write the cards that {name} has now in its spec.macs by dragonfly apply, {card} not among them")
         };
@@ -87,23 +92,24 @@ impl Engine {
                 format!("correct spec.serial of {one} by dragonfly apply, or put the right machine in its place")
             }
             ([(one, ..)], []) => {
-                format!("dragonfly release {one} if {one} has this board now; if its card was moved, {}", out_of(one))
+                format!("{} if {one} has this board now; if its card was moved, {}", yes(one), out_of(one))
             }
             ([(one, true, _)], others) => {
-                format!("dragonfly release {one} if its card was moved to {}", others.join(" and "))
+                format!("{} if its card was moved to {}", yes(one), others.join(" and "))
             }
             ([(one, ..)], others) if self.inner.cache.get::<HardwareSpec>(one).is_some_and(|m| m.is_unclaimed()) => {
                 let others = others.join(" or ");
                 format!(
                     "dragonfly delete machine {one}, which wrote itself down, if this is {others}; \
-                     dragonfly release {one} if its card was moved to {others}"
+                     {} if its card was moved to {others}",
+                    yes(one)
                 )
             }
             ([(one, ..)], others) => {
                 let others = others.join(" and ");
                 format!(
-                    "dragonfly release {one} if its card was moved to {others}; \
-                     if this is {one} with another board, delete {others}"
+                    "{} if its card was moved to {others}; if this is {one} with another board, delete {others}",
+                    yes(one)
                 )
             }
             ([], others) => format!(
@@ -153,12 +159,13 @@ impl Engine {
             Some(m) if denied(m).is_some() => {
                 format!(
                     "a person has denied that it is {}, and nobody else is asked about within 15 minutes of that; \
-                     dragonfly release {machine} takes it back",
-                    whom(m)
+                     {} takes it back",
+                    whom(m),
+                    answer("release", m)
                 )
             }
             Some(m) => {
-                format!("first whether {machine} is {}: dragonfly deny {machine} if it is not", whom(m))
+                format!("first whether {machine} is {}: {} if it is not", whom(m), answer("deny", m))
             }
             None => "boot it again".to_owned(),
         }
@@ -191,7 +198,7 @@ impl Engine {
     pub(super) async fn doubt(&self, machine: &str, why: &str) -> Result<()> {
         let _guard = self.lock(machine).await;
         let now = self.now();
-        let (_, news) = self
+        let (asked, news) = self
             .change_status::<HardwareSpec, _>(machine, |m| {
                 let Some(session) = &m.status.session else { return Ok(None) };
                 let said = session.said.clone();
@@ -212,7 +219,8 @@ impl Engine {
         match news {
             Some((true, _)) => {
                 let words = format!(
-                    "its agent may run on another machine: {why}; if it is right, dragonfly release {machine}, and boot it again"
+                    "its agent may run on another machine: {why}; if it is right, {}, and boot it again",
+                    answer("release", &asked)
                 );
                 self.tell("identity.conflict", machine, None, words);
             }

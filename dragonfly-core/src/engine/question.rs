@@ -60,6 +60,12 @@ pub(super) fn whom(machine: &Hardware) -> String {
     format!("who boots from {} on the board{product} {serial}, {uuid}{others}", listed(&said.macs))
 }
 
+/// The command that answers what is asked about a machine, and nothing that is asked later.
+pub(super) fn answer(verb: &str, machine: &Hardware) -> String {
+    let question = machine.question().map(|question| format!(" --question {question}")).unwrap_or_default();
+    format!("dragonfly {verb} {}{question}", machine.name())
+}
+
 /// Settles a machine's conflict: whoever asked is believed when it asks again.
 pub(super) fn settle(machine: &mut Hardware, words: &str, now: Timestamp) {
     set_condition(&mut machine.status.conditions, CONFLICT, ConditionStatus::False, SETTLED, words, now);

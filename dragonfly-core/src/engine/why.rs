@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::question::{denied, is_asked_about, settled, whom};
+use super::question::{answer, denied, is_asked_about, settled, whom};
 use super::{Engine, Result, found};
 use crate::Mac;
 use crate::boot::{BootRequest, Decision, Discovery, Fate};
@@ -306,12 +306,6 @@ fn settle(machine: &Hardware, conflict: &Condition) -> Vec<String> {
     }
     next.push(format!("dragonfly delete machine {name}"));
     next
-}
-
-/// The command that answers what is asked about a machine, and nothing that is asked later.
-fn answer(verb: &str, machine: &Hardware) -> String {
-    let question = machine.question().map(|question| format!(" --question {question}")).unwrap_or_default();
-    format!("dragonfly {verb} {}{question}", machine.name())
 }
 
 /// What a person can answer, where somebody asks to be a machine.

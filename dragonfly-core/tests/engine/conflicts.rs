@@ -36,7 +36,9 @@ async fn a_card_that_was_moved_is_the_other_machines_once_a_person_says_so() {
     let b = says(&site, 2, &[], "SN-B1").await.unwrap();
     let refused = says(&site, 2, &[], "SN-A1").await.unwrap_err();
     let told = told(&site, &refused);
-    assert!(told.contains(&format!("dragonfly release {b} if its card was moved to {a}")), "{told}");
+    let question = site.engine.why(&b).unwrap().question.unwrap();
+    let yes = format!("dragonfly release {b} --question {question} if its card was moved to {a}");
+    assert!(told.contains(&yes), "{told}");
     assert_eq!(site.fate(2), "hold", "nobody is believed before that");
 
     site.release(&b, "me").await.unwrap();
@@ -344,10 +346,11 @@ async fn moves_a_card_of_a_machine_that_lives(by_edit: bool) {
     site.release(&b, "me").await.unwrap();
     let with_new_card = speak(2, "SN-A").await.unwrap();
     assert_eq!(with_new_card.machine, a);
-    let settles = format!("dragonfly release {a} if its card was moved to {b}");
     for _ in 0..2 {
         let refused = speak(1, "SN-BOARD").await.unwrap_err().to_string();
         assert!(refused.contains("identity in conflict"), "{refused}");
+        let question = site.engine.why(&a).unwrap().question.unwrap();
+        let settles = format!("dragonfly release {a} --question {question} if its card was moved to {b}");
         for name in [&a, &b] {
             let about = site.engine.why(name).unwrap().events;
             assert!(about.iter().any(|event| event.message.ends_with(&settles)), "{name}: {about:#?}");
