@@ -68,6 +68,8 @@ pub(super) fn answer(verb: &str, machine: &Hardware) -> String {
 
 /// Settles a machine's conflict: whoever asked is believed when it asks again.
 pub(super) fn settle(machine: &mut Hardware, words: &str, now: Timestamp) {
+    // The answer counts from now on, also where it takes one back that was given long ago.
+    machine.status.conditions.retain(|c| c.kind != CONFLICT);
     set_condition(&mut machine.status.conditions, CONFLICT, ConditionStatus::False, SETTLED, words, now);
 }
 

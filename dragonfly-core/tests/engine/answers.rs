@@ -201,6 +201,20 @@ async fn an_answer_that_is_not_used_is_past() {
     }
 }
 
+/// Also one that takes back what was answered long ago.
+#[tokio::test]
+async fn an_answer_counts_from_when_it_was_given() {
+    let site = Site::new().await;
+    planned(&site, "a", 1, A).await;
+    boots(&site, &[1], LIAR).await.unwrap_err();
+    site.deny("a", "me").await.unwrap();
+    site.clock.advance(Duration::from_secs(25 * 3600));
+    site.release("a", "me").await.unwrap();
+    site.engine.sweep().await.unwrap();
+    site.engine.assign("a", assign(), "me").await.unwrap();
+    assert!(is_wiped(&site, &[1], LIAR).await, "a person has just said so");
+}
+
 /// Whoever was denied and talks on keeps nobody out, whatever is asked or written since.
 #[tokio::test]
 async fn who_was_denied_keeps_nobody_out_by_talking_on() {
