@@ -265,6 +265,11 @@ impl World {
             self.oracle.seen.events += 1;
             self.happens(*event).await.map_err(|broken| (n, broken))?;
             for machine in 0..MACHINES {
+                // Whoever was said to be right is so no more once the machine's own agent has asked, or something else was
+                // written down. That this ends too soon would harm nobody: that it ends is the engine's to say.
+                if !self.is_answered(machine) {
+                    self.oracle.asked_no_more(machine);
+                }
                 self.fate(machine).await.map_err(|broken| (n, broken))?;
             }
         }
@@ -469,6 +474,12 @@ impl World {
         let is_denied = ["Denied", "NotMoved"].contains(&conflict.reason.as_str());
         let is_open = conflict.status != ConditionStatus::False || is_denied;
         known.status.in_doubt.as_ref().filter(|_| is_open).and_then(|asked| Words::read(&asked.said))
+    }
+
+    /// Whether what an operator said of whoever asked waits for that one to ask again.
+    fn is_answered(&self, machine: usize) -> bool {
+        let known = self.engine().cache().get::<HardwareSpec>(&record(machine));
+        known.is_some_and(|known| condition(&known.status.conditions, CONFLICT).is_some_and(|c| c.reason == "Settled"))
     }
 
     /// Of whom an edit to this spec says that he is right, where he asks: his card is added, or he says from a card of the
